@@ -1,0 +1,172 @@
+"""
+Train one model, evaluate it as it learns, and save what it reached.
+
+Writes to the output folder: ``curve.csv`` (one row an evaluation), ``curve.png``, ``model.zip`` and ``run.json`` (the
+command, the versions and the final score). Evaluations are deterministic, on raw rewards, in an environment of their
+own. Example::
+
+    python benchmarks/train.py --env HalfCheetah-v5 --steps 1e6 --seed 0 --out runs/halfcheetah
+"""
+
+import argparse
+import csv
+import json
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sb3_contrib
+import torch as th
+import yaml
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_trpo import TRPO
+
+COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "train_seconds"]
+PACKAGES = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
+
+
+def algorithms() -> dict[str, type[BaseAlgorithm]]:
+    """
+    :return: the algorithms that can be compared, by name
+    """
+    return {"sb3_trpo": TRPO, "sb3_contrib_trpo": sb3_contrib.TRPO, "sb3_ppo": PPO}
+
+
+class CurveCallback(BaseCallback):
+    """
+    Evaluates every ``eval_freq`` env steps and appends a row to a CSV file; the time of the evaluations is not counted.
+
+    :param path: the CSV file
+    :param labels: values of the first columns
+    :param env_id: environment to evaluate in
+    :param eval_freq: env steps between two evaluations
+    :param episodes: episodes of an evaluation
+    :param seed: seed of the evaluation environment
+    """
+
+    def __init__(self, path: Path, labels: list[Any], env_id: str, eval_freq: int, episodes: int, seed: int) -> None:
+        super().__init__()
+        self.path = path
+        self.labels = labels
+        self.eval_env = make_vec_env(env_id, seed=seed)
+        self.eval_freq = eval_freq
+        self.episodes = episodes
+        self.next_step = eval_freq
+        self.started = time.perf_counter()
+        self.evaluating = 0.0
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerow(COLUMNS)
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self.next_step:
+            self.next_step += self.eval_freq
+            self.evaluate()
+        return True
+
+    def evaluate(self) -> tuple[float, float]:
+        """
+        :return: mean and standard deviation of the episode returns
+        """
+        before = time.perf_counter()
+        returns, _ = evaluate_policy(self.model, self.eval_env, self.episodes, return_episode_rewards=True)
+        row = [self.model.num_timesteps, f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}"]
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow([*self.labels, *row, f"{before - self.started - self.evaluating:.1f}"])
+        self.evaluating += time.perf_counter() - before
+        return float(np.mean(returns)), float(np.std(returns))
+
+
+def plot(csv_path: Path, png_path: Path) -> None:
+    """
+    Draw a learning curve.
+
+    :param csv_path: rows written by :class:`CurveCallback`
+    :param png_path: the picture to write
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with csv_path.open() as file:
+        rows = list(csv.DictReader(file))
+    steps, mean, std = (np.array([float(row[key]) for row in rows]) for key in ("step", "mean_return", "std_return"))
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    axes.plot(steps, mean)
+    axes.fill_between(steps, mean - std, mean + std, alpha=0.25, linewidth=0)
+    axes.set(
+        xlabel="env steps", ylabel="return (deterministic, mean ± std)", title=f"{rows[0]['algorithm']} on {rows[0]['env']}"
+    )
+    axes.grid(alpha=0.3)
+    figure.savefig(png_path, dpi=120)
+    plt.close(figure)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """
+    :param arguments: the command line, without the program
+    :return: what it says
+    """
+    parser = argparse.ArgumentParser(description="Train one model, evaluate it as it learns, and save what it reached.")
+    parser.add_argument("--algo", choices=sorted(algorithms()), default="sb3_trpo")
+    parser.add_argument("--env", required=True, help="environment id")
+    parser.add_argument("--steps", type=float, required=True, help="env steps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eval-freq", type=int, default=20_000, help="env steps between two evaluations")
+    parser.add_argument("--eval-episodes", type=int, default=10)
+    parser.add_argument("--final-episodes", type=int, default=20, help="episodes of the last evaluation")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--progress", action="store_true", help="show a progress bar")
+    parser.add_argument("--at-least", type=float, help="fail if the final score is lower")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """
+    :param arguments: the command line, without the program
+    :return: exit status
+    """
+    options = parse(arguments)
+    hyperparameters = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.set)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    model = algorithms()[options.algo]("MlpPolicy", options.env, seed=options.seed, device="cpu", **hyperparameters)
+    labels = [options.algo, options.env, options.seed]
+    curve = CurveCallback(
+        options.out / "curve.csv", labels, options.env, options.eval_freq, options.eval_episodes, options.seed + 10_000
+    )
+    model.learn(int(options.steps), callback=curve, progress_bar=options.progress)
+    curve.episodes = options.final_episodes
+    mean, std = curve.evaluate()
+
+    model.save(options.out / "model")
+    plot(options.out / "curve.csv", options.out / "curve.png")
+    run = {
+        "command": ["python", "benchmarks/train.py", *arguments],
+        "mean_return": mean,
+        "std_return": std,
+        "episodes": options.final_episodes,
+        "threads": th.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    (options.out / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    print(f"{options.env}: {mean:.1f} ± {std:.1f} over {options.final_episodes} deterministic episodes")
+    print(f"model: {options.out / 'model.zip'}\nlearning curve: {options.out / 'curve.png'}")
+    if options.at_least is not None and mean < options.at_least:
+        print(f"the score is under {options.at_least}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,10 @@
+"""Trust Region Policy Optimization for Stable-Baselines3."""
+
+from importlib.metadata import version
+
+from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_trpo.trpo import TRPO
+
+__version__ = version("sb3-trpo")
+
+__all__ = ["TRPO", "CnnPolicy", "MlpPolicy", "MultiInputPolicy", "__version__"]

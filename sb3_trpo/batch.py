@@ -1,0 +1,140 @@
+"""The one tuple that the policy step reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+
+Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
+Index: TypeAlias = slice | th.Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    B transitions of one rollout. Observations stay in the buffer's own dtype and memory until a chunk is read.
+
+    :param observations: shape (B, ...), or a dict of such
+    :param actions: shape (B, d); (B,) integers for a discrete action space
+    :param old_log_prob: log-probability of the action when it was taken, shape (B,), nats
+    :param advantages: shape (B,)
+    :param returns: targets of the critic, shape (B,)
+    """
+
+    observations: Observations
+    actions: th.Tensor
+    old_log_prob: th.Tensor
+    advantages: th.Tensor
+    returns: th.Tensor
+
+    def __len__(self) -> int:
+        return len(self.advantages)
+
+    def take(self, index: Index) -> Batch:
+        """
+        Some of the transitions, on the device of the advantages.
+
+        :param index: a slice, or integer positions of shape (b,)
+        :return: a batch of b transitions
+        """
+        parts = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "observations"}
+        observations = map_observations(self.observations, lambda obs: obs[index].to(self.advantages.device))
+        return Batch(observations=observations, **parts)
+
+    def chunks(self, size: int) -> Iterator[Batch]:
+        """
+        :param size: most transitions in one chunk
+        :return: consecutive parts of the batch
+        """
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size))
+
+    def with_advantages(self, advantages: th.Tensor) -> Batch:
+        """
+        :param advantages: shape (B,)
+        :return: the same batch with other advantages
+        """
+        return replace(self, advantages=advantages)
+
+
+def map_observations(observations: Observations, function: Callable[[th.Tensor], th.Tensor]) -> Observations:
+    """
+    Apply a function to the observations, to each entry when they are a dict.
+
+    :param observations: shape (B, ...), or a dict of such
+    :param function: what to apply
+    :return: the results, in the same structure
+    """
+    if isinstance(observations, dict):
+        return {key: function(value) for key, value in observations.items()}
+    return function(observations)
+
+
+def keeps_sb3_layout(buffer: RolloutBuffer) -> bool:
+    """
+    :param buffer: a rollout buffer
+    :return: whether its samples are read as SB3's own buffers do, so that its arrays may be read directly
+    """
+    own = (RolloutBuffer, DictRolloutBuffer)
+    cls = type(buffer)
+    return any(cls.get is base.get and cls._get_samples is base._get_samples for base in own)
+
+
+def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Batch:
+    """
+    The whole rollout as a batch. Draws nothing from a global random generator.
+
+    SB3's own buffers are read in place, in time-major order; a buffer with its own ``get`` is asked for one batch.
+
+    :param buffer: a full rollout buffer
+    :param action_space: the action space
+    :return: all n_steps * n_envs transitions
+    """
+    if keeps_sb3_layout(buffer):
+        observations: Observations
+        if isinstance(buffer.observations, dict):
+            observations = {key: _rows(buffer, value) for key, value in buffer.observations.items()}
+        else:
+            observations = _rows(buffer, buffer.observations)
+        actions, log_prob, advantages, returns = (
+            _rows(buffer, array).to(buffer.device, th.float32)
+            for array in (buffer.actions, buffer.log_probs, buffer.advantages, buffer.returns)
+        )
+    else:
+        state = np.random.get_state()
+        samples = next(iter(buffer.get(batch_size=None)))
+        np.random.set_state(state)
+        observations, actions = samples.observations, samples.actions
+        log_prob, advantages, returns = samples.old_log_prob, samples.advantages, samples.returns
+    if isinstance(action_space, spaces.Discrete):
+        actions = actions.long().flatten()
+    return Batch(observations, actions, log_prob.flatten(), advantages.flatten(), returns.flatten())
+
+
+def _rows(buffer: RolloutBuffer, array: np.ndarray) -> th.Tensor:
+    """View an array of the buffer as one row a transition; arrays that ``get`` has flattened already are left so."""
+    if not buffer.generator_ready:
+        array = array.reshape(buffer.buffer_size * buffer.n_envs, *array.shape[2:])
+    return th.from_numpy(array)
+
+
+def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[th.Tensor]:
+    """
+    Positions of the mini-batches of one epoch, as ``RolloutBuffer.get`` draws them (NumPy's global generator).
+
+    :param batch: the whole rollout, in time-major order
+    :param batch_size: transitions in a mini-batch
+    :param n_envs: number of environments
+    :return: integer positions, each of shape (b,)
+    """
+    n_steps = len(batch) // n_envs
+    order = np.random.permutation(len(batch))
+    # the buffer numbers its transitions environment by environment, the batch step by step
+    positions = th.from_numpy(order % n_steps * n_envs + order // n_steps)
+    yield from th.split(positions, batch_size)

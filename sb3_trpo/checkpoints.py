@@ -1,0 +1,80 @@
+"""What a saved model is, read without unpickling it, and what of a PPO model TRPO takes over."""
+
+import io
+import json
+import pathlib
+import zipfile
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.save_util import open_path
+
+PathLike = str | pathlib.Path | io.BufferedIOBase
+
+
+def saved_names(path: PathLike) -> set[str]:
+    """
+    Names of the attributes in a saved model. A file object is left where it was.
+
+    :param path: path to the zip file, with or without its suffix, or a file object
+    :return: the names
+    """
+    file = open_path(path, "r", suffix="zip")
+    position = file.tell() if file is path else 0
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return set(json.loads(archive.read("data"))) if "data" in archive.namelist() else set()
+    finally:
+        if file is path:
+            file.seek(position)
+        else:
+            file.close()
+
+
+def is_trpo(names: set[str]) -> bool:
+    """
+    :param names: names of the saved attributes
+    :return: whether a TRPO saved them: this one or sb3-contrib's
+    """
+    return "cg_max_steps" in names
+
+
+def is_own(names: set[str]) -> bool:
+    """
+    :param names: names of the saved attributes
+    :return: whether this TRPO saved them
+    """
+    return "line_search_accept_ratio" in names
+
+
+def averaged_dimensions(action_space: spaces.Space[Any]) -> int:
+    """
+    Over how many action dimensions sb3-contrib's TRPO averages the KL that this one sums.
+
+    :param action_space: the action space
+    :return: d; 1 where both mean the same
+    """
+    if isinstance(action_space, (spaces.Box, spaces.MultiBinary)):
+        size = 1
+        for length in action_space.shape:
+            size *= length
+        return size
+    return 1
+
+
+def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:
+    """
+    The settings of a PPO or A2C model that mean the same in TRPO.
+
+    :param model: the model
+    :return: keyword arguments of TRPO
+    """
+    names = ("n_steps", "gamma", "gae_lambda", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log", "seed")
+    settings = {name: getattr(model, name) for name in names}
+    settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
+    settings["rollout_buffer_class"] = model.rollout_buffer_class
+    settings["rollout_buffer_kwargs"] = model.rollout_buffer_kwargs
+    settings["device"] = model.device
+    settings["verbose"] = model.verbose
+    return settings

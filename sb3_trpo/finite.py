@@ -1,0 +1,65 @@
+"""Refuses numbers that are not finite, before they reach the environment or the weights."""
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.vec_env import VecNormalize
+
+LARGEST_RETURN = 1e15
+"""Squares of the critic's gradient, which Adam stores, stay finite in float32 below about this size of the returns."""
+
+
+def check_finite(
+    quantity: str, value: np.ndarray | dict[str, np.ndarray], step: int, normalizer: VecNormalize | None = None
+) -> None:
+    """
+    Refuse NaN and inf.
+
+    :param quantity: what the value is, for the message
+    :param value: shape (n_envs, ...), or a dict of such
+    :param step: index of the step in the rollout, for the message
+    :param normalizer: the ``VecNormalize`` that the value came through, if any
+    :raises ValueError: naming quantity, step, environment, and whether the normaliser's statistics are spoilt
+    """
+    if isinstance(value, dict):
+        for key, part in value.items():
+            check_finite(f"{quantity} {key!r}", part, step, normalizer)
+        return
+    if value.dtype.kind != "f" or np.isfinite(value).all():
+        return
+    rows = np.isfinite(value.reshape(len(value), -1)).all(axis=1)
+    env = int(np.argmin(rows))
+    message = (
+        f"The {quantity} of environment {env} at step {step} of the rollout is not finite: {value[env]}. "
+        "The policy was not updated with it."
+    )
+    if normalizer is not None and not _statistics_are_finite(normalizer):
+        message += (
+            " It has also reached the running statistics of VecNormalize, which are spoilt for good: "
+            "create the VecNormalize anew, or load one that was saved before."
+        )
+    raise ValueError(message)
+
+
+def _statistics_are_finite(normalizer: VecNormalize) -> bool:
+    statistics = [normalizer.ret_rms]
+    if hasattr(normalizer, "obs_rms"):
+        statistics += list(normalizer.obs_rms.values()) if isinstance(normalizer.obs_rms, dict) else [normalizer.obs_rms]
+    return all(np.isfinite(s.mean).all() and np.isfinite(s.var).all() for s in statistics)
+
+
+def check_returns(returns: th.Tensor, advantages: th.Tensor) -> None:
+    """
+    Refuse targets on which the update would break down.
+
+    :param returns: shape (B,)
+    :param advantages: shape (B,)
+    :raises ValueError: naming the quantity, its value and what is allowed
+    """
+    for quantity, values in (("returns", returns), ("advantages", advantages)):
+        largest = values.abs().max().item()
+        if not largest <= LARGEST_RETURN:
+            raise ValueError(
+                f"The {quantity} of the rollout reach {largest:g}, which float32 training cannot handle "
+                f"(at most {LARGEST_RETURN:g}). Scale the rewards down, for instance with VecNormalize. "
+                "The policy was not updated."
+            )

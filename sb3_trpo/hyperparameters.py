@@ -1,0 +1,151 @@
+"""Checks of the hyperparameters: each error names the parameter, its value and what is allowed."""
+
+import math
+import warnings
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+
+_PPO_ARGUMENTS = {
+    "clip_range": "the KL bound takes its place: set `target_kl`",
+    "clip_range_vf": "values are not clipped: leave it out, or bound the critic's gradient with `max_grad_norm`",
+    "n_epochs": "the policy takes one step a rollout; for the passes of the critic set `n_critic_updates`",
+    "vf_coef": "the critic has its own loss and its own fit: set `learning_rate` and `n_critic_updates`",
+    "rms_prop_eps": "set `policy_kwargs=dict(optimizer_kwargs=dict(eps=...))` for the critic's optimizer",
+    "use_rms_prop": "set `policy_kwargs=dict(optimizer_class=...)` for the critic's optimizer",
+}
+
+
+def refuse_arguments(arguments: dict[str, Any]) -> None:
+    """
+    Refuse keyword arguments that TRPO does not have, with a hint for those of PPO and A2C.
+
+    :param arguments: unknown keyword arguments
+    :raises TypeError: if there is one
+    """
+    refuse_ppo_arguments(arguments)
+    if arguments:
+        raise TypeError(f"TRPO has no argument {', '.join(map(repr, arguments))}")
+
+
+def refuse_ppo_arguments(arguments: dict[str, Any]) -> None:
+    """
+    Refuse the keyword arguments that only PPO and A2C have.
+
+    :param arguments: any keyword arguments
+    :raises TypeError: naming the argument and what takes its place
+    """
+    for name in _PPO_ARGUMENTS.keys() & arguments.keys():
+        raise TypeError(f"TRPO has no argument {name!r}: {_PPO_ARGUMENTS[name]}")
+
+
+def kl_schedule(target_kl: Any) -> Schedule:
+    """
+    Turn ``target_kl`` into a schedule of the progress remaining (1 to 0).
+
+    :param target_kl: nats; a number, a callable, or RL Zoo's ``"lin_0.02"``, which decays to 0
+    :return: the schedule
+    :raises ValueError: for anything else
+    """
+    if isinstance(target_kl, str):
+        prefix, _, number = target_kl.partition("_")
+        try:
+            start = float(number)
+        except ValueError:
+            start = math.nan
+        if prefix == "lin" and math.isfinite(start) and start > 0.0:
+            return FloatSchedule(LinearSchedule(start=start, end=0.0, end_fraction=1.0))
+    elif callable(target_kl):
+        schedule = FloatSchedule(target_kl)
+        if 0.0 <= schedule(1.0) < math.inf:
+            return schedule
+    elif _is_number(target_kl) and 0.0 < target_kl < math.inf:
+        return FloatSchedule(float(target_kl))
+    hint = " None switches PPO's early stopping off; TRPO has no step without a KL bound." if target_kl is None else ""
+    raise ValueError(
+        f"`target_kl` must be a finite number > 0 (nats), a schedule, or a string such as 'lin_0.02', not {target_kl!r}.{hint}"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _integer(low: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"an integer >= {low}", lambda v: isinstance(v, Integral) and _is_number(v) and int(v) >= low
+
+
+def _number(allowed: str, test: Callable[[float], bool]) -> tuple[str, Callable[[Any], bool]]:
+    return f"a number {allowed}", lambda v: _is_number(v) and math.isfinite(v) and test(v)
+
+
+def _optional(rule: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[Any], bool]]:
+    return f"None or {rule[0]}", lambda v: v is None or rule[1](v)
+
+
+_UNIT = _number("in [0, 1]", lambda v: 0.0 <= v <= 1.0)
+
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "n_steps": _integer(1),
+    "batch_size": _integer(1),
+    "gamma": _UNIT,
+    "gae_lambda": _UNIT,
+    "cg_max_steps": _integer(1),
+    "cg_damping": _number(">= 0", lambda v: v >= 0.0),
+    "cg_tol": _number("in [0, 1)", lambda v: 0.0 <= v < 1.0),
+    "line_search_shrinking_factor": _number("in (0, 1)", lambda v: 0.0 < v < 1.0),
+    "line_search_max_iter": _integer(1),
+    "line_search_accept_ratio": _UNIT,
+    "n_critic_updates": _integer(0),
+    "sub_sampling_factor": _integer(1),
+    "fisher_sample_fraction": _number("in (0, 1]", lambda v: 0.0 < v <= 1.0),
+    "ent_coef": _number(">= 0", lambda v: v >= 0.0),
+    "max_grad_norm": _optional(_number("> 0", lambda v: v > 0.0)),
+    "chunk_size": _optional(_integer(1)),
+    "normalize_advantage": ("True or False", lambda v: isinstance(v, bool)),
+    "sde_sample_freq": ("-1 or an integer >= 1", lambda v: v == -1 or _integer(1)[1](v)),
+    "learning_rate": ("a finite number >= 0 or a schedule", lambda v: callable(v) or (_is_number(v) and 0.0 <= v < math.inf)),
+}
+
+
+def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
+    """
+    Check what the user passed, alone and against the size of the rollout.
+
+    :param values: hyperparameters by name
+    :param n_envs: number of environments
+    :raises ValueError: naming parameter, value and allowed range
+    :raises AssertionError: if one transition is to be standardised, as in SB3
+    """
+    for name, (allowed, test) in _RULES.items():
+        if not test(values[name]):
+            raise ValueError(f"`{name}` must be {allowed}, not {values[name]!r}")
+    kl_schedule(values["target_kl"])
+
+    n_steps, batch_size, factor = values["n_steps"], values["batch_size"], values["sub_sampling_factor"]
+    size = n_steps * n_envs
+    if factor > size:
+        raise ValueError(
+            f"`sub_sampling_factor` must be at most `n_steps * n_envs` = {n_steps} * {n_envs} = {size}, not {factor}"
+        )
+    assert size > 1 or not values["normalize_advantage"], (
+        "`n_steps * n_envs` must be greater than 1 to normalize the advantage. "
+        f"Currently n_steps={n_steps} and n_envs={n_envs}"
+    )
+    if size % batch_size > 0:
+        warnings.warn(
+            f"`batch_size` = {batch_size} does not divide the rollout of `n_steps * n_envs` = {n_steps} * {n_envs} = {size}: "
+            f"the critic's last mini-batch of each pass has {size % batch_size} transitions.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def hyperparameter_names() -> list[str]:
+    """
+    :return: the hyperparameters that :func:`check_hyperparameters` reads
+    """
+    return [*_RULES, "target_kl"]

@@ -1,0 +1,237 @@
+"""Collection: acts with the actor alone where it can, and leaves values, log-probs and timeouts to one pass at the end."""
+
+import time
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trpo.actor import NumpyActor, why_not_numpy
+from sb3_trpo.finite import check_finite
+
+Obs: TypeAlias = np.ndarray | dict[str, np.ndarray]
+Infos: TypeAlias = list[dict[str, object]]
+
+_VALUE_CHUNK = 8192
+"""States in one forward pass of the critic at the end of a rollout."""
+
+
+class RolloutCollector(OnPolicyAlgorithm):
+    """
+    ``OnPolicyAlgorithm`` with a faster and stricter ``collect_rollouts``.
+
+    Callbacks find the locals that SB3's gives them. Where values and log-probabilities are deferred, ``values`` and
+    ``log_probs`` are NaN tensors of the right shape until the rollout ends.
+    """
+
+    _last_obs: Any
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """
+        Fill the buffer with the present policy.
+
+        After an exception, Ctrl-C included, the model is usable and saveable, and the next ``learn`` resets the
+        environments.
+
+        :param env: the training environments
+        :param callback: called at every step, and at the rollout's start and end
+        :param rollout_buffer: the buffer to fill
+        :param n_rollout_steps: steps for each environment
+        :return: False if the callback stopped the training
+        :raises ValueError: if an observation, an action, a reward or a value is not finite
+        """
+        assert self._last_obs is not None, "No previous observation was provided"
+        assert self._last_episode_starts is not None
+        started = time.perf_counter()
+        self.policy.set_training_mode(False)
+        n_steps = 0
+        rollout_buffer.reset()
+        recorder = self._make_recorder(rollout_buffer, n_rollout_steps, env.num_envs)
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        try:
+            while n_steps < n_rollout_steps:
+                if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                    self.policy.reset_noise(env.num_envs)
+                check_finite("observation", self._last_obs, n_steps, self._vec_normalize_env)
+                actions, values, log_probs = recorder.act(self._last_obs, n_steps)
+                check_finite("action", actions, n_steps)
+                clipped_actions = self._to_env_actions(actions)
+                new_obs, rewards, dones, infos = env.step(clipped_actions)
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    self._last_obs, self._last_episode_starts = new_obs, dones
+                    return False
+                self._update_info_buffer(infos, dones)
+                check_finite("reward", rewards, n_steps, self._vec_normalize_env)
+                recorder.record(n_steps, actions, rewards, self._last_episode_starts, infos, dones)
+                self._last_obs, self._last_episode_starts = new_obs, dones
+                n_steps += 1
+            check_finite("observation", new_obs, n_steps, self._vec_normalize_env)  # type: ignore[arg-type]
+            values, log_probs = recorder.finish(new_obs, dones)  # type: ignore[arg-type]
+        except BaseException:
+            self._last_obs = None
+            raise
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        self.logger.record("time/collect_seconds", time.perf_counter() - started)
+        return True
+
+    def _make_recorder(self, buffer: RolloutBuffer, n_steps: int, n_envs: int) -> "_Recorder":
+        if self._why_not_deferred(buffer) is None:
+            return _Deferred(self.policy, buffer, self.gamma, n_steps, n_envs)
+        return _Immediate(self.policy, buffer, self.gamma)
+
+    def _why_not_deferred(self, buffer: RolloutBuffer) -> str | None:
+        if type(buffer) is not RolloutBuffer:
+            return f"the rollout buffer is a {type(buffer).__name__}"
+        return why_not_numpy(self.policy)
+
+    def _to_env_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Actions within the bounds of the space; squashed ones are scaled to them, others clipped."""
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.policy.squash_output:
+            return self.policy.unscale_action(actions)
+        return np.asarray(np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high))
+
+
+class _Recorder(Protocol):
+    """How a rollout is acted and written down."""
+
+    def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+        """
+        :return: actions, values and log-probs of the step; the latter two may be NaN until :meth:`finish`
+        """
+
+    def record(
+        self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
+    ) -> None:
+        """Write the step to the buffer; timeouts are bootstrapped with the value of the terminal observation."""
+
+    def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Compute returns and advantages.
+
+        :return: values of the last observation, log-probs of the last step
+        """
+
+
+class _Immediate:
+    """SB3's way, for any policy and any buffer: values and log-probs with every action, ``add`` every step."""
+
+    def __init__(self, policy: ActorCriticPolicy, buffer: RolloutBuffer, gamma: float) -> None:
+        self._policy = policy
+        self._buffer = buffer
+        self._gamma = gamma
+
+    def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+        # copied: a VecEnv may write the next observation into the same array
+        self._obs = {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)
+        with th.no_grad():
+            actions, self._values, self._log_probs = self._policy(obs_as_tensor(self._obs, self._policy.device))
+        return actions.cpu().numpy(), self._values, self._log_probs
+
+    def record(
+        self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
+    ) -> None:
+        ended = _timeouts(infos, dones)
+        if ended:
+            rewards[ended] += self._gamma * _terminal_values(self._policy, [infos[i]["terminal_observation"] for i in ended])
+        if isinstance(self._policy.action_space, spaces.Discrete):
+            actions = actions.reshape(-1, 1)
+        self._buffer.add(self._obs, actions, rewards, starts, self._values, self._log_probs)  # type: ignore[arg-type]
+
+    def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+        with th.no_grad():
+            values = self._policy.predict_values(obs_as_tensor(last_obs, self._policy.device))
+        self._buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        return values, self._log_probs
+
+
+class _Deferred:
+    """For a plain MLP policy and SB3's own buffer: acts in NumPy, writes rows, and asks the critic once at the end."""
+
+    def __init__(self, policy: ActorCriticPolicy, buffer: RolloutBuffer, gamma: float, n_steps: int, n_envs: int) -> None:
+        self._policy = policy
+        self._buffer = buffer
+        self._gamma = gamma
+        self._actor = NumpyActor(policy, n_steps, n_envs)
+        self._unknown_values = th.full((n_envs, 1), th.nan)
+        self._unknown_log_probs = th.full((n_envs,), th.nan)
+        self._timeouts: list[tuple[int, int]] = []
+        self._terminal_obs: list[object] = []
+
+    def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+        assert isinstance(obs, np.ndarray)
+        self._buffer.observations[step] = obs
+        return self._actor.act(obs, step), self._unknown_values, self._unknown_log_probs
+
+    def record(
+        self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
+    ) -> None:
+        buffer = self._buffer
+        buffer.actions[step] = actions.reshape(len(actions), -1)
+        buffer.rewards[step] = rewards
+        buffer.episode_starts[step] = starts
+        buffer.pos = step + 1
+        for i in _timeouts(infos, dones):
+            self._timeouts.append((step, i))
+            self._terminal_obs.append(infos[i]["terminal_observation"])
+
+    def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+        buffer = self._buffer
+        rows = buffer.observations.reshape(-1, *buffer.obs_shape)
+        actions = th.from_numpy(buffer.actions.reshape(len(rows), -1))
+        if isinstance(self._policy.action_space, spaces.Discrete):
+            actions = actions.flatten()
+        with th.no_grad():
+            chunks = [rows[i : i + _VALUE_CHUNK] for i in range(0, len(rows), _VALUE_CHUNK)]
+            values = th.cat([self._policy.predict_values(obs_as_tensor(chunk, self._policy.device)) for chunk in chunks])
+            last_values = self._policy.predict_values(obs_as_tensor(last_obs, self._policy.device))
+            log_probs = self._actor.log_probs(actions)
+        buffer.values[:] = values.cpu().numpy().reshape(buffer.values.shape)
+        buffer.log_probs[:] = log_probs.numpy().reshape(buffer.log_probs.shape)
+        for step in range(len(buffer.values)) if not np.isfinite(buffer.values.sum() + buffer.log_probs.sum()) else ():
+            check_finite("value", buffer.values[step], step)
+            check_finite("log-probability of the action", buffer.log_probs[step], step)
+        if self._timeouts:
+            steps, envs = zip(*self._timeouts, strict=True)
+            buffer.rewards[list(steps), list(envs)] += self._gamma * _terminal_values(self._policy, self._terminal_obs)
+        buffer.full = True
+        buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        return last_values, log_probs[-buffer.n_envs :]
+
+
+def _timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
+    """Environments whose episode was cut off by a time limit at this step."""
+    if not dones.any():
+        return []
+    return [
+        i
+        for i, (info, done) in enumerate(zip(infos, dones, strict=True))
+        if done and info.get("terminal_observation") is not None and info.get("TimeLimit.truncated", False)
+    ]
+
+
+def _terminal_values(policy: ActorCriticPolicy, observations: list[object]) -> np.ndarray:
+    """Values of terminal observations, shape (k,)."""
+    first = observations[0]
+    if isinstance(first, dict):
+        stacked = {key: np.stack([obs[key] for obs in observations]) for key in first}  # type: ignore[index]
+    else:
+        stacked = np.stack(observations)  # type: ignore[assignment,arg-type]
+    with th.no_grad():
+        values = policy.predict_values(policy.obs_to_tensor(stacked)[0])
+    return values.cpu().numpy().flatten()

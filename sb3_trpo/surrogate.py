@@ -1,0 +1,90 @@
+"""The surrogate objective L(θ) and the constraint D(θ) of a policy on one batch, in chunks with exact sums."""
+
+from collections.abc import Sequence
+
+import torch as th
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_trpo.batch import Batch
+from sb3_trpo.flat import flatten
+from sb3_trpo.kl import DistributionFamily, Parameters, distribution_family, unchecked_distributions
+from sb3_trpo.trust_region import Trial
+
+
+class Surrogate:
+    """
+    L(θ) = mean[π_θ(a|s) / π_old(a|s) · Â] + ``ent_coef`` · mean entropy, and D(θ) = mean KL(π_old(·|s) ‖ π_θ(·|s)).
+
+    The policy as it is at construction is π_old of the constraint. Source: equations 13 and 14 of the TRPO paper
+    (https://arxiv.org/abs/1502.05477).
+
+    :param policy: the policy, in evaluation mode: KL(old‖old) must be 0
+    :param batch: the whole rollout, B transitions; its advantages are used as they are
+    :param ent_coef: weight of the entropy bonus
+    :param chunk_size: most states in one forward pass
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, batch: Batch, ent_coef: float, chunk_size: int) -> None:
+        self.policy = policy
+        self.batch = batch
+        self.ent_coef = ent_coef
+        self.chunk_size = chunk_size
+        self.family: DistributionFamily
+        self._old: list[Parameters] = []
+        self.entropy = 0.0  # mean entropy at the last evaluation, nats
+        with th.no_grad(), unchecked_distributions():
+            for chunk in batch.chunks(chunk_size):
+                distribution = policy.get_distribution(chunk.observations)
+                self.family = distribution_family(distribution)
+                self._old.append(self.family.parameters(distribution, chunk.actions))
+
+    def evaluate(self) -> Trial:
+        """
+        L and D of the whole batch at the policy's present parameters.
+
+        :return: surrogate and KL, summed in float64
+        """
+        totals = th.zeros(3, dtype=th.float64)
+        with th.no_grad(), unchecked_distributions():
+            for chunk, old in zip(self.batch.chunks(self.chunk_size), self._old, strict=True):
+                distribution = self.policy.get_distribution(chunk.observations)
+                log_prob = distribution.log_prob(chunk.actions)
+                ratio = th.exp(log_prob - chunk.old_log_prob)
+                per_state = th.stack(
+                    [
+                        ratio * chunk.advantages,
+                        self.family.kl_old_new(old, self.family.parameters(distribution, chunk.actions)),
+                        _entropy(distribution, log_prob, ratio),
+                    ]
+                )
+                totals += per_state.cpu().double().sum(dim=1)
+        gain, kl, self.entropy = (totals / len(self.batch)).tolist()
+        return Trial(surrogate=gain + self.ent_coef * self.entropy, kl=kl)
+
+    def gradient(self, parameters: Sequence[th.nn.Parameter], batch: Batch) -> th.Tensor:
+        """
+        ∇L at the present parameters: one backward pass over the batch.
+
+        :param parameters: the actor's parameters, P elements in all
+        :param batch: the states to average over
+        :return: g, shape (P,)
+        """
+        total = th.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+        for chunk in batch.chunks(self.chunk_size):
+            with unchecked_distributions():
+                distribution = self.policy.get_distribution(chunk.observations)
+                log_prob = distribution.log_prob(chunk.actions)
+                ratio = th.exp(log_prob - chunk.old_log_prob)
+                objective = ratio * chunk.advantages
+                if self.ent_coef:
+                    objective = objective + self.ent_coef * _entropy(distribution, log_prob, ratio)
+            gradients = th.autograd.grad(objective.sum() / len(batch), parameters, allow_unused=True, materialize_grads=True)
+            total = total + flatten(gradients)
+        return total
+
+
+def _entropy(distribution: Distribution, log_prob: th.Tensor, ratio: th.Tensor) -> th.Tensor:
+    """Entropy a state; without a closed form the importance-weighted estimate, whose gradient is right at θ_old."""
+    entropy = distribution.entropy()
+    return -ratio * log_prob if entropy is None else entropy

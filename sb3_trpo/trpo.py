@@ -1,0 +1,408 @@
+"""The class TRPO: Stable-Baselines3's on-policy interface around the trust-region step."""
+
+import io
+import pathlib
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Any, ClassVar, Never, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import check_for_correct_spaces, explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trpo import checkpoints
+from sb3_trpo.advantages import effective_advantages
+from sb3_trpo.batch import Batch, read_batch
+from sb3_trpo.batch_norm import refresh_batch_norm
+from sb3_trpo.critic import CriticReport, fit_critic, value_epochs
+from sb3_trpo.finite import check_returns
+from sb3_trpo.fisher import FisherVectorProduct, fisher_subset
+from sb3_trpo.hyperparameters import (
+    check_hyperparameters,
+    hyperparameter_names,
+    kl_schedule,
+    refuse_arguments,
+    refuse_ppo_arguments,
+)
+from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_trpo.probe import probe_actor
+from sb3_trpo.rollout import RolloutCollector
+from sb3_trpo.surrogate import Surrogate
+from sb3_trpo.trust_region import Outcome, StepReport, StepSettings, trust_region_step
+from sb3_trpo.vec_env import wrap_bare_env
+
+SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
+
+
+class TRPO(RolloutCollector):
+    """
+    Trust Region Policy Optimization (TRPO).
+
+    Each update solves max L(θ) subject to mean KL(π_old‖π_θ) <= ``target_kl`` to second order: gradient, conjugate
+    gradient on Fisher-vector products, backtracking line search; then the critic is fitted by regression.
+    Paper: https://arxiv.org/abs/1502.05477.
+
+    The arguments of sb3-contrib's TRPO keep their names, order and defaults, except the default of ``target_kl``.
+
+    :param policy: the policy to use (MlpPolicy, CnnPolicy, MultiInputPolicy, or a class)
+    :param env: the environment to learn from (if registered in Gym, can be str)
+    :param learning_rate: learning rate of the critic; a number or a schedule of the progress remaining (1 to 0)
+    :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions
+    :param batch_size: mini-batch size of the critic
+    :param gamma: discount factor
+    :param cg_max_steps: most Fisher-vector products of the conjugate gradient solver
+    :param cg_damping: added to the diagonal of the Fisher matrix while solving
+    :param line_search_shrinking_factor: each trial of the line search is this factor shorter than the last
+    :param line_search_max_iter: most trials of the line search
+    :param n_critic_updates: passes of the critic over the rollout per update
+    :param gae_lambda: factor of Generalized Advantage Estimation; 1.0 is the paper's own setting
+    :param use_sde: whether to use generalized State Dependent Exploration (gSDE)
+    :param sde_sample_freq: sample a new gSDE noise matrix every n steps; -1: only at the start of the rollout
+    :param rollout_buffer_class: rollout buffer class; None: chosen by the observation space
+    :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
+    :param normalize_advantage: whether to standardise the advantages
+    :param target_kl: the bound δ on the mean KL(π_old‖π_θ) of an update, in nats, summed over the action dimensions;
+        a number, a schedule of the progress remaining, or RL Zoo's ``"lin_0.02"``
+    :param sub_sampling_factor: take every k-th transition for the gradient and the Fisher matrix (the step is accepted
+        on the whole rollout)
+    :param stats_window_size: episodes over which the logged success rate, length and reward are averaged
+    :param tensorboard_log: the log location for tensorboard (if None, no logging)
+    :param policy_kwargs: additional arguments of the policy
+    :param verbose: 0 no output, 1 info, 2 debug
+    :param seed: seed of the pseudo random generators
+    :param device: device (cpu, cuda, ...); "auto": the GPU if there is one
+    :param _init_setup_model: whether to build the network at the creation of the instance
+    :param fisher_sample_fraction: share of the transitions that the Fisher-vector products use, drawn anew each update
+        (appendix C.1 of the paper takes 0.1)
+    :param cg_tol: relative residual at which the conjugate gradient solver stops
+    :param line_search_accept_ratio: accept a step only if it gains this share of what the gradient promises
+    :param ent_coef: weight of the entropy bonus in the surrogate
+    :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
+    :param chunk_size: most transitions in one pass of the policy step, which bounds its memory; None: automatic
+    :raises ValueError: for a hyperparameter out of range, naming it
+    :raises TypeError: for an unknown argument; for one of PPO's it says what takes its place
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 2048,
+        batch_size: int = 128,
+        gamma: float = 0.99,
+        cg_max_steps: int = 15,
+        cg_damping: float = 0.1,
+        line_search_shrinking_factor: float = 0.8,
+        line_search_max_iter: int = 10,
+        n_critic_updates: int = 10,
+        gae_lambda: float = 0.95,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = True,
+        target_kl: float | Schedule | str = 0.02,
+        sub_sampling_factor: int = 1,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        fisher_sample_fraction: float = 1.0,
+        cg_tol: float = 0.1,
+        line_search_accept_ratio: float = 0.0,
+        ent_coef: float = 0.0,
+        max_grad_norm: float | None = None,
+        chunk_size: int | None = None,
+        **unsupported: Never,
+    ) -> None:
+        refuse_arguments(unsupported)
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=0.0,  # the critic has its own fit
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            _init_setup_model=False,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+        )
+        self.batch_size = batch_size
+        self.cg_max_steps = cg_max_steps
+        self.cg_damping = cg_damping
+        self.cg_tol = cg_tol
+        self.line_search_shrinking_factor = line_search_shrinking_factor
+        self.line_search_max_iter = line_search_max_iter
+        self.line_search_accept_ratio = line_search_accept_ratio
+        self.n_critic_updates = n_critic_updates
+        self.normalize_advantage = normalize_advantage
+        self.target_kl = target_kl
+        self.sub_sampling_factor = sub_sampling_factor
+        self.fisher_sample_fraction = fisher_sample_fraction
+        self.chunk_size = chunk_size
+        self.last_step: StepReport | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
+        self._kl_schedule = kl_schedule(self.target_kl)
+        super()._setup_model()
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if not isinstance(env, VecEnv):
+            env = wrap_bare_env(env, verbose, monitor_wrapper)
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def train(self) -> None:
+        """
+        Update the policy, then the critic, with the rollout that was just collected.
+
+        :raises ValueError: if returns or advantages are too large for float32, before any weight moves
+        """
+        started = time.perf_counter()
+        self.policy.set_training_mode(False)  # with dropout on, KL(old‖old) would not be 0
+        self._update_learning_rate(self.policy.optimizer)
+        batch = read_batch(self.rollout_buffer, self.action_space)
+        check_returns(batch.returns, batch.advantages)
+        probe = probe_actor(self.policy, batch)
+        chunk_size = self.chunk_size or probe.chunk_size()
+
+        self.last_step = self._step_policy(batch, probe.parameters, chunk_size)
+        epoch = value_epochs(self.policy, probe.parameters, self.rollout_buffer, batch, self.batch_size, chunk_size)
+        critic = fit_critic(self.policy, probe.parameters, epoch, self.n_critic_updates, self.max_grad_norm)
+        refresh_batch_norm(self.policy, batch, chunk_size)
+
+        self._n_updates += 1
+        self._log_update(self.last_step, critic)
+        self.logger.record("time/update_seconds", time.perf_counter() - started)
+
+    def _step_policy(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> StepReport:
+        """Move the actor's parameters as far as the trust region allows; draws no number from a global generator."""
+        max_kl = self._current_max_kl()
+        advantages = effective_advantages(batch.advantages, batch.returns, self.normalize_advantage)
+        surrogate = Surrogate(self.policy, batch.with_advantages(advantages), self.ent_coef, chunk_size)
+        surrogate_old = surrogate.evaluate().surrogate
+        self.logger.record("train/entropy", surrogate.entropy)
+        if not parameters:
+            return StepReport(Outcome.NO_PARAMETERS, surrogate_old)
+        if max_kl == 0.0:
+            return StepReport(Outcome.NO_TRUST_REGION, surrogate_old)
+        if not advantages.any() and not self.ent_coef:
+            return StepReport(Outcome.ZERO_SIGNAL, surrogate_old)
+
+        thinned = surrogate.batch.take(slice(None, None, self.sub_sampling_factor))
+        gradient = surrogate.gradient(parameters, thinned)
+        fisher = FisherVectorProduct(self.policy, parameters, self._fisher_states(thinned), chunk_size)
+        settings = StepSettings(
+            max_kl,
+            self.cg_damping,
+            self.cg_max_steps,
+            self.cg_tol,
+            self.line_search_shrinking_factor,
+            self.line_search_max_iter,
+            self.line_search_accept_ratio,
+        )
+        return trust_region_step(parameters, gradient, fisher, surrogate.evaluate, surrogate_old, settings)
+
+    def _current_max_kl(self) -> float:
+        progress = max(0.0, self._current_progress_remaining)  # the last rollout may overshoot the budget
+        max_kl = self._kl_schedule(progress)
+        if not 0.0 <= max_kl < np.inf:
+            raise ValueError(f"the schedule `target_kl` must give finite numbers >= 0, not {max_kl} at {progress=:g}")
+        return max_kl
+
+    def _fisher_states(self, batch: Batch) -> Batch:
+        if self.fisher_sample_fraction == 1.0:
+            return batch
+        return batch.take(fisher_subset(len(batch), self.fisher_sample_fraction, (abs(self.seed or 0), self._n_updates)))
+
+    def _log_update(self, step: StepReport, critic: CriticReport) -> None:
+        record = self.logger.record
+        record("train/policy_objective", step.surrogate)
+        record("train/surrogate_gain", step.surrogate_gain)
+        record("train/expected_gain", step.expected_gain)
+        record("train/kl_divergence_loss", step.kl)
+        record("train/is_line_search_success", float(step.accepted))
+        record("train/line_search_steps", step.line_search_steps)
+        record("train/step_fraction", step.step_fraction)
+        record("train/cg_iterations", step.cg_iterations)
+        record("train/cg_residual", step.cg_residual)
+        if not step.accepted:
+            record("train/outcome", step.outcome.value, exclude="tensorboard")
+        losses = [loss for loss in critic.losses if np.isfinite(loss)]
+        if losses:
+            record("train/value_loss", np.mean(losses))
+        if critic.skipped:
+            record("train/critic_minibatches_skipped", critic.skipped)
+        buffer = self.rollout_buffer
+        record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+        if hasattr(self.policy, "log_std"):
+            record("train/std", th.exp(self.policy.log_std).mean().item())
+        record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def learn(
+        self: SelfTRPO,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "TRPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfTRPO:
+        """
+        Train.
+
+        :param total_timesteps: env steps; a float such as 1e6 is welcome
+        :param callback: callback(s) called at every step
+        :param log_interval: updates between two lines of the log
+        :param tb_log_name: name of the run for tensorboard
+        :param reset_num_timesteps: whether to start counting env steps anew
+        :param progress_bar: display a progress bar (needs tqdm and rich)
+        :return: the trained model
+        :raises ValueError: if ``total_timesteps`` is not a whole number >= 0
+        """
+        if not (np.isfinite(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
+            raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {total_timesteps!r}")
+        return super().learn(
+            total_timesteps=int(total_timesteps),
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "last_step", "_kl_schedule"]
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Save the model to a zip file that this TRPO and sb3-contrib's can load.
+
+        :param path: path of the file, or a file object
+        :param exclude: names of attributes not to save
+        :param include: names of attributes to save although they are excluded by default
+        """
+        if not isinstance(self.target_kl, (int, float)):
+            warnings.warn(
+                f"`target_kl` = {self.target_kl!r} is a schedule, which sb3-contrib's TRPO cannot use: "
+                "there, load this model with `target_kl=` a number.",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().save(path, exclude, include)
+
+    @classmethod
+    def load(
+        cls: type[SelfTRPO],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfTRPO:
+        """
+        Load a model that this TRPO or sb3-contrib's has saved.
+
+        :param path: path of the zip file, or a file object
+        :param env: environment to go on with; None: predict only, or set one later
+        :param device: device to load to
+        :param custom_objects: objects to replace upon loading
+        :param print_system_info: whether to print the system information of the saved model
+        :param force_reset: whether to reset the environment before training
+        :param kwargs: attributes to change, such as ``target_kl=0.01``; hyperparameters are checked as at construction
+        :return: the model
+        :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
+        """
+        names = checkpoints.saved_names(path)
+        if not checkpoints.is_trpo(names):
+            raise ValueError(
+                f"{path} does not hold a TRPO model. To go on with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
+            )
+        refuse_ppo_arguments(kwargs)
+        from_contrib = not checkpoints.is_own(names)
+        if from_contrib:
+            kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
+        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        d = checkpoints.averaged_dimensions(model.action_space)
+        if from_contrib and d > 1 and not {"target_kl", "cg_damping"} & kwargs.keys():
+            warnings.warn(
+                f"This model was saved by sb3-contrib, which averages the KL over the {d} action dimensions; here it is "
+                f"summed. To go on with the same steps, load it with target_kl={d * model._kl_schedule(1.0):g}, "
+                f"cg_damping={d * model.cg_damping:g}.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return model
+
+    @classmethod
+    def from_ppo(
+        cls: type[SelfTRPO],
+        model: OnPolicyAlgorithm | str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        **kwargs: Any,
+    ) -> SelfTRPO:
+        """
+        Go on with the policy of a trained PPO (or another on-policy) model.
+
+        Takes over the policy with its critic, the number of env steps, and the settings that mean the same in both
+        (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, gSDE, ``policy_kwargs``, the rollout buffer,
+        ``seed``, ``device``, ``verbose``, ``tensorboard_log``); everything else has TRPO's defaults.
+
+        :param model: the model, or the zip file of a PPO model
+        :param env: environment to go on with; None: the model's own
+        :param kwargs: arguments of TRPO that take precedence
+        :return: the TRPO model
+        :raises ValueError: if there is no environment, or its spaces are not the model's
+        """
+        if not isinstance(model, OnPolicyAlgorithm):
+            model = PPO.load(model, env=env, device=kwargs.get("device", "auto"))
+        env = env if env is not None else model.get_env()
+        if env is None:
+            raise ValueError("`from_ppo` needs an environment: the model has none, pass `env`")
+        env = cls._wrap_env(env, model.verbose)
+        check_for_correct_spaces(env, model.observation_space, model.action_space)
+        trpo = cls(type(model.policy), env, **{**checkpoints.transferred_settings(model), **kwargs})
+        trpo.policy.load_state_dict(model.policy.state_dict())
+        trpo.num_timesteps = model.num_timesteps
+        return trpo
