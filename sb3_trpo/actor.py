@@ -1,7 +1,7 @@
 """Acting: a read-only copy of a plain MLP policy in NumPy, and the policy itself for everything else."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch as th
@@ -16,7 +16,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
-from torch.nn.utils import parametrize
 
 Array: TypeAlias = np.ndarray
 
@@ -73,9 +72,8 @@ def why_not_numpy(policy: ActorCriticPolicy) -> str | None:
     """
     if type(policy) is not ActorCriticPolicy:
         return f"the policy is a {type(policy).__name__}"
-    space = policy.observation_space
-    if not isinstance(space, spaces.Box) or (policy.normalize_images and is_image_space(space)):
-        return "the observations are not vectors"
+    if policy.normalize_images and is_image_space(policy.observation_space):
+        return "the observations are images"
     if type(policy.action_dist) not in _NOISE:
         return f"the actions are drawn by a {type(policy.action_dist).__name__}"
     return _foreign_network(policy) or _altered_behaviour(policy)
@@ -102,8 +100,8 @@ def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
     if any(getattr(ActorCriticPolicy, name) is not method for name, method in _METHODS.items()):
         return "a method of ActorCriticPolicy is patched"
     for module in policy.modules():
-        if module._forward_hooks or module._forward_pre_hooks or parametrize.is_parametrized(module):
-            return f"the {type(module).__name__} has hooks or parametrizations"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"the {type(module).__name__} has hooks"
         if any(callable(value) and hasattr(type(module), name) for name, value in vars(module).items()):
             return f"a method of the {type(module).__name__} is patched"
     return None
@@ -132,6 +130,7 @@ class NumpyActor:
         self._tensors = [tensor for layer in self._linear for tensor in (layer.weight, layer.bias)]
         if type(policy.action_dist) is DiagGaussianDistribution:
             self._tensors.append(policy.log_std)
+        self._encode = _encoder(policy.observation_space)
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
         # distribution parameters of every step, for the log-probabilities
         shape = (n_steps, n_envs, head.out_features)
@@ -150,7 +149,7 @@ class NumpyActor:
         """
         if self._version != self._current_version():
             self._read()
-        x = observations.reshape(len(observations), -1).astype(np.float32, copy=False)
+        x = self._encode(observations)
         for weight, bias, activation in self._hidden:
             x = activation(x @ weight + bias)
         weight, bias = self._head
@@ -185,6 +184,17 @@ class NumpyActor:
 
     def _current_version(self) -> list[tuple[int, int]]:
         return [(tensor.data_ptr(), tensor._version) for tensor in self._tensors]
+
+
+def _encoder(space: spaces.Space[Any]) -> Callable[[Array], Array]:
+    """What SB3's preprocessing and flattening do: numbers as float32, discrete ones one-hot; shape (n_envs, features)."""
+    if isinstance(space, spaces.Discrete):
+        one_hot = np.eye(int(space.n), dtype=np.float32)
+        return lambda obs: one_hot[obs.reshape(-1)]
+    if isinstance(space, spaces.MultiDiscrete):
+        one_hots = [np.eye(int(n), dtype=np.float32) for n in space.nvec]
+        return lambda obs: np.concatenate([table[column] for table, column in zip(one_hots, obs.T, strict=True)], axis=1)
+    return lambda obs: obs.reshape(len(obs), -1).astype(np.float32, copy=False)
 
 
 # An action is a fixed function of the network's output plus noise: Gaussian noise, times the standard deviation, for

@@ -133,8 +133,23 @@ def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[th.Tenso
     :param n_envs: number of environments
     :return: integer positions, each of shape (b,)
     """
-    n_steps = len(batch) // n_envs
-    order = np.random.permutation(len(batch))
-    # the buffer numbers its transitions environment by environment, the batch step by step
-    positions = th.from_numpy(order % n_steps * n_envs + order // n_steps)
+    positions = _env_major(np.random.permutation(len(batch)), len(batch), n_envs)
     yield from th.split(positions, batch_size)
+
+
+def every_kth(batch: Batch, k: int, n_envs: int) -> Batch:
+    """
+    Every k-th transition, counted environment by environment, so that none is left out whatever k and ``n_envs``.
+
+    :param batch: the whole rollout, in time-major order
+    :param k: 1 for all of them
+    :param n_envs: number of environments
+    :return: ceil(B / k) transitions
+    """
+    return batch if k == 1 else batch.take(_env_major(np.arange(0, len(batch), k), len(batch), n_envs))
+
+
+def _env_major(positions: np.ndarray, size: int, n_envs: int) -> th.Tensor:
+    """Where the batch, which goes step by step, holds the transitions that SB3 numbers environment by environment."""
+    n_steps = size // n_envs
+    return th.from_numpy(positions % n_steps * n_envs + positions // n_steps)

@@ -1,7 +1,6 @@
 """Products with the Fisher matrix F = mean over states of Jᵀ M J (Gauss-Newton), without ever forming it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch as th
@@ -44,10 +43,10 @@ class FisherVectorProduct:
         :return: F v, shape (P,)
         """
         if self._graph is not None:
-            return self._graph.product(self.parameters, vector) / len(self.batch)
+            return self._graph.product(vector) / len(self.batch)
         total = th.zeros_like(vector)
         for chunk in self.batch.chunks(self.chunk_size):
-            total += self._linearise(chunk).product(self.parameters, vector)
+            total += self._linearise(chunk).product(vector)
         return total / len(self.batch)
 
     def _linearise(self, chunk: Batch) -> "_Linearisation":
@@ -55,37 +54,51 @@ class FisherVectorProduct:
             distribution = self.policy.get_distribution(chunk.observations)
             family = distribution_family(distribution)
             outputs = family.parameters(distribution, chunk.actions)
-        cotangents = tuple(th.zeros_like(output, requires_grad=True) for output in outputs)
-        pullback = th.autograd.grad(
-            outputs, self.parameters, cotangents, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return _Linearisation(family, outputs, cotangents, pullback)
+        return _Linearisation(family, outputs, self.parameters)
 
 
-class _Linearisation(NamedTuple):
+class _Linearisation:
     """
     The graph of the distribution's parameters at one chunk, and of the linear map u -> Jᵀu.
 
     :param family: the distribution's family
-    :param outputs: parameters of the distribution
-    :param cotangents: u, all zeros: only the graph matters
-    :param pullback: Jᵀu, one tensor a parameter
+    :param outputs: parameters of the distribution; those without a graph, such as a frozen std, have J = 0
+    :param parameters: the actor's parameters, P elements in all
     """
 
-    family: DistributionFamily
-    outputs: Parameters
-    cotangents: Parameters
-    pullback: Sequence[th.Tensor]
+    def __init__(self, family: DistributionFamily, outputs: Parameters, parameters: Sequence[th.nn.Parameter]) -> None:
+        self._family = family
+        self._parameters = parameters
+        self._outputs = outputs
+        self._live = [output for output in outputs if output.requires_grad]
+        # u is zero: only the graph of the map matters
+        self._cotangents = [th.zeros_like(output, requires_grad=True) for output in self._live]
+        self._pullback = self._vjp(self._cotangents, create_graph=True)
 
-    def product(self, parameters: Sequence[th.nn.Parameter], vector: th.Tensor) -> th.Tensor:
+    def product(self, vector: th.Tensor) -> th.Tensor:
         """Sum over the chunk's states of Jᵀ M J v, shape (P,)."""
-        directions = unflatten_like(parameters, vector)
-        tangent = th.autograd.grad(
-            self.pullback, self.cotangents, directions, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        weighted = self.family.metric_product(tuple(output.detach() for output in self.outputs), tangent)
-        return flatten(
-            th.autograd.grad(self.outputs, parameters, weighted, retain_graph=True, allow_unused=True, materialize_grads=True)
+        pairs = zip(self._pullback, unflatten_like(self._parameters, vector), strict=True)
+        linear = [(pulled, direction) for pulled, direction in pairs if pulled.requires_grad]
+        if not linear:
+            return th.zeros_like(vector)
+        pulled, directions = zip(*linear, strict=True)
+        live_tangent = iter(th.autograd.grad(pulled, self._cotangents, directions, retain_graph=True, materialize_grads=True))
+        at = tuple(output.detach() for output in self._outputs)
+        tangent = tuple(next(live_tangent) if output.requires_grad else th.zeros_like(output) for output in self._outputs)
+        weighted = self._family.metric_product(at, tangent)
+        live_weighted = [w for w, output in zip(weighted, self._outputs, strict=True) if output.requires_grad]
+        return flatten(self._vjp(live_weighted))
+
+    def _vjp(self, cotangents: Sequence[th.Tensor], create_graph: bool = False) -> tuple[th.Tensor, ...]:
+        """Jᵀu, one tensor a parameter."""
+        return th.autograd.grad(
+            self._live,
+            self._parameters,
+            cotangents,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
         )
 
 

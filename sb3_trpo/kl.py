@@ -55,7 +55,7 @@ class DistributionFamily(ABC):
         """
         M(φ) t: the Fisher information of the distribution's own parameters times a tangent.
 
-        It is the Hessian of :meth:`kl_old_new` in ``new`` at ``new = old``; with J the Jacobian of the parameters,
+        It is the Hessian, at ``new = old``, of :meth:`kl_old_new` in the free parameters; with J the Jacobian of φ(θ),
         the Fisher matrix of the network is Jᵀ M J (appendix C of the paper).
 
         :param at: the parameters φ

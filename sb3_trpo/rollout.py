@@ -71,12 +71,12 @@ class RolloutCollector(OnPolicyAlgorithm):
                 self.num_timesteps += env.num_envs
                 callback.update_locals(locals())
                 if not callback.on_step():
-                    self._last_obs, self._last_episode_starts = new_obs, dones
+                    self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
                     return False
                 self._update_info_buffer(infos, dones)
                 check_finite("reward", rewards, n_steps, self._vec_normalize_env)
                 recorder.record(n_steps, actions, rewards, self._last_episode_starts, infos, dones)
-                self._last_obs, self._last_episode_starts = new_obs, dones
+                self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
                 n_steps += 1
             check_finite("observation", new_obs, n_steps, self._vec_normalize_env)  # type: ignore[arg-type]
             values, log_probs = recorder.finish(new_obs, dones)  # type: ignore[arg-type]
@@ -88,13 +88,20 @@ class RolloutCollector(OnPolicyAlgorithm):
         self.logger.record("time/collect_seconds", time.perf_counter() - started)
         return True
 
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
+        if self.verbose >= 1:
+            reason = self._why_not_deferred(self.rollout_buffer)
+            print("Acting with a NumPy copy of the policy" if reason is None else f"Acting with the torch policy: {reason}")
+        return result
+
     def _make_recorder(self, buffer: RolloutBuffer, n_steps: int, n_envs: int) -> "_Recorder":
         if self._why_not_deferred(buffer) is None:
             return _Deferred(self.policy, buffer, self.gamma, n_steps, n_envs)
         return _Immediate(self.policy, buffer, self.gamma)
 
     def _why_not_deferred(self, buffer: RolloutBuffer) -> str | None:
-        if type(buffer) is not RolloutBuffer:
+        if type(buffer) is not RolloutBuffer or "add" in vars(buffer):
             return f"the rollout buffer is a {type(buffer).__name__}"
         return why_not_numpy(self.policy)
 
@@ -148,7 +155,9 @@ class _Immediate:
     ) -> None:
         ended = _timeouts(infos, dones)
         if ended:
-            rewards[ended] += self._gamma * _terminal_values(self._policy, [infos[i]["terminal_observation"] for i in ended])
+            bootstrap = np.zeros_like(rewards)
+            bootstrap[ended] = self._gamma * _terminal_values(self._policy, [infos[i]["terminal_observation"] for i in ended])
+            rewards = rewards + bootstrap
         if isinstance(self._policy.action_space, spaces.Discrete):
             actions = actions.reshape(-1, 1)
         self._buffer.add(self._obs, actions, rewards, starts, self._values, self._log_probs)  # type: ignore[arg-type]
@@ -175,7 +184,7 @@ class _Deferred:
 
     def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
         assert isinstance(obs, np.ndarray)
-        self._buffer.observations[step] = obs
+        self._buffer.observations[step] = obs.reshape(self._buffer.observations.shape[1:])
         return self._actor.act(obs, step), self._unknown_values, self._unknown_log_probs
 
     def record(
@@ -193,7 +202,7 @@ class _Deferred:
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         buffer = self._buffer
         rows = buffer.observations.reshape(-1, *buffer.obs_shape)
-        actions = th.from_numpy(buffer.actions.reshape(len(rows), -1))
+        actions = th.from_numpy(buffer.actions.reshape(len(rows), -1)).float()
         if isinstance(self._policy.action_space, spaces.Discrete):
             actions = actions.flatten()
         with th.no_grad():

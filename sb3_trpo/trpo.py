@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo import checkpoints
 from sb3_trpo.advantages import effective_advantages
-from sb3_trpo.batch import Batch, read_batch
+from sb3_trpo.batch import Batch, every_kth, read_batch
 from sb3_trpo.batch_norm import refresh_batch_norm
 from sb3_trpo.critic import CriticReport, fit_critic, value_epochs
 from sb3_trpo.finite import check_returns
@@ -46,8 +46,9 @@ class TRPO(RolloutCollector):
     """
     Trust Region Policy Optimization (TRPO).
 
-    Each update solves max L(θ) subject to mean KL(π_old‖π_θ) <= ``target_kl`` to second order: gradient, conjugate
-    gradient on Fisher-vector products, backtracking line search; then the critic is fitted by regression.
+    Each update maximises the surrogate L(θ), linearised, subject to mean KL(π_old‖π_θ) <= ``target_kl``, to second order:
+    gradient, conjugate gradient on Fisher-vector products, backtracking line search; then the critic is fitted by
+    regression.
     Paper: https://arxiv.org/abs/1502.05477.
 
     The arguments of sb3-contrib's TRPO keep their names, order and defaults, except the default of ``target_kl``.
@@ -223,7 +224,7 @@ class TRPO(RolloutCollector):
         if not advantages.any() and not self.ent_coef:
             return StepReport(Outcome.ZERO_SIGNAL, surrogate_old)
 
-        thinned = surrogate.batch.take(slice(None, None, self.sub_sampling_factor))
+        thinned = every_kth(surrogate.batch, self.sub_sampling_factor, self.n_envs)
         gradient = surrogate.gradient(parameters, thinned)
         fisher = FisherVectorProduct(self.policy, parameters, self._fisher_states(thinned), chunk_size)
         settings = StepSettings(
@@ -368,7 +369,7 @@ class TRPO(RolloutCollector):
         if from_contrib and d > 1 and not {"target_kl", "cg_damping"} & kwargs.keys():
             warnings.warn(
                 f"This model was saved by sb3-contrib, which averages the KL over the {d} action dimensions; here it is "
-                f"summed. To go on with the same steps, load it with target_kl={d * model._kl_schedule(1.0):g}, "
+                f"summed. To go on with the same trust region, load it with target_kl={d * model._kl_schedule(1.0):g}, "
                 f"cg_damping={d * model.cg_damping:g}.",
                 UserWarning,
                 stacklevel=2,

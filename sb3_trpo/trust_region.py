@@ -131,7 +131,7 @@ def backtracking_line_search(
     :param surrogate_old: L at fraction 0
     :param expected_gain: gᵀs, what the linear model promises for the full step s
     :param max_kl: δ, nats
-    :param shrinking_factor: ρ, in [0, 1)
+    :param shrinking_factor: ρ, in (0, 1)
     :param max_iter: most trials
     :param accept_ratio: least share of the promised gain
     :return: the accepted fraction, if any

@@ -1,5 +1,7 @@
 """The vectorised environment for a user who hands over a bare environment: SB3's, without its deep copies."""
 
+from copy import deepcopy
+
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
@@ -34,7 +36,7 @@ class LeanVecEnv(DummyVecEnv):
             if done:
                 dones[i] = True
                 # the reset may reuse the environment's observation
-                info["terminal_observation"] = _copy(obs)
+                info["terminal_observation"] = deepcopy(obs)
                 obs, self.reset_infos[i] = env.reset()
             self._save_obs(i, obs)
             infos.append(info)
@@ -42,12 +44,6 @@ class LeanVecEnv(DummyVecEnv):
 
     def _obs_from_buf(self) -> VecEnvObs:
         return dict_to_obs(self.observation_space, {key: value.copy() for key, value in self.buf_obs.items()})
-
-
-def _copy(obs: object) -> object:
-    if isinstance(obs, dict):
-        return {key: np.array(value) for key, value in obs.items()}
-    return np.array(obs) if isinstance(obs, np.ndarray) else obs
 
 
 def wrap_bare_env(env: GymEnv, verbose: int, monitor_wrapper: bool) -> LeanVecEnv:

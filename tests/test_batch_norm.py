@@ -1,0 +1,75 @@
+"""Batch-norm statistics follow the data; nothing else of the policy does."""
+
+import pytest
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from sb3_trpo import TRPO
+from tests.envs import VECTOR, RandomEnv
+
+
+class NormalisedFeatures(BaseFeaturesExtractor):
+    """Batch norm, then dropout."""
+
+    def __init__(self, observation_space: object) -> None:
+        super().__init__(VECTOR, 8)
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5))
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        features: th.Tensor = self.layers(observations)
+        return features
+
+
+def make(share: bool = True, **kwargs: int) -> TRPO:
+    policy_kwargs = {"features_extractor_class": NormalisedFeatures, "share_features_extractor": share}
+    return TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16, seed=0, policy_kwargs=policy_kwargs, **kwargs)  # type: ignore[arg-type]
+
+
+def norms(policy: ActorCriticPolicy) -> list[nn.BatchNorm1d]:
+    return [module for module in policy.modules() if isinstance(module, nn.BatchNorm1d)]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_statistics_follow_the_data(share: bool) -> None:
+    model = make(share)
+    before = [norm.running_mean.clone() for norm in norms(model.policy)]  # type: ignore[union-attr]
+    model.learn(64)
+    assert len(before) == (1 if share else 2)
+    for norm, mean in zip(norms(model.policy), before, strict=True):
+        assert norm.running_mean is not None
+        assert not th.equal(norm.running_mean, mean)
+        assert norm.num_batches_tracked is not None
+        assert norm.num_batches_tracked.item() == 1
+    assert not any(module.training for module in model.policy.modules())
+
+
+def test_statistics_stand_still_while_acting_and_predicting() -> None:
+    model = make()
+    seen = set()
+
+    def look(*_: object) -> bool:
+        seen.add(norms(model.policy)[0].running_mean.sum().item())  # type: ignore[union-attr]
+        return True
+
+    model.learn(64, callback=look)
+    assert len(seen) == 1
+    before = norms(model.policy)[0].running_mean.clone()  # type: ignore[union-attr]
+    model.predict(VECTOR.sample())
+    assert th.equal(norms(model.policy)[0].running_mean, before)  # type: ignore[arg-type]
+
+
+def test_dropout_and_batch_norm_do_not_disturb_the_step() -> None:
+    model = make()
+    for _ in range(5):
+        model.learn(64, reset_num_timesteps=False)
+        assert model.last_step is not None
+        assert model.last_step.accepted
+        assert 0.0 < model.last_step.kl <= 0.02
+
+
+def test_chunks_of_one_state_are_skipped() -> None:
+    model = make(chunk_size=1)
+    model.learn(64)
+    assert norms(model.policy)[0].num_batches_tracked.item() == 0  # type: ignore[union-attr]

@@ -1,0 +1,145 @@
+"""Saved models interchange with sb3-contrib's TRPO, and PPO's policies carry over."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sb3_contrib
+import torch as th
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_trpo import TRPO
+from tests.envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
+
+SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 16, "seed": 0}
+
+
+def weights(model: BaseAlgorithm) -> th.Tensor:
+    return th.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+
+
+def act(model: BaseAlgorithm) -> np.ndarray:
+    return np.asarray(model.predict(np.full((4, *VECTOR.shape), 0.3, dtype=np.float32), deterministic=True)[0])
+
+
+@pytest.mark.parametrize("actions", ACTIONS)
+def test_saved_and_loaded_model_is_the_same(tmp_path: Path, actions: str) -> None:
+    env = RandomEnv(action_space=ACTIONS[actions])
+    model = TRPO("MlpPolicy", env, cg_tol=0.05, chunk_size=50, ent_coef=0.01, **SMALL).learn(128)
+    model.save(tmp_path / "model")
+    loaded = TRPO.load(tmp_path / "model", env)
+    assert th.equal(weights(loaded), weights(model))
+    assert (loaded.cg_tol, loaded.chunk_size, loaded.ent_coef, loaded.num_timesteps) == (0.05, 50, 0.01, 128)
+    assert loaded.policy.optimizer.state_dict()["state"].keys() == model.policy.optimizer.state_dict()["state"].keys()
+    loaded.learn(64, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 192
+
+
+def test_model_loads_from_an_open_file() -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), **SMALL)
+    file = io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    assert th.equal(weights(TRPO.load(file)), weights(model))
+
+
+@pytest.mark.parametrize("use_sde", [False, True])
+def test_sb3_contrib_loads_ours_and_trains_on(tmp_path: Path, use_sde: bool) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), use_sde=use_sde, **SMALL).learn(128)
+    model.save(tmp_path / "model")
+    theirs = sb3_contrib.TRPO.load(tmp_path / "model", RandomEnv())
+    assert th.equal(weights(theirs), weights(model))
+    np.testing.assert_array_equal(act(theirs), act(model))
+    theirs.learn(128, reset_num_timesteps=False)
+    assert theirs.num_timesteps == 256
+    assert not th.equal(weights(theirs), weights(model))
+
+
+@pytest.mark.parametrize("use_sde", [False, True])
+def test_ours_loads_sb3_contribs_and_trains_on(tmp_path: Path, use_sde: bool) -> None:
+    theirs = sb3_contrib.TRPO("MlpPolicy", RandomEnv(), target_kl=0.01, use_sde=use_sde, **SMALL).learn(128)
+    theirs.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match=r"over the 2 action dimensions.*target_kl=0.02, cg_damping=0.2"):
+        model = TRPO.load(tmp_path / "model", RandomEnv())
+    assert th.equal(weights(model), weights(theirs))
+    np.testing.assert_array_equal(act(theirs), act(model))
+    model.learn(128, reset_num_timesteps=False)
+    assert model.num_timesteps == 256
+    assert model.max_grad_norm is None
+
+
+@pytest.mark.parametrize("actions", ["discrete", "multi_discrete"])
+def test_no_warning_where_both_kls_mean_the_same(tmp_path: Path, actions: str) -> None:
+    theirs = sb3_contrib.TRPO("MlpPolicy", RandomEnv(action_space=ACTIONS[actions]), **SMALL)
+    theirs.save(tmp_path / "model")
+    assert TRPO.load(tmp_path / "model").target_kl == theirs.target_kl
+
+
+def test_no_warning_for_who_has_chosen(tmp_path: Path) -> None:
+    sb3_contrib.TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
+    assert TRPO.load(tmp_path / "model", target_kl=0.02, cg_damping=0.2).target_kl == 0.02
+
+
+@pytest.mark.parametrize("target_kl", ["lin_0.02", LinearSchedule(0.02, 0.01, 1.0)])
+def test_a_schedule_survives_and_warns_that_sb3_contrib_cannot_use_it(tmp_path: Path, target_kl: Any) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), target_kl=target_kl, **SMALL)
+    with pytest.warns(UserWarning, match="`target_kl` = .* is a schedule"):
+        model.save(tmp_path / "model")
+    loaded = TRPO.load(tmp_path / "model", RandomEnv())
+    assert type(loaded.target_kl) is type(target_kl)
+    assert loaded._kl_schedule(0.5) == model._kl_schedule(0.5)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_load_refuses_another_algorithm_and_points_to_from_ppo(tmp_path: Path, algorithm: type[BaseAlgorithm]) -> None:
+    algorithm("MlpPolicy", RandomEnv(), n_steps=64).save(tmp_path / "model")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"does not hold a TRPO model.*TRPO\.from_ppo"):
+        TRPO.load(tmp_path / "model")
+
+
+def test_load_of_no_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        TRPO.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("where", ["model", "path", "file"])
+def test_from_ppo_takes_over_policy_and_settings(tmp_path: Path, where: str) -> None:
+    policy_kwargs = {"net_arch": [16], "activation_fn": th.nn.ReLU}
+    ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64, gamma=0.9, gae_lambda=0.8, policy_kwargs=policy_kwargs, seed=1).learn(128)
+    source: Any = ppo
+    if where != "model":
+        ppo.save(tmp_path / "ppo")
+        source = tmp_path / "ppo" if where == "path" else io.BytesIO((tmp_path / "ppo.zip").read_bytes())
+    model = TRPO.from_ppo(source, RandomEnv(), batch_size=16)
+    assert th.equal(weights(model), weights(ppo))
+    np.testing.assert_array_equal(act(model), act(ppo))
+    assert (model.n_steps, model.gamma, model.gae_lambda, model.batch_size) == (64, 0.9, 0.8, 16)
+    model.learn(64, reset_num_timesteps=False)
+    assert model.num_timesteps == 192
+
+
+def test_from_ppo_keeps_the_models_own_environment() -> None:
+    ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
+    assert TRPO.from_ppo(ppo, batch_size=16).get_env() is ppo.get_env()
+
+
+def test_from_ppo_takes_over_gsde() -> None:
+    ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64, use_sde=True, sde_sample_freq=4)
+    model = TRPO.from_ppo(ppo, batch_size=16).learn(64)
+    assert (model.use_sde, model.sde_sample_freq) == (True, 4)
+
+
+def test_from_ppo_without_an_environment_says_so(tmp_path: Path) -> None:
+    PPO("MlpPolicy", RandomEnv(), n_steps=64).save(tmp_path / "ppo")
+    with pytest.raises(ValueError, match="needs an environment"):
+        TRPO.from_ppo(tmp_path / "ppo")
+
+
+def test_from_ppo_refuses_an_environment_with_other_spaces() -> None:
+    ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        TRPO.from_ppo(ppo, RandomEnv(OBSERVATIONS["matrix"]))

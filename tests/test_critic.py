@@ -1,0 +1,191 @@
+"""The critic learns, and moves nothing that the KL reaches."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_trpo import TRPO
+from sb3_trpo.batch import read_batch
+from sb3_trpo.critic import CriticReport, Minibatch, fit_critic, value_epochs
+from sb3_trpo.probe import probe_actor
+from tests.envs import OBSERVATIONS, RandomEnv
+
+
+class OwnBuffer(RolloutBuffer):
+    """Reads its samples its own way."""
+
+    def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().get(batch_size)
+
+
+class OwnDictBuffer(DictRolloutBuffer):
+    """Reads its samples its own way."""
+
+    def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().get(batch_size)
+
+
+def collected(policy: str = "MlpPolicy", observations: str = "vector", **kwargs: Any) -> TRPO:
+    """A model with a full rollout and no update yet."""
+    env = RandomEnv(OBSERVATIONS[observations])
+    model = TRPO(policy, env, n_steps=64, batch_size=16, seed=0, **kwargs)
+    _, callback = model._setup_learn(64)
+    callback.on_training_start({}, {})
+    assert model.env is not None
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    return model
+
+
+def fit(model: TRPO, n_epochs: int = 3, max_grad_norm: float | None = None) -> CriticReport:
+    batch = read_batch(model.rollout_buffer, model.action_space)
+    model.policy.set_training_mode(False)
+    actor = probe_actor(model.policy, batch).parameters
+    epoch = value_epochs(model.policy, actor, model.rollout_buffer, batch, model.batch_size, 64)
+    return fit_critic(model.policy, actor, epoch, n_epochs, max_grad_norm)
+
+
+def state(policy: ActorCriticPolicy) -> dict[str, th.Tensor]:
+    return {name: value.clone() for name, value in policy.state_dict().items()}
+
+
+def moved(before: dict[str, th.Tensor], policy: ActorCriticPolicy) -> set[str]:
+    return {name for name, value in policy.state_dict().items() if not th.equal(value, before[name])}
+
+
+VALUE_HEAD = {"value_net.weight", "value_net.bias"}
+VALUE_MLP = {f"mlp_extractor.value_net.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("buffer", [None, OwnBuffer])
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (th.optim.Adam, {}),
+        (th.optim.Adam, {"weight_decay": 0.1}),
+        (th.optim.AdamW, {"weight_decay": 0.1}),
+        (th.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1}),
+        (th.optim.RMSprop, {}),
+    ],
+)
+def test_only_the_critic_moves(buffer: Any, optimizer: Any, settings: dict[str, Any]) -> None:
+    kwargs = {"optimizer_class": optimizer, "optimizer_kwargs": settings}
+    model = collected(policy_kwargs=kwargs, rollout_buffer_class=buffer)
+    # moments of the actor, as a PPO optimizer would have left them
+    for parameter in model.policy.parameters():
+        parameter.grad = th.ones_like(parameter)
+    model.policy.optimizer.step()
+    before = state(model.policy)
+    fit(model)
+    assert moved(before, model.policy) == VALUE_HEAD | VALUE_MLP
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_shared_extractor_belongs_to_the_actor(share: bool) -> None:
+    model = collected("CnnPolicy", "image", policy_kwargs={"share_features_extractor": share})
+    before = state(model.policy)
+    fit(model, n_epochs=1)
+    names = moved(before, model.policy)
+    assert names >= VALUE_HEAD
+    if share:
+        assert names == VALUE_HEAD
+    else:
+        assert names > VALUE_HEAD
+        assert all(name.startswith(("value_net", "vf_features_extractor")) for name in names)
+
+
+def test_features_of_a_shared_extractor_are_computed_once() -> None:
+    model = collected("CnnPolicy", "image")
+    seen = []
+    fit(model, n_epochs=0)
+    model.policy.features_extractor.register_forward_hook(lambda *args: seen.append(len(args[2])))
+    batch = read_batch(model.rollout_buffer, model.action_space)
+    actor = probe_actor(model.policy, batch).parameters
+    seen.clear()
+    epoch = value_epochs(model.policy, actor, model.rollout_buffer, batch, 16, chunk_size=24)
+    fit_critic(model.policy, actor, epoch, n_epochs=3, max_grad_norm=None)
+    assert seen == [24, 24, 16]
+
+
+@pytest.mark.parametrize("observations", ["vector", "image", "dict"])
+def test_direct_reads_change_nothing(observations: str) -> None:
+    policy = {"vector": "MlpPolicy", "image": "CnnPolicy", "dict": "MultiInputPolicy"}[observations]
+    model = collected(policy, observations)
+    parameters = list(model.policy.parameters())
+    start = [parameter.detach().clone() for parameter in parameters]
+    results = []
+    for cls in (type(model.rollout_buffer), OwnDictBuffer if observations == "dict" else OwnBuffer):
+        model.rollout_buffer.__class__ = cls
+        model.policy.optimizer = th.optim.Adam(parameters, lr=1e-3, eps=1e-5)
+        for parameter, value in zip(parameters, start, strict=True):
+            parameter.data.copy_(value)
+        np.random.seed(1)  # noqa: NPY002
+        losses = fit(model).losses
+        results.append((losses, th.nn.utils.parameters_to_vector(parameters).detach()))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
+    th.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-4)
+
+
+def test_the_critic_learns() -> None:
+    losses = fit(collected(learning_rate=1e-2), n_epochs=30).losses
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+
+
+def test_losses_are_the_mean_squared_errors_before_each_step() -> None:
+    model = collected()
+    batch = read_batch(model.rollout_buffer, model.action_space)
+    with th.no_grad():
+        values = model.policy.predict_values(batch.observations).flatten()  # type: ignore[arg-type]
+    expected = (values - batch.returns).square().mean().item()
+    model.batch_size = 64
+    assert fit(model, n_epochs=1).losses == pytest.approx([expected], rel=1e-5)
+
+
+def test_max_grad_norm_bounds_the_critics_gradient() -> None:
+    before_after = []
+    for max_grad_norm in (None, 1e-3):
+        kwargs = {"optimizer_class": th.optim.SGD}
+        model = collected(learning_rate=0.1, policy_kwargs=kwargs)
+        model.batch_size = 64
+        before = th.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+        fit(model, n_epochs=1, max_grad_norm=max_grad_norm)
+        after = th.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+        before_after.append((after - before).norm().item())
+    assert before_after[1] == pytest.approx(0.1 * 1e-3, rel=1e-3)
+    assert before_after[0] > 10 * before_after[1]
+
+
+def test_a_mini_batch_with_a_non_finite_loss_is_skipped() -> None:
+    model = collected()
+    good, bad = th.zeros(4), th.full((4,), th.nan)
+
+    def epoch() -> Iterator[Minibatch]:
+        for target in (good, bad, good):
+            yield model.policy.predict_values(th.zeros(4, 3)).flatten(), target
+
+    report = fit_critic(model.policy, [], epoch, 1, None)
+    assert report.skipped == 1
+    assert np.isfinite(report.losses).tolist() == [True, False, True]
+    assert th.isfinite(th.nn.utils.parameters_to_vector(model.policy.parameters())).all()
+
+
+def test_a_frozen_critic_is_left_alone() -> None:
+    model = collected()
+    for name, parameter in model.policy.named_parameters():
+        parameter.requires_grad_("value_net" not in name)
+    before = state(model.policy)
+    assert fit(model).losses == []
+    assert moved(before, model.policy) == set()
+
+
+def test_optimizer_settings_stay_sb3s() -> None:
+    model = collected()
+    before = {key: value for key, value in model.policy.optimizer.param_groups[0].items() if key != "params"}
+    fit(model)
+    after = {key: value for key, value in model.policy.optimizer.param_groups[0].items() if key != "params"}
+    assert after == before
+    assert all(parameter.grad is None for parameter in model.policy.parameters())

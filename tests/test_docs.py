@@ -1,0 +1,48 @@
+"""The Python blocks of the docs and the README run as they are; what they name exists."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sb3_trpo
+from sb3_trpo.hyperparameters import hyperparameter_names
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
+BLOCK = re.compile(r"(<!-- not run -->\s*)?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[str]:
+    return [code for not_run, code in BLOCK.findall(page.read_text()) if not not_run]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "example"}
+    for code in blocks(page):
+        exec(compile(code, page.name, "exec"), namespace)
+    assert namespace.keys() > {"TRPO"} or "BetaFamily" in namespace
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_code_exists(page: Path) -> None:
+    for file, name in re.findall(r"`(\w+\.py):([\w.]+)`", page.read_text()):
+        source = (Path(sb3_trpo.__file__).parent / file).read_text()
+        for part in name.split("."):
+            assert re.search(rf"^\s*(?:def|class) {part}\b|^{part}\b", source, re.MULTILINE), f"{file}:{name}"
+
+
+def test_every_log_key_is_documented() -> None:
+    page = (ROOT / "docs" / "trpo.md").read_text()
+    source = "".join(path.read_text() for path in Path(sb3_trpo.__file__).parent.glob("*.py"))
+    keys = set(re.findall(r'"((?:train|time)/\w+)"', source))
+    assert len(keys) > 10
+    assert keys == set(re.findall(r"^\| `((?:train|time)/\w+)`", page, re.MULTILINE)) - {"train/learning_rate"}
+
+
+def test_every_hyperparameter_is_documented() -> None:
+    doc = sb3_trpo.TRPO.__doc__ or ""
+    assert all(f":param {name}:" in doc for name in hyperparameter_names())

@@ -1,0 +1,134 @@
+"""Every bad hyperparameter is refused by name, at construction and at load."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_trpo import TRPO
+from sb3_trpo.hyperparameters import kl_schedule
+from tests.envs import RandomEnv
+
+BAD = [
+    ("n_steps", 0),
+    ("n_steps", 8.0),
+    ("n_steps", True),
+    ("batch_size", 0),
+    ("batch_size", -1),
+    ("gamma", 1.1),
+    ("gamma", float("nan")),
+    ("gae_lambda", -0.1),
+    ("cg_max_steps", 0),
+    ("cg_damping", -1e-9),
+    ("cg_damping", float("inf")),
+    ("cg_tol", 1.0),
+    ("line_search_shrinking_factor", 0.0),
+    ("line_search_shrinking_factor", 1.0),
+    ("line_search_max_iter", 0),
+    ("line_search_accept_ratio", 1.5),
+    ("n_critic_updates", -1),
+    ("sub_sampling_factor", 0),
+    ("sub_sampling_factor", 65),
+    ("fisher_sample_fraction", 0.0),
+    ("fisher_sample_fraction", 1.01),
+    ("ent_coef", -0.1),
+    ("max_grad_norm", 0.0),
+    ("chunk_size", 0),
+    ("chunk_size", 1.5),
+    ("normalize_advantage", 1),
+    ("sde_sample_freq", 0),
+    ("learning_rate", -1e-3),
+    ("learning_rate", "fast"),
+    ("target_kl", 0.0),
+    ("target_kl", -1.0),
+    ("target_kl", float("nan")),
+    ("target_kl", "exp_0.1"),
+    ("target_kl", "lin_x"),
+    ("target_kl", None),
+    ("target_kl", lambda progress: -progress),
+]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.zip"
+    TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_bad_value_is_refused_at_construction(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"`{name}` must be .*, not ") as error:
+        TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: value})
+    assert repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_bad_value_is_refused_at_load(saved: Path, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"`{name}` must be .*, not "):
+        TRPO.load(saved, RandomEnv(), **{name: value})
+
+
+def test_target_kl_none_says_what_none_means_in_ppo() -> None:
+    with pytest.raises(ValueError, match="PPO's early stopping"):
+        TRPO("MlpPolicy", RandomEnv(), target_kl=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("clip_range", "target_kl"),
+        ("n_epochs", "n_critic_updates"),
+        ("vf_coef", "learning_rate"),
+        ("clip_range_vf", "max_grad_norm"),
+    ],
+)
+def test_ppo_argument_is_refused_with_what_takes_its_place(saved: Path, name: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name}.*{hint}"):
+        TRPO("MlpPolicy", RandomEnv(), **{name: 1})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=rf"{name}.*{hint}"):
+        TRPO.load(saved, **{name: 1})
+
+
+def test_unknown_argument_is_refused() -> None:
+    with pytest.raises(TypeError, match="no argument 'cg_stepz'"):
+        TRPO("MlpPolicy", RandomEnv(), cg_stepz=3)  # type: ignore[arg-type]
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=np.int64(64), batch_size=np.int32(16), target_kl=np.float64(0.01))
+    assert model.n_steps == 64
+
+
+def test_one_transition_cannot_be_standardised_as_in_sb3() -> None:
+    with pytest.raises(AssertionError, match=r"n_steps=1 and n_envs=1"):
+        TRPO("MlpPolicy", RandomEnv(), n_steps=1, batch_size=1)
+    assert TRPO("MlpPolicy", RandomEnv(), n_steps=1, batch_size=1, normalize_advantage=False).n_steps == 1
+
+
+@pytest.mark.parametrize("batch_size", [48, 128])
+def test_batch_size_that_does_not_divide_the_rollout_warns_as_in_sb3(batch_size: int) -> None:
+    with pytest.warns(UserWarning, match=f"`batch_size` = {batch_size} does not divide"):
+        TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("target_kl", "at_start", "at_half", "at_end"),
+    [
+        (0.02, 0.02, 0.02, 0.02),
+        ("lin_0.02", 0.02, 0.01, 0.0),
+        (LinearSchedule(0.04, 0.02, 0.5), 0.04, 0.02, 0.02),
+        (lambda progress: progress, 1.0, 0.5, 0.0),
+    ],
+)
+def test_target_kl_schedules(target_kl: Any, at_start: float, at_half: float, at_end: float) -> None:
+    schedule = kl_schedule(target_kl)
+    assert [schedule(1.0), schedule(0.5), schedule(0.0)] == pytest.approx([at_start, at_half, at_end])
+
+
+@pytest.mark.parametrize("total", [-1, float("nan"), float("inf"), 1.5])
+def test_bad_total_timesteps_is_refused(total: float) -> None:
+    with pytest.raises(ValueError, match="`total_timesteps` must be"):
+        TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(total)
