@@ -81,8 +81,9 @@ def why_not_numpy(policy: ActorCriticPolicy) -> str | None:
 
 def _foreign_network(policy: ActorCriticPolicy) -> str | None:
     """The first part of the actor that is not a float32 layer of SB3's own MLP."""
-    if type(policy.features_extractor) is not FlattenExtractor:
-        return f"the features extractor is a {type(policy.features_extractor).__name__}"
+    for extractor in (policy.features_extractor, policy.pi_features_extractor):
+        if type(extractor) is not FlattenExtractor:
+            return f"the features extractor is a {type(extractor).__name__}"
     if type(policy.mlp_extractor) is not MlpExtractor:
         return f"the network is a {type(policy.mlp_extractor).__name__}"
     for layer in [*policy.mlp_extractor.policy_net, policy.action_net]:
@@ -90,6 +91,10 @@ def _foreign_network(policy: ActorCriticPolicy) -> str | None:
             return f"the network has a {type(layer).__name__}"
         if getattr(layer, "bias", layer) is None:
             return "a layer has no bias"
+    if any((type(layer) is nn.Linear) is (i % 2 == 1) for i, layer in enumerate(policy.mlp_extractor.policy_net)):
+        return "the network does not alternate linear layers and activations"
+    if len(policy.mlp_extractor.policy_net) % 2 == 1:
+        return "the network does not end with an activation"
     if any(parameter.dtype != th.float32 for parameter in policy.parameters()):
         return "the parameters are not float32"
     return None
@@ -127,9 +132,10 @@ class NumpyActor:
         assert isinstance(head, nn.Linear)
         self._linear = [layer for layer in layers if isinstance(layer, nn.Linear)] + [head]
         self._activations = [_ACTIVATIONS[type(layer)](layer) for layer in layers if type(layer) in _ACTIVATIONS]
-        self._tensors = [tensor for layer in self._linear for tensor in (layer.weight, layer.bias)]
+        # where the parameters are kept, so that a replaced one is found as well
+        self._places = [(layer._parameters, name) for layer in self._linear for name in ("weight", "bias")]
         if type(policy.action_dist) is DiagGaussianDistribution:
-            self._tensors.append(policy.log_std)
+            self._places.append((policy._parameters, "log_std"))
         self._encode = _encoder(policy.observation_space)
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
         # distribution parameters of every step, for the log-probabilities
@@ -176,14 +182,14 @@ class NumpyActor:
 
     def _read(self) -> None:
         self._version = self._current_version()
-        arrays = [tensor.detach().cpu().numpy() for tensor in self._tensors]
+        arrays = [place[name].detach().cpu().numpy() for place, name in self._places]  # type: ignore[union-attr]
         layers = [(arrays[2 * i].T, arrays[2 * i + 1]) for i in range(len(self._linear))]
         self._hidden = [(*layer, activation) for layer, activation in zip(layers[:-1], self._activations, strict=True)]
         self._head = layers[-1]
         self._log_std = arrays[-1] if len(arrays) > 2 * len(self._linear) else None
 
     def _current_version(self) -> list[tuple[int, int]]:
-        return [(tensor.data_ptr(), tensor._version) for tensor in self._tensors]
+        return [(place[name].data_ptr(), place[name]._version) for place, name in self._places]  # type: ignore[union-attr]
 
 
 def _encoder(space: spaces.Space[Any]) -> Callable[[Array], Array]:

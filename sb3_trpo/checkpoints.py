@@ -4,10 +4,12 @@ import io
 import json
 import pathlib
 import zipfile
-from typing import Any
+from typing import Any, TypeGuard
 
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import open_path
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
@@ -46,6 +48,26 @@ def is_own(names: set[str]) -> bool:
     :return: whether this TRPO saved them
     """
     return "line_search_accept_ratio" in names
+
+
+def is_on_policy(names: set[str]) -> bool:
+    """
+    :param names: names of the saved attributes
+    :return: whether PPO, A2C or another on-policy algorithm saved them
+    """
+    return "gae_lambda" in names
+
+
+def has_plain_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
+    """
+    :param model: any model
+    :return: whether it is on-policy and its policy is one that TRPO can train: actor-critic, neither recurrent nor masked
+    """
+    return (
+        isinstance(model, OnPolicyAlgorithm)
+        and isinstance(model.policy, ActorCriticPolicy)
+        and not hasattr(model.policy, "lstm_actor")
+    )
 
 
 def averaged_dimensions(action_space: spaces.Space[Any]) -> int:

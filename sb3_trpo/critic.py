@@ -140,10 +140,11 @@ def _fused(optimizer: th.optim.Optimizer) -> Iterator[None]:
 
     Only the flag of the parameter groups is set, and only meanwhile: the state that is saved stays SB3's.
     """
-    if type(optimizer) not in (th.optim.Adam, th.optim.AdamW):
+    groups = optimizer.param_groups
+    if type(optimizer) not in (th.optim.Adam, th.optim.AdamW) or any(group["differentiable"] for group in groups):
         yield
         return
-    saved = [(group, group["fused"], group["foreach"]) for group in optimizer.param_groups]
+    saved = [(group, group["fused"], group["foreach"]) for group in groups]
     for group, *_ in saved:
         group.update(fused=True, foreach=False)
     try:

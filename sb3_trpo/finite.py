@@ -1,5 +1,8 @@
 """Refuses numbers that are not finite, before they reach the environment or the weights."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch as th
 from stable_baselines3.common.vec_env import VecNormalize
@@ -9,7 +12,11 @@ LARGEST_RETURN = 1e15
 
 
 def check_finite(
-    quantity: str, value: np.ndarray | dict[str, np.ndarray], step: int, normalizer: VecNormalize | None = None
+    quantity: str,
+    value: np.ndarray | dict[str, np.ndarray],
+    step: int,
+    normalizer: VecNormalize | None = None,
+    envs: Sequence[int] | None = None,
 ) -> None:
     """
     Refuse NaN and inf.
@@ -18,18 +25,20 @@ def check_finite(
     :param value: shape (n_envs, ...), or a dict of such
     :param step: index of the step in the rollout, for the message
     :param normalizer: the ``VecNormalize`` that the value came through, if any
+    :param envs: indices of the environments that the rows belong to; None: all of them
     :raises ValueError: naming quantity, step, environment, and whether the normaliser's statistics are spoilt
     """
     if isinstance(value, dict):
         for key, part in value.items():
-            check_finite(f"{quantity} {key!r}", part, step, normalizer)
+            check_finite(f"{quantity} {key!r}", part, step, normalizer, envs)
         return
     if value.dtype.kind != "f" or np.isfinite(value).all():
         return
     rows = np.isfinite(value.reshape(len(value), -1)).all(axis=1)
-    env = int(np.argmin(rows))
+    row = int(np.argmin(rows))
+    env = row if envs is None else envs[row]
     message = (
-        f"The {quantity} of environment {env} at step {step} of the rollout is not finite: {value[env]}. "
+        f"The {quantity} of environment {env} at step {step} of the rollout is not finite: {value[row]}. "
         "The policy was not updated with it."
     )
     if normalizer is not None and not _statistics_are_finite(normalizer):
@@ -57,7 +66,9 @@ def check_returns(returns: th.Tensor, advantages: th.Tensor) -> None:
     """
     for quantity, values in (("returns", returns), ("advantages", advantages)):
         largest = values.abs().max().item()
-        if not largest <= LARGEST_RETURN:
+        if math.isnan(largest):
+            raise ValueError(f"The {quantity} of the rollout contain NaN. The policy was not updated.")
+        if largest > LARGEST_RETURN:
             raise ValueError(
                 f"The {quantity} of the rollout reach {largest:g}, which float32 training cannot handle "
                 f"(at most {LARGEST_RETURN:g}). Scale the rewards down, for instance with VecNormalize. "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sb3_trpo.batch import Batch
 from sb3_trpo.flat import flatten, unflatten_like
@@ -50,7 +51,8 @@ class FisherVectorProduct:
         return total / len(self.batch)
 
     def _linearise(self, chunk: Batch) -> "_Linearisation":
-        with unchecked_distributions():
+        # the fused attention kernels cannot be differentiated twice
+        with unchecked_distributions(), sdpa_kernel(SDPBackend.MATH):
             distribution = self.policy.get_distribution(chunk.observations)
             family = distribution_family(distribution)
             outputs = family.parameters(distribution, chunk.actions)

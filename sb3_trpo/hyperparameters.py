@@ -60,9 +60,12 @@ def kl_schedule(target_kl: Any) -> Schedule:
             return FloatSchedule(LinearSchedule(start=start, end=0.0, end_fraction=1.0))
     elif callable(target_kl):
         schedule = FloatSchedule(target_kl)
-        if 0.0 <= schedule(1.0) < math.inf:
-            return schedule
-    elif _is_number(target_kl) and 0.0 < target_kl < math.inf:
+        try:
+            if 0.0 <= schedule(1.0) < math.inf:
+                return schedule
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the schedule `target_kl` must turn one number into another: {error}") from error
+    elif is_number(target_kl) and 0.0 < target_kl < math.inf:
         return FloatSchedule(float(target_kl))
     hint = " None switches PPO's early stopping off; TRPO has no step without a KL bound." if target_kl is None else ""
     raise ValueError(
@@ -70,16 +73,20 @@ def kl_schedule(target_kl: Any) -> Schedule:
     )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """
+    :param value: anything
+    :return: whether it is a real number, NumPy's included; truth values are not
+    """
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _integer(low: int) -> tuple[str, Callable[[Any], bool]]:
-    return f"an integer >= {low}", lambda v: isinstance(v, Integral) and _is_number(v) and int(v) >= low
+    return f"an integer >= {low}", lambda v: isinstance(v, Integral) and is_number(v) and int(v) >= low
 
 
 def _number(allowed: str, test: Callable[[float], bool]) -> tuple[str, Callable[[Any], bool]]:
-    return f"a number {allowed}", lambda v: _is_number(v) and math.isfinite(v) and test(v)
+    return f"a number {allowed}", lambda v: is_number(v) and math.isfinite(v) and test(v)
 
 
 def _optional(rule: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[Any], bool]]:
@@ -107,7 +114,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "chunk_size": _optional(_integer(1)),
     "normalize_advantage": ("True or False", lambda v: isinstance(v, bool)),
     "sde_sample_freq": ("-1 or an integer >= 1", lambda v: v == -1 or _integer(1)[1](v)),
-    "learning_rate": ("a finite number >= 0 or a schedule", lambda v: callable(v) or (_is_number(v) and 0.0 <= v < math.inf)),
+    "learning_rate": ("a finite number >= 0 or a schedule", lambda v: callable(v) or (is_number(v) and 0.0 <= v < math.inf)),
 }
 
 

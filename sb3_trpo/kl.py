@@ -97,8 +97,12 @@ class Categorical(DistributionFamily):
         return tuple(part.logits for part in (parts if isinstance(parts, list) else [parts]))
 
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
-        per_action = [(o.exp() * (o - n)).sum(dim=1) for o, n in zip(old, new, strict=True)]
-        return th.stack(per_action).sum(dim=0)
+        return th.stack([self._kl(o, n) for o, n in zip(old, new, strict=True)]).sum(dim=0)
+
+    @staticmethod
+    def _kl(old: th.Tensor, new: th.Tensor) -> th.Tensor:
+        # a masked action has probability 0 and logit -inf: it adds nothing
+        return th.where(old == -th.inf, 0.0, old.exp() * (old - new)).sum(dim=1)
 
     def metric_product(self, at: Parameters, tangent: Parameters) -> Parameters:
         return tuple(self._one(logits.exp(), t) for logits, t in zip(at, tangent, strict=True))
@@ -147,30 +151,32 @@ class SampleEstimate(DistributionFamily):
         return tangent
 
 
-_CLOSED_FORMS: dict[type[Distribution], DistributionFamily] = {
-    DiagGaussianDistribution: Gaussian(),
-    SquashedDiagGaussianDistribution: Gaussian(),
-    StateDependentNoiseDistribution: Gaussian(),
-    CategoricalDistribution: Categorical(),
-    MultiCategoricalDistribution: Categorical(),
-    BernoulliDistribution: Bernoulli(),
+_CLOSED_FORMS: dict[type[Distribution], tuple[type, DistributionFamily]] = {
+    DiagGaussianDistribution: (th.distributions.Normal, Gaussian()),
+    SquashedDiagGaussianDistribution: (th.distributions.Normal, Gaussian()),
+    StateDependentNoiseDistribution: (th.distributions.Normal, Gaussian()),
+    CategoricalDistribution: (th.distributions.Categorical, Categorical()),
+    MultiCategoricalDistribution: (list, Categorical()),
+    BernoulliDistribution: (th.distributions.Bernoulli, Bernoulli()),
 }
+"""SB3's distributions: the torch distribution that each holds, and its family."""
 
 
 def distribution_family(distribution: Distribution) -> DistributionFamily:
     """
     The family of a distribution: closed form for SB3's own, the sample estimate for any other.
 
-    A subclass keeps the closed form of its parent unless it computes log-probabilities its own way.
+    A subclass keeps the closed form of its parent unless it computes log-probabilities its own way or holds another
+    torch distribution.
 
     :param distribution: a distribution as ``policy.get_distribution`` returns it
     :return: its family
     """
     for parent in type(distribution).__mro__:
-        family = _CLOSED_FORMS.get(parent)
-        if family is not None:
-            same = type(distribution).log_prob is parent.log_prob  # type: ignore[attr-defined]
-            return family if same else SampleEstimate()
+        if parent in _CLOSED_FORMS:
+            held, family = _CLOSED_FORMS[parent]
+            own_log_prob = type(distribution).log_prob is not parent.log_prob
+            return SampleEstimate() if own_log_prob or type(distribution.distribution) is not held else family
     return SampleEstimate()
 
 

@@ -27,8 +27,9 @@ class RolloutCollector(OnPolicyAlgorithm):
     """
     ``OnPolicyAlgorithm`` with a faster and stricter ``collect_rollouts``.
 
-    Callbacks find the locals that SB3's gives them. Where values and log-probabilities are deferred, ``values`` and
-    ``log_probs`` are NaN tensors of the right shape until the rollout ends.
+    Callbacks find ``new_obs``, ``rewards``, ``dones``, ``infos``, ``actions``, ``clipped_actions``, ``values``,
+    ``log_probs``, ``n_steps`` and ``rollout_buffer`` among the locals, as in SB3. Where values and log-probabilities are
+    deferred, ``values`` and ``log_probs`` are NaN tensors of the right shape until the rollout ends.
     """
 
     _last_obs: Any
@@ -55,10 +56,10 @@ class RolloutCollector(OnPolicyAlgorithm):
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
-        recorder = self._make_recorder(rollout_buffer, n_rollout_steps, env.num_envs)
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        recorder = self._make_recorder(rollout_buffer, n_rollout_steps, env.num_envs)
         try:
             while n_steps < n_rollout_steps:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -125,7 +126,11 @@ class _Recorder(Protocol):
     def record(
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
     ) -> None:
-        """Write the step to the buffer; timeouts are bootstrapped with the value of the terminal observation."""
+        """
+        Write the step to the buffer; timeouts are bootstrapped with the value of the terminal observation.
+
+        :raises ValueError: if a terminal observation is not finite
+        """
 
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -155,9 +160,10 @@ class _Immediate:
     ) -> None:
         ended = _timeouts(infos, dones)
         if ended:
-            bootstrap = np.zeros_like(rewards)
-            bootstrap[ended] = self._gamma * _terminal_values(self._policy, [infos[i]["terminal_observation"] for i in ended])
-            rewards = rewards + bootstrap
+            terminal_obs = _stack([infos[i]["terminal_observation"] for i in ended])
+            check_finite("terminal observation", terminal_obs, step, envs=ended)
+            rewards = np.array(rewards, dtype=np.float32)
+            rewards[ended] += self._gamma * _values(self._policy, terminal_obs)
         if isinstance(self._policy.action_space, spaces.Discrete):
             actions = actions.reshape(-1, 1)
         self._buffer.add(self._obs, actions, rewards, starts, self._values, self._log_probs)  # type: ignore[arg-type]
@@ -180,7 +186,7 @@ class _Deferred:
         self._unknown_values = th.full((n_envs, 1), th.nan)
         self._unknown_log_probs = th.full((n_envs,), th.nan)
         self._timeouts: list[tuple[int, int]] = []
-        self._terminal_obs: list[object] = []
+        self._terminal_obs: list[np.ndarray] = []
 
     def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
         assert isinstance(obs, np.ndarray)
@@ -195,9 +201,12 @@ class _Deferred:
         buffer.rewards[step] = rewards
         buffer.episode_starts[step] = starts
         buffer.pos = step + 1
-        for i in _timeouts(infos, dones):
-            self._timeouts.append((step, i))
-            self._terminal_obs.append(infos[i]["terminal_observation"])
+        ended = _timeouts(infos, dones)
+        if ended:
+            terminal_obs = _stack([infos[i]["terminal_observation"] for i in ended])
+            check_finite("terminal observation", terminal_obs, step, envs=ended)
+            self._timeouts += [(step, i) for i in ended]
+            self._terminal_obs.append(terminal_obs)
 
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         buffer = self._buffer
@@ -217,7 +226,7 @@ class _Deferred:
             check_finite("log-probability of the action", buffer.log_probs[step], step)
         if self._timeouts:
             steps, envs = zip(*self._timeouts, strict=True)
-            buffer.rewards[list(steps), list(envs)] += self._gamma * _terminal_values(self._policy, self._terminal_obs)
+            buffer.rewards[list(steps), list(envs)] += self._gamma * _values(self._policy, np.concatenate(self._terminal_obs))
         buffer.full = True
         buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         return last_values, log_probs[-buffer.n_envs :]
@@ -234,13 +243,15 @@ def _timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
     ]
 
 
-def _terminal_values(policy: ActorCriticPolicy, observations: list[object]) -> np.ndarray:
-    """Values of terminal observations, shape (k,)."""
-    first = observations[0]
-    if isinstance(first, dict):
-        stacked = {key: np.stack([obs[key] for obs in observations]) for key in first}  # type: ignore[index]
-    else:
-        stacked = np.stack(observations)  # type: ignore[assignment,arg-type]
+def _stack(observations: list[Any]) -> Any:
+    """Copy k observations into one array, or into a dict of arrays, with k rows."""
+    if isinstance(observations[0], dict):
+        return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
+    return np.stack(observations)
+
+
+def _values(policy: ActorCriticPolicy, observations: Obs) -> np.ndarray:
+    """Values of k observations, shape (k,)."""
     with th.no_grad():
-        values = policy.predict_values(policy.obs_to_tensor(stacked)[0])
+        values = policy.predict_values(policy.obs_to_tensor(observations)[0])
     return values.cpu().numpy().flatten()

@@ -11,6 +11,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
@@ -28,6 +29,7 @@ from sb3_trpo.fisher import FisherVectorProduct, fisher_subset
 from sb3_trpo.hyperparameters import (
     check_hyperparameters,
     hyperparameter_names,
+    is_number,
     kl_schedule,
     refuse_arguments,
     refuse_ppo_arguments,
@@ -178,7 +180,6 @@ class TRPO(RolloutCollector):
 
     def _setup_model(self) -> None:
         check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
-        self._kl_schedule = kl_schedule(self.target_kl)
         super()._setup_model()
 
     @staticmethod
@@ -240,7 +241,7 @@ class TRPO(RolloutCollector):
 
     def _current_max_kl(self) -> float:
         progress = max(0.0, self._current_progress_remaining)  # the last rollout may overshoot the budget
-        max_kl = self._kl_schedule(progress)
+        max_kl = kl_schedule(self.target_kl)(progress)
         if not 0.0 <= max_kl < np.inf:
             raise ValueError(f"the schedule `target_kl` must give finite numbers >= 0, not {max_kl} at {progress=:g}")
         return max_kl
@@ -307,7 +308,7 @@ class TRPO(RolloutCollector):
         )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "last_step", "_kl_schedule"]
+        return [*super()._excluded_save_params(), "last_step"]
 
     def save(
         self,
@@ -322,7 +323,7 @@ class TRPO(RolloutCollector):
         :param exclude: names of attributes not to save
         :param include: names of attributes to save although they are excluded by default
         """
-        if not isinstance(self.target_kl, (int, float)):
+        if not is_number(self.target_kl):
             warnings.warn(
                 f"`target_kl` = {self.target_kl!r} is a schedule, which sb3-contrib's TRPO cannot use: "
                 "there, load this model with `target_kl=` a number.",
@@ -366,11 +367,11 @@ class TRPO(RolloutCollector):
             kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         d = checkpoints.averaged_dimensions(model.action_space)
-        if from_contrib and d > 1 and not {"target_kl", "cg_damping"} & kwargs.keys():
+        if from_contrib and d > 1 and not {"target_kl", "cg_damping"} <= kwargs.keys():
+            target_kl, cg_damping = d * kl_schedule(model.target_kl)(1.0), d * model.cg_damping
             warnings.warn(
                 f"This model was saved by sb3-contrib, which averages the KL over the {d} action dimensions; here it is "
-                f"summed. To go on with the same trust region, load it with target_kl={d * model._kl_schedule(1.0):g}, "
-                f"cg_damping={d * model.cg_damping:g}.",
+                f"summed. To go on with the same trust region, pass target_kl={target_kl:g} and cg_damping={cg_damping:g}.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -379,8 +380,8 @@ class TRPO(RolloutCollector):
     @classmethod
     def from_ppo(
         cls: type[SelfTRPO],
-        model: OnPolicyAlgorithm | str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
+        model: BaseAlgorithm | str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | str | None = None,
         **kwargs: Any,
     ) -> SelfTRPO:
         """
@@ -394,11 +395,16 @@ class TRPO(RolloutCollector):
         :param env: environment to go on with; None: the model's own
         :param kwargs: arguments of TRPO that take precedence
         :return: the TRPO model
-        :raises ValueError: if there is no environment, or its spaces are not the model's
+        :raises ValueError: if the model's policy is none that TRPO can train, if there is no environment, or if its spaces
+            are not the model's
         """
-        if not isinstance(model, OnPolicyAlgorithm):
-            model = PPO.load(model, env=env, device=kwargs.get("device", "auto"))
-        env = env if env is not None else model.get_env()
+        if not isinstance(model, BaseAlgorithm):
+            if not checkpoints.is_on_policy(checkpoints.saved_names(model)):
+                raise ValueError(f"{model} does not hold a PPO model, nor another on-policy one")
+            model = PPO.load(model, device=kwargs.get("device", "auto"))
+        if not checkpoints.has_plain_policy(model):
+            raise ValueError(f"`from_ppo` needs an on-policy model with neither recurrence nor masks, not {model}")
+        env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
         if env is None:
             raise ValueError("`from_ppo` needs an environment: the model has none, pass `env`")
         env = cls._wrap_env(env, model.verbose)

@@ -107,12 +107,13 @@ def make_policy(
     action_space: spaces.Space[Any] = BOX,
     policy_class: type[ActorCriticPolicy] = ActorCriticPolicy,
     features_extractor_class: type[FlattenExtractor] = DoubleFlatten,
+    observation_space: spaces.Space[Any] = OBSERVATIONS,
     **kwargs: Any,
 ) -> ActorCriticPolicy:
     """A policy in float64 and evaluation mode, away from the near-zero initialisation of its last layer."""
     th.manual_seed(0)
     kwargs = {"net_arch": [4], "features_extractor_class": features_extractor_class, **kwargs}
-    policy = policy_class(OBSERVATIONS, action_space, lambda _: 1e-3, **kwargs).double()
+    policy = policy_class(observation_space, action_space, lambda _: 1e-3, **kwargs).double()
     policy.set_training_mode(False)
     perturb(policy.parameters(), 0.3)
     return policy

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from sb3_trpo import TRPO
@@ -127,6 +129,16 @@ def test_changed_weights_are_used_at_once(change: Callable[[th.Tensor], None], p
     assert not th.allclose(normal.log_prob(th.as_tensor(first)).sum(dim=1), log_probs[:N_ENVS])
 
 
+def test_replaced_parameter_is_used_at_once() -> None:
+    policy = make_policy()
+    actor = NumpyActor(policy, 2, N_ENVS)
+    obs = np.ones((N_ENVS, 3), dtype=np.float32)
+    policy.log_std = nn.Parameter(th.full((2,), -20.0))
+    with th.no_grad():
+        mean = policy.get_distribution(th.as_tensor(obs)).mode()
+    np.testing.assert_allclose(actor.act(obs, 0), mean.numpy(), atol=1e-5)
+
+
 class OwnPolicy(ActorCriticPolicy):
     pass
 
@@ -155,6 +167,18 @@ def with_layer_norm(policy: ActorCriticPolicy) -> None:
     policy.mlp_extractor.policy_net.append(nn.LayerNorm(64))
 
 
+def activation_first(policy: ActorCriticPolicy) -> None:
+    policy.mlp_extractor.policy_net = nn.Sequential(nn.Tanh(), nn.Linear(3, 64))
+
+
+def linear_last(policy: ActorCriticPolicy) -> None:
+    policy.mlp_extractor.policy_net = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 64))
+
+
+def own_extractor_of_the_actor(policy: ActorCriticPolicy) -> None:
+    policy.pi_features_extractor = NatureCNN(spaces.Box(0, 255, (1, 36, 36), dtype=np.uint8))
+
+
 def in_float64(policy: ActorCriticPolicy) -> None:
     policy.double()
 
@@ -167,6 +191,9 @@ def in_float64(policy: ActorCriticPolicy) -> None:
         (with_patched_forward, "patched"),
         (with_own_distribution, "OwnDistribution"),
         (with_layer_norm, "LayerNorm"),
+        (activation_first, "alternate"),
+        (linear_last, "end with an activation"),
+        (own_extractor_of_the_actor, "NatureCNN"),
         (in_float64, "float32"),
     ],
 )

@@ -22,8 +22,10 @@ class NormalisedFeatures(BaseFeaturesExtractor):
         return features
 
 
-def make(share: bool = True, **kwargs: int) -> TRPO:
-    policy_kwargs = {"features_extractor_class": NormalisedFeatures, "share_features_extractor": share}
+def make(
+    share: bool = True, features_extractor_class: type[BaseFeaturesExtractor] = NormalisedFeatures, **kwargs: int
+) -> TRPO:
+    policy_kwargs = {"features_extractor_class": features_extractor_class, "share_features_extractor": share}
     return TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16, seed=0, policy_kwargs=policy_kwargs, **kwargs)  # type: ignore[arg-type]
 
 
@@ -69,7 +71,20 @@ def test_dropout_and_batch_norm_do_not_disturb_the_step() -> None:
         assert 0.0 < model.last_step.kl <= 0.02
 
 
-def test_chunks_of_one_state_are_skipped() -> None:
-    model = make(chunk_size=1)
-    model.learn(64)
+def test_single_states_are_taken_in_pairs() -> None:
+    model = make(chunk_size=1).learn(64)
+    assert norms(model.policy)[0].num_batches_tracked.item() == 32  # type: ignore[union-attr]
+
+
+class FrozenFeatures(NormalisedFeatures):
+    """Keeps its batch norm in evaluation mode, as frozen backbones do."""
+
+    def train(self, mode: bool = True) -> "FrozenFeatures":
+        super().train(mode)
+        self.layers[1].eval()
+        return self
+
+
+def test_frozen_statistics_stay_frozen() -> None:
+    model = make(features_extractor_class=FrozenFeatures).learn(64)
     assert norms(model.policy)[0].num_batches_tracked.item() == 0  # type: ignore[union-attr]

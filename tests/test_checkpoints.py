@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sb3_contrib
 import torch as th
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
@@ -63,7 +63,7 @@ def test_sb3_contrib_loads_ours_and_trains_on(tmp_path: Path, use_sde: bool) -> 
 def test_ours_loads_sb3_contribs_and_trains_on(tmp_path: Path, use_sde: bool) -> None:
     theirs = sb3_contrib.TRPO("MlpPolicy", RandomEnv(), target_kl=0.01, use_sde=use_sde, **SMALL).learn(128)
     theirs.save(tmp_path / "model")
-    with pytest.warns(UserWarning, match=r"over the 2 action dimensions.*target_kl=0.02, cg_damping=0.2"):
+    with pytest.warns(UserWarning, match=r"over the 2 action dimensions.*target_kl=0.02 and cg_damping=0.2"):
         model = TRPO.load(tmp_path / "model", RandomEnv())
     assert th.equal(weights(model), weights(theirs))
     np.testing.assert_array_equal(act(theirs), act(model))
@@ -91,7 +91,8 @@ def test_a_schedule_survives_and_warns_that_sb3_contrib_cannot_use_it(tmp_path: 
         model.save(tmp_path / "model")
     loaded = TRPO.load(tmp_path / "model", RandomEnv())
     assert type(loaded.target_kl) is type(target_kl)
-    assert loaded._kl_schedule(0.5) == model._kl_schedule(0.5)
+    loaded._current_progress_remaining = model._current_progress_remaining = 0.5
+    assert loaded._current_max_kl() == model._current_max_kl() < 0.02
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
@@ -137,6 +138,22 @@ def test_from_ppo_without_an_environment_says_so(tmp_path: Path) -> None:
     PPO("MlpPolicy", RandomEnv(), n_steps=64).save(tmp_path / "ppo")
     with pytest.raises(ValueError, match="needs an environment"):
         TRPO.from_ppo(tmp_path / "ppo")
+
+
+@pytest.mark.parametrize("algorithm", [sb3_contrib.RecurrentPPO, SAC])
+def test_from_ppo_refuses_what_trpo_cannot_train(tmp_path: Path, algorithm: Any) -> None:
+    recurrent = algorithm is sb3_contrib.RecurrentPPO
+    model = algorithm("MlpLstmPolicy" if recurrent else "MlpPolicy", RandomEnv())
+    with pytest.raises(ValueError, match="neither recurrence nor masks"):
+        TRPO.from_ppo(model)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="neither recurrence nor masks" if recurrent else "does not hold a PPO model"):
+        TRPO.from_ppo(tmp_path / "model", RandomEnv())
+
+
+def test_from_ppo_takes_an_environment_id() -> None:
+    ppo = PPO("MlpPolicy", "CartPole-v1", n_steps=64)
+    assert TRPO.from_ppo(ppo, "CartPole-v1", batch_size=16).learn(64).num_timesteps == 64
 
 
 def test_from_ppo_refuses_an_environment_with_other_spaces() -> None:

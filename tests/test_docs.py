@@ -10,7 +10,7 @@ import sb3_trpo
 from sb3_trpo.hyperparameters import hyperparameter_names
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 BLOCK = re.compile(r"(<!-- not run -->\s*)?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -29,7 +29,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_code_exists(page: Path) -> None:
-    for file, name in re.findall(r"`(\w+\.py):([\w.]+)`", page.read_text()):
+    for file, name in re.findall(r"(?<!` )`(\w+\.py):([\w.]+)`", page.read_text()):
         source = (Path(sb3_trpo.__file__).parent / file).read_text()
         for part in name.split("."):
             assert re.search(rf"^\s*(?:def|class) {part}\b|^{part}\b", source, re.MULTILINE), f"{file}:{name}"

@@ -1,6 +1,7 @@
 """What a rollout puts into the buffer and shows to callbacks, with and without deferral, and what it refuses."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trpo import TRPO
 from tests.envs import ACTIONS, OBSERVATIONS, FaultyEnv, RandomEnv
@@ -233,6 +234,45 @@ def test_non_finite_logits_are_refused_before_the_update() -> None:
     with pytest.raises(ValueError, match=r"not finite|Expected parameter logits"):
         model.learn(64)
     assert th.equal(weights(model).nan_to_num(7.0), before.nan_to_num(7.0))
+
+
+class EndsWithNan(RandomEnv):
+    """Its terminal observations are NaN; what it resets to is not."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = super().step(action)
+        return (np.full_like(obs, np.nan) if truncated else obs), reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("sde", [False, True], ids=["deferred", "immediate"])
+def test_non_finite_terminal_observation_is_refused_by_name(sde: bool) -> None:
+    env = DummyVecEnv([RandomEnv, lambda: EndsWithNan(length=4, truncate=True)])
+    with pytest.raises(ValueError, match="terminal observation of environment 1 at step 3"):
+        TRPO("MlpPolicy", env, n_steps=16, batch_size=8, use_sde=sde).learn(64)
+
+
+class OneTerminalObs(VecEnvWrapper):
+    """Writes every terminal observation into one array."""
+
+    def reset(self) -> Any:
+        self.terminal = np.zeros(3, dtype=np.float32)
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        for i in np.flatnonzero(dones):
+            self.terminal[:] = infos[i]["terminal_observation"]
+            infos[i]["terminal_observation"] = self.terminal
+        return obs, rewards, dones, infos
+
+
+def test_terminal_observations_may_share_an_array() -> None:
+    def rewards(wrap: Callable[[Any], Any]) -> np.ndarray:
+        env = wrap(DummyVecEnv([lambda: RandomEnv(deepcopy(OBSERVATIONS["vector"]), length=5, truncate=True)]))
+        model = TRPO("MlpPolicy", env, n_steps=16, batch_size=8, seed=4)
+        return np.asarray(one_rollout(model).end["arrays"]["rewards"])
+
+    np.testing.assert_array_equal(rewards(lambda env: env), rewards(OneTerminalObs))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")

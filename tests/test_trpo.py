@@ -14,6 +14,7 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_trpo import TRPO, trpo
@@ -53,6 +54,29 @@ class OwnPolicy(ActorCriticPolicy):
         return actions, self.predict_values(obs), distribution.log_prob(actions)
 
 
+class MaskedPolicy(ActorCriticPolicy):
+    """Never takes the first action."""
+
+    def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Any:
+        logits = self.action_net(latent_pi)
+        mask = th.zeros_like(logits, dtype=th.bool)
+        mask[:, 0] = True
+        return self.action_dist.proba_distribution(logits.masked_fill(mask, -th.inf))
+
+
+class Attention(BaseFeaturesExtractor):
+    """A transformer layer over the entries of the observation."""
+
+    def __init__(self, observation_space: Any) -> None:
+        super().__init__(observation_space, 24)
+        self.embed = th.nn.Linear(1, 8)
+        self.attend = th.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        features: th.Tensor = self.attend(self.embed(observations.unsqueeze(-1))).flatten(1)
+        return features
+
+
 CASES: dict[str, tuple[Any, str, str, dict[str, Any]]] = {
     **{f"{actions} actions": ("MlpPolicy", "vector", actions, {}) for actions in ACTIONS},
     "gSDE": ("MlpPolicy", "vector", "box", {"use_sde": True, "sde_sample_freq": 4}),
@@ -71,6 +95,8 @@ CASES: dict[str, tuple[Any, str, str, dict[str, Any]]] = {
     "float64": ("MlpPolicy", "float64", "box", {}),
     "uint8": ("MlpPolicy", "uint8", "box", {}),
     "custom policy and distribution": (OwnPolicy, "vector", "box", {}),
+    "masked actions": (MaskedPolicy, "vector", "discrete", {}),
+    "attention": ("MlpPolicy", "vector", "box", {"policy_kwargs": {"features_extractor_class": Attention}}),
     "chunks": ("MlpPolicy", "vector", "box", {"chunk_size": 7}),
     "sub-sampling": ("MlpPolicy", "vector", "box", {"sub_sampling_factor": 4}),
     "sub-sampling of a dict": ("MultiInputPolicy", "dict", "box", {"sub_sampling_factor": 4}),
@@ -116,7 +142,7 @@ def test_every_update_keeps_the_kl_bound_over_the_whole_batch(case: str, monkeyp
     monkeypatch.setattr(TRPO, "train", watched)
     model.learn(64 * 6)
     assert len(updates) == 6
-    bound = model._kl_schedule(1.0)
+    bound = model._current_max_kl()
     assert all(kl <= bound * (1 + 1e-4) for kl, _ in updates)
     assert all(kl == pytest.approx(report.kl, rel=1e-2, abs=1e-7) for kl, report in updates)
     # nor is it timid
@@ -227,6 +253,14 @@ def test_target_kl_follows_its_schedule_down_to_no_step() -> None:
     assert per_update[2] <= 0.02 * 0.25
     assert model.last_step is not None
     assert model.last_step.outcome is Outcome.NO_TRUST_REGION
+
+
+def test_target_kl_can_be_changed_between_updates() -> None:
+    model = make_model("box actions").learn(64)
+    model.target_kl = 1e-5
+    model.learn(64, reset_num_timesteps=False)
+    assert model.last_step is not None
+    assert 0.0 < model.last_step.kl <= 1e-5
 
 
 def test_a_schedule_that_turns_negative_is_refused_by_name() -> None:
