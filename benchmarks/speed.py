@@ -1,0 +1,336 @@
+"""
+Speed of sb3-trpo against sb3-contrib's TRPO and SB3's PPO: whole runs, the update alone, and where the time goes.
+
+Both sides train in one process on one thread, in turns; a figure is the median over the rounds of the ratio of a round.
+Whole runs are collection, update and logging, with every check switched on. ``n_steps``, ``batch_size``,
+``n_critic_updates`` and ``cg_max_steps`` are equal on both sides (sb3-contrib's defaults); PPO has its own defaults. ::
+
+    python benchmarks/speed.py            # the whole table, about 10 minutes
+    python benchmarks/speed.py --quick    # fewer rounds, under 2 minutes
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gymnasium as gym
+import numpy as np
+import sb3_contrib
+import torch as th
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_trpo import TRPO, fisher, rollout, trpo, trust_region
+
+SHARED: dict[str, Any] = {
+    "n_steps": 2048,
+    "batch_size": 128,
+    "n_critic_updates": 10,
+    "cg_max_steps": 15,
+    "device": "cpu",
+    "seed": 0,
+}
+PPO_SETTINGS: dict[str, Any] = {"n_steps": 2048, "device": "cpu", "seed": 0}
+Env = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One comparison.
+
+    :param label: name in the table
+    :param floor: ratio that must be reached
+    :param aim: ratio to aim at
+    :param env: makes the environment, or gives its id
+    :param ppo: whether the peer is PPO
+    :param settings: further hyperparameters of both
+    """
+
+    label: str
+    floor: float
+    aim: float
+    env: Env
+    ppo: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def models(self) -> tuple[OnPolicyAlgorithm, OnPolicyAlgorithm]:
+        """
+        :return: ours and the peer
+        """
+        ours = TRPO("MlpPolicy", self.env(), **{**SHARED, **self.settings})
+        if self.ppo:
+            return ours, PPO("MlpPolicy", self.env(), **PPO_SETTINGS)
+        return ours, sb3_contrib.TRPO("MlpPolicy", self.env(), **{**SHARED, **self.settings})
+
+
+def vec_env(env_id: str, n_envs: int, normalize: bool = False) -> Any:
+    """
+    :param env_id: environment id
+    :param n_envs: number of environments
+    :param normalize: whether to wrap them in ``VecNormalize``
+    :return: what a user makes with ``make_vec_env``
+    """
+    env = make_vec_env(env_id, n_envs=n_envs, seed=0)
+    return VecNormalize(env) if normalize else env
+
+
+WHOLE_RUNS = [
+    Case("HalfCheetah-v5, one env, against sb3-contrib TRPO", 4.0, 6.0, lambda: "HalfCheetah-v5"),
+    Case("HalfCheetah-v5, one env, against SB3 PPO", 5.5, 8.0, lambda: "HalfCheetah-v5", ppo=True),
+    Case("CartPole-v1, one env, against sb3-contrib TRPO", 3.5, 6.0, lambda: "CartPole-v1"),
+    Case("Hopper-v5, likewise", 2.6, 4.0, lambda: "Hopper-v5"),
+    Case("Walker2d-v5, likewise", 2.4, 3.5, lambda: "Walker2d-v5"),
+    Case("Ant-v5, likewise", 1.7, 2.2, lambda: "Ant-v5"),
+    Case(
+        "HalfCheetah-v5, 8 envs of `make_vec_env`, likewise",
+        2.5,
+        4.0,
+        lambda: vec_env("HalfCheetah-v5", 8),
+        settings={"n_steps": 256},
+    ),
+    Case(
+        "HalfCheetah-v5 as the Zoo runs it (`make_vec_env`, `VecNormalize`), likewise",
+        2.5,
+        3.5,
+        lambda: vec_env("HalfCheetah-v5", 1, normalize=True),
+    ),
+]
+UPDATES = [
+    Case("update alone, 2,048 samples, against sb3-contrib TRPO", 2.5, 5.0, lambda: "HalfCheetah-v5"),
+    Case(
+        "update alone, 20,480 samples, 256-256 nets, likewise",
+        2.5,
+        5.0,
+        lambda: "HalfCheetah-v5",
+        settings={"n_steps": 20480, "policy_kwargs": {"net_arch": [256, 256]}},
+    ),
+]
+SHARES = [("HalfCheetah-v5", 0.30, 0.50), ("Hopper-v5", 0.45, 0.65), ("Ant-v5", 0.55, 0.75)]
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """
+    :param function: what to time
+    :return: seconds of one call
+    """
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def learn(model: OnPolicyAlgorithm) -> float:
+    """
+    :param model: a model that has learned before
+    :return: seconds of one iteration: a rollout and its update
+    """
+    return seconds(lambda: model.learn(model.n_steps * model.n_envs, reset_num_timesteps=False))
+
+
+def whole_run(case: Case, rounds: int) -> tuple[float, float, float]:
+    """
+    :param case: what to compare
+    :param rounds: turns of both sides
+    :return: median ratio; our and the peer's median env steps per second
+    """
+    ours, peer = case.models()
+    for model in (ours, peer):
+        model.learn(model.n_steps * model.n_envs)
+    pairs = [(learn(ours), learn(peer)) for _ in range(rounds)]
+    steps = ours.n_steps * ours.n_envs
+    ratio = statistics.median(theirs / mine for mine, theirs in pairs)
+    return ratio, *(steps / statistics.median(side) for side in zip(*pairs, strict=True))
+
+
+def update_alone(case: Case, rounds: int) -> tuple[float, float, float]:
+    """
+    :param case: what to compare
+    :param rounds: turns of both sides
+    :return: median ratio; our and the peer's median updates per second
+    """
+    models = case.models()
+    times: tuple[list[float], list[float]] = ([], [])
+    for model, record in zip(models, times, strict=True):
+        model.train = _timed(model.train, record)  # type: ignore[method-assign]
+        model.learn(model.n_steps)
+    for _ in range(rounds):
+        for model in models:
+            learn(model)
+    mine, theirs = (record[1:] for record in times)
+    ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
+    return ratio, 1.0 / statistics.median(mine), 1.0 / statistics.median(theirs)
+
+
+def share_of_bare_env(env_id: str, rounds: int) -> tuple[float, float, float]:
+    """
+    :param env_id: environment id
+    :param rounds: turns of both sides
+    :return: median share; our and the bare environment's env steps per second
+    """
+    model = TRPO("MlpPolicy", env_id, **SHARED)
+    model.learn(model.n_steps)
+    env = gym.make(env_id).unwrapped
+    env.reset(seed=0)
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (model.n_steps, *(env.action_space.shape or ())))
+
+    def bare() -> None:
+        for action in actions.astype(np.float32):
+            if env.step(action)[2]:
+                env.reset()
+
+    pairs = [(learn(model), seconds(bare)) for _ in range(rounds)]
+    share = statistics.median(theirs / mine for mine, theirs in pairs)
+    return share, *(model.n_steps / statistics.median(side) for side in zip(*pairs, strict=True))
+
+
+def peak_memory(n_steps: int) -> float:
+    """
+    Peak memory of one update beyond the rollout buffer and one flattened copy of it. Starts a process of its own.
+
+    :param n_steps: samples
+    :return: MB
+    """
+    import subprocess
+
+    code = f"from benchmarks.speed import measure_peak; measure_peak({n_steps})"
+    root = Path(__file__).resolve().parents[1]
+    output = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True, capture_output=True, text=True)
+    return float(output.stdout)
+
+
+def measure_peak(n_steps: int) -> None:
+    """
+    Print the peak memory of one update in MB, the buffer and one flattened copy of it not counted.
+
+    :param n_steps: samples
+    """
+    import resource
+
+    model = TRPO("MlpPolicy", "HalfCheetah-v5", **{**SHARED, "n_steps": 512})
+    model.learn(512)  # whatever is allocated once
+    model.n_steps = n_steps
+    buffer = model.rollout_buffer = type(model.rollout_buffer)(n_steps, model.observation_space, model.action_space, "cpu")
+    rng = np.random.default_rng(0)
+    for name in ("observations", "actions", "advantages", "returns", "values"):
+        array = getattr(buffer, name)
+        array[:] = rng.standard_normal(array.shape)
+    buffer.log_probs[:] = -8.0
+    buffer.full = True
+    copy = sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
+    before = _resident()
+    model.train()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before - copy) / 1e6)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _timed(function: Callable[..., Any], record: list[float]) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        result = function(*args, **kwargs)
+        record.append(time.perf_counter() - started)
+        return result
+
+    return timed
+
+
+PARTS: dict[str, tuple[Any, str]] = {
+    "env, with its wrappers": (rollout.VecEnv, "step"),
+    "actor": (rollout.NumpyActor, "act"),
+    "buffer": (rollout._Deferred, "record"),
+    "values, log-probs and advantages": (rollout._Deferred, "finish"),
+    "gradient": (trpo.Surrogate, "gradient"),
+    "Fisher products": (fisher.FisherVectorProduct, "__call__"),
+    "line search": (trust_region, "backtracking_line_search"),
+    "critic": (trpo, "fit_critic"),
+}
+
+
+@contextmanager
+def split() -> Iterator[dict[str, list[float]]]:
+    """
+    :return: seconds of each part of a run, filled while the context lasts
+    """
+    records: dict[str, list[float]] = {label: [] for label in PARTS}
+    before = {label: getattr(owner, name) for label, (owner, name) in PARTS.items()}
+    for label, (owner, name) in PARTS.items():
+        setattr(owner, name, _timed(before[label], records[label]))
+    try:
+        yield records
+    finally:
+        for label, (owner, name) in PARTS.items():
+            setattr(owner, name, before[label])
+
+
+def profile(env_id: str, rounds: int) -> list[tuple[str, float]]:
+    """
+    :param env_id: environment id
+    :param rounds: iterations
+    :return: microseconds an env step of every part, of the rest, and of all
+    """
+    model = TRPO("MlpPolicy", env_id, **SHARED)
+    model.learn(model.n_steps)
+    with split() as records:
+        total = sum(learn(model) for _ in range(rounds))
+    scale = 1e6 / (rounds * model.n_steps)
+    rows = [(label, sum(record) * scale) for label, record in records.items()]
+    rows.append(("rest", total * scale - sum(value for _, value in rows)))
+    return [*rows, ("all", total * scale)]
+
+
+def main(arguments: list[str]) -> None:
+    """
+    Measure and print.
+
+    :param arguments: the command line, without the program
+    """
+    parser = argparse.ArgumentParser(description="Speed of sb3-trpo against its peers.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    quick = parser.parse_args(arguments).quick
+    rounds = 3 if quick else 15
+    th.set_num_threads(1)
+
+    packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
+    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; one thread; {rounds} rounds\n")
+    print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
+    for case in WHOLE_RUNS:
+        ratio, mine, theirs = whole_run(case, rounds)
+        _row(case.label, f"{ratio:.2f}x", f"{mine:,.0f} steps/s", f"{theirs:,.0f} steps/s", f"{case.floor}x", f"{case.aim}x")
+    for case in UPDATES[: 1 if quick else None]:
+        ratio, mine, theirs = update_alone(case, min(rounds, 5))
+        _row(case.label, f"{ratio:.2f}x", f"{1e3 / mine:,.0f} ms", f"{1e3 / theirs:,.0f} ms", f"{case.floor}x", f"{case.aim}x")
+    for env_id, floor, aim in SHARES:
+        share, mine, bare = share_of_bare_env(env_id, rounds)
+        label = f"share of the bare env's rate, {env_id}"
+        _row(label, f"{share:.0%}", f"{mine:,.0f} steps/s", f"{bare:,.0f} steps/s", f"{floor:.0%}", f"{aim:.0%}")
+    for n_steps in (20_480, 204_800):
+        label = f"peak memory of the update beyond the buffer and a copy of it, {n_steps:,} samples"
+        _row(label, f"{peak_memory(n_steps):.0f} MB", "", "", "100 MB", "")
+
+    for env_id in ("HalfCheetah-v5", "CartPole-v1"):
+        print(f"\n| {env_id}: part | µs an env step |\n|---|---|")
+        for label, value in profile(env_id, rounds):
+            print(f"| {label} | {value:.1f} |")
+
+
+def _row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
