@@ -124,7 +124,7 @@ def _rows(buffer: RolloutBuffer, array: np.ndarray) -> th.Tensor:
     return th.from_numpy(array)
 
 
-def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[th.Tensor]:
+def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[np.ndarray]:
     """
     Positions of the mini-batches of one epoch, as ``RolloutBuffer.get`` draws them (NumPy's global generator).
 
@@ -134,7 +134,8 @@ def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[th.Tenso
     :return: integer positions, each of shape (b,)
     """
     positions = _env_major(np.random.permutation(len(batch)), len(batch), n_envs)
-    yield from th.split(positions, batch_size)
+    for start in range(0, len(batch), batch_size):
+        yield positions[start : start + batch_size]
 
 
 def every_kth(batch: Batch, k: int, n_envs: int) -> Batch:
@@ -146,10 +147,12 @@ def every_kth(batch: Batch, k: int, n_envs: int) -> Batch:
     :param n_envs: number of environments
     :return: ceil(B / k) transitions
     """
-    return batch if k == 1 else batch.take(_env_major(np.arange(0, len(batch), k), len(batch), n_envs))
+    if k == 1:
+        return batch
+    return batch.take(th.from_numpy(_env_major(np.arange(0, len(batch), k), len(batch), n_envs)))
 
 
-def _env_major(positions: np.ndarray, size: int, n_envs: int) -> th.Tensor:
+def _env_major(positions: np.ndarray, size: int, n_envs: int) -> np.ndarray:
     """Where the batch, which goes step by step, holds the transitions that SB3 numbers environment by environment."""
     n_steps = size // n_envs
-    return th.from_numpy(positions % n_steps * n_envs + positions // n_steps)
+    return np.asarray(positions % n_steps * n_envs + positions // n_steps)

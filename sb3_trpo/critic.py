@@ -6,14 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch, keeps_sb3_layout, minibatches
+from sb3_trpo.mlp import Mlp, why_not_mlp
+from sb3_trpo.plain import critic_layers, encoder, why_not_plain
 
-Minibatch: TypeAlias = tuple[th.Tensor, th.Tensor]
-"""Predicted values and returns, each of shape (b,)."""
+Epoch: TypeAlias = Callable[[], Iterator[float]]
+"""One pass over the rollout. Each item is the loss of a mini-batch, whose gradient the critic's parameters then hold."""
 
 
 @dataclass
@@ -29,10 +32,20 @@ class CriticReport:
     skipped: int = 0
 
 
+def critic_parameters(policy: ActorCriticPolicy, actor_parameters: Sequence[th.nn.Parameter]) -> list[th.nn.Parameter]:
+    """
+    :param policy: the policy
+    :param actor_parameters: what the KL reaches
+    :return: the trainable rest
+    """
+    actor = {id(parameter) for parameter in actor_parameters}
+    return [parameter for parameter in policy.parameters() if parameter.requires_grad and id(parameter) not in actor]
+
+
 def fit_critic(
     policy: ActorCriticPolicy,
-    actor_parameters: Sequence[th.nn.Parameter],
-    epoch: Callable[[], Iterator[Minibatch]],
+    parameters: Sequence[th.nn.Parameter],
+    epoch: Epoch,
     n_epochs: int,
     max_grad_norm: float | None,
 ) -> CriticReport:
@@ -40,97 +53,121 @@ def fit_critic(
     Regress the values on the returns with the policy's optimizer.
 
     :param policy: the policy, in evaluation mode
-    :param actor_parameters: what the KL reaches; none of it is moved
-    :param epoch: starts one pass over the rollout; see :func:`value_epochs`
+    :param parameters: the critic's parameters; no other is moved
+    :param epoch: one pass over the rollout; see :func:`make_epoch`
     :param n_epochs: passes
     :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
     :return: the losses
     """
     report = CriticReport()
-    actor = {id(parameter) for parameter in actor_parameters}
-    parameters = [p for p in policy.parameters() if p.requires_grad and id(p) not in actor]
     if not parameters:
         return report
     # parameters without a gradient are skipped by the optimizer, weight decay and momentum included
-    for parameter in policy.parameters():
-        parameter.grad = None
+    _drop_gradients(policy)
     with _fused(policy.optimizer):
         for _ in range(n_epochs):
-            for values, returns in epoch():
-                loss = th.nn.functional.mse_loss(values, returns)
-                report.losses.append(loss.item())
-                if not math.isfinite(report.losses[-1]):
+            for loss in epoch():
+                report.losses.append(loss)
+                if not math.isfinite(loss):
                     report.skipped += 1
                     continue
-                for parameter in parameters:
-                    parameter.grad = None
-                th.autograd.backward(loss, inputs=parameters)
                 if max_grad_norm is not None:
                     th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
                 policy.optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
+    _drop_gradients(policy)
     return report
 
 
-def value_epochs(
+def make_epoch(
     policy: ActorCriticPolicy,
-    actor_parameters: Sequence[th.nn.Parameter],
+    parameters: Sequence[th.nn.Parameter],
     buffer: RolloutBuffer,
     batch: Batch,
     batch_size: int,
     chunk_size: int,
-) -> Callable[[], Iterator[Minibatch]]:
+) -> Epoch:
     """
-    How to go through the rollout once: SB3's mini-batch order, and features computed once where the fit cannot move them.
+    The fastest exact way through the rollout: without autograd for a plain MLP; on features that are computed once where
+    the fit cannot change them; else on observations. Mini-batches are SB3's.
 
     :param policy: the policy
-    :param actor_parameters: what the KL reaches
+    :param parameters: the critic's parameters
     :param buffer: the rollout buffer; one with its own ``get`` is asked for every mini-batch
     :param batch: the whole rollout
     :param batch_size: transitions in a mini-batch
     :param chunk_size: most states in one forward pass
-    :return: a function that starts an epoch of mini-batches
+    :return: one pass over the rollout
     """
     if not keeps_sb3_layout(buffer):
 
-        def ask_buffer() -> Iterator[Minibatch]:
+        def own_minibatches() -> Iterator[float]:
             for samples in buffer.get(batch_size):
-                yield policy.predict_values(samples.observations).flatten(), samples.returns.flatten()
+                yield _autograd_loss(policy.predict_values(samples.observations), samples.returns.flatten(), parameters)
 
-        return ask_buffer
+        return own_minibatches
+    if _is_plain_mlp(policy, parameters):
+        return lambda: _mlp_losses(policy, batch, minibatches(batch, batch_size, buffer.n_envs))
+    predict = _predictor(policy, parameters, batch, chunk_size)
 
-    if _features_are_fixed(policy, actor_parameters):
-        with th.no_grad():
-            features = th.cat(
-                [
-                    super(ActorCriticPolicy, policy).extract_features(chunk.observations, policy.vf_features_extractor)
-                    for chunk in batch.chunks(chunk_size)
-                ]
-            )
+    def sb3_minibatches() -> Iterator[float]:
+        for rows in minibatches(batch, batch_size, buffer.n_envs):
+            index = th.from_numpy(rows)
+            yield _autograd_loss(predict(index), batch.returns[index], parameters)
 
-        def predict(index: th.Tensor) -> th.Tensor:
-            values: th.Tensor = policy.value_net(policy.mlp_extractor.forward_critic(features[index]))
-            return values
-    else:
-
-        def predict(index: th.Tensor) -> th.Tensor:
-            return policy.predict_values(batch.take(index).observations)
-
-    def pick_minibatches() -> Iterator[Minibatch]:
-        for index in minibatches(batch, batch_size, buffer.n_envs):
-            yield predict(index).flatten(), batch.returns[index]
-
-    return pick_minibatches
+    return sb3_minibatches
 
 
-def _features_are_fixed(policy: ActorCriticPolicy, actor_parameters: Sequence[th.nn.Parameter]) -> bool:
-    """Whether the policy predicts values as SB3's does, from features that the critic's fit cannot change."""
-    cls = type(policy)
-    own = cls.predict_values is ActorCriticPolicy.predict_values and "predict_values" not in vars(policy)
-    actor = {id(parameter) for parameter in actor_parameters}
-    extractor = policy.vf_features_extractor.parameters()
-    return own and all(not p.requires_grad or id(p) in actor for p in extractor)
+def _autograd_loss(values: th.Tensor, returns: th.Tensor, parameters: Sequence[th.nn.Parameter]) -> float:
+    """Mean squared error of a mini-batch; its gradient goes to the parameters."""
+    loss = th.nn.functional.mse_loss(values.flatten(), returns)
+    for parameter in parameters:
+        parameter.grad = None
+    th.autograd.backward(loss, inputs=list(parameters))
+    return loss.item()
+
+
+def _predictor(
+    policy: ActorCriticPolicy, parameters: Sequence[th.nn.Parameter], batch: Batch, chunk_size: int
+) -> Callable[[th.Tensor], th.Tensor]:
+    """Positions in the batch -> values."""
+    trained = {id(parameter) for parameter in parameters}
+    own_values = type(policy).predict_values is ActorCriticPolicy.predict_values and "predict_values" not in vars(policy)
+    if not own_values or any(id(parameter) in trained for parameter in policy.vf_features_extractor.parameters()):
+        return lambda index: policy.predict_values(batch.take(index).observations)
+    extract = super(ActorCriticPolicy, policy).extract_features
+    with th.no_grad():
+        chunks = batch.chunks(chunk_size)
+        features = th.cat([extract(chunk.observations, policy.vf_features_extractor) for chunk in chunks])
+    return lambda index: policy.value_net(policy.mlp_extractor.forward_critic(features[index]))
+
+
+def _is_plain_mlp(policy: ActorCriticPolicy, parameters: Sequence[th.nn.Parameter]) -> bool:
+    """Whether :class:`~sb3_trpo.mlp.Mlp` gives the gradient of just these parameters."""
+    if policy.device.type != "cpu" or why_not_plain(policy) or why_not_mlp(critic_layers(policy)):
+        return False
+    mlp = Mlp(critic_layers(policy))
+    return mlp.differentiable and {id(p) for p in mlp.parameters} == {id(p) for p in parameters}
+
+
+def _mlp_losses(policy: ActorCriticPolicy, batch: Batch, rows: Iterator[np.ndarray]) -> Iterator[float]:
+    """The losses of the mini-batches with these rows, without autograd; the gradients go to the parameters."""
+    assert isinstance(batch.observations, th.Tensor)
+    features, returns = encoder(policy.observation_space)(batch.observations.numpy()), batch.returns.numpy()
+    mlp = Mlp(critic_layers(policy))
+    gradients = [th.empty_like(parameter) for parameter in mlp.parameters]
+    for parameter, gradient in zip(mlp.parameters, gradients, strict=True):
+        parameter.grad = gradient
+    out = [gradient.numpy() for gradient in gradients]
+    for index in rows:
+        trace = mlp.trace(features[index])
+        error = trace[-1] - returns[index, None]
+        mlp.vjp(trace, error * np.float32(2.0 / len(error)), out)
+        yield float(np.vdot(error, error)) / len(error)
+
+
+def _drop_gradients(policy: ActorCriticPolicy) -> None:
+    for parameter in policy.parameters():
+        parameter.grad = None
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from sb3_trpo import checkpoints
 from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import Batch, every_kth, read_batch
 from sb3_trpo.batch_norm import refresh_batch_norm
-from sb3_trpo.critic import CriticReport, fit_critic, value_epochs
+from sb3_trpo.critic import CriticReport, critic_parameters, fit_critic, make_epoch
 from sb3_trpo.finite import check_returns
 from sb3_trpo.fisher import FisherVectorProduct, fisher_subset
 from sb3_trpo.hyperparameters import (
@@ -203,8 +203,9 @@ class TRPO(RolloutCollector):
         chunk_size = self.chunk_size or probe.chunk_size()
 
         self.last_step = self._step_policy(batch, probe.parameters, chunk_size)
-        epoch = value_epochs(self.policy, probe.parameters, self.rollout_buffer, batch, self.batch_size, chunk_size)
-        critic = fit_critic(self.policy, probe.parameters, epoch, self.n_critic_updates, self.max_grad_norm)
+        rest = critic_parameters(self.policy, probe.parameters)
+        epoch = make_epoch(self.policy, rest, self.rollout_buffer, batch, self.batch_size, chunk_size)
+        critic = fit_critic(self.policy, rest, epoch, self.n_critic_updates, self.max_grad_norm)
         refresh_batch_norm(self.policy, batch, chunk_size)
 
         self._n_updates += 1

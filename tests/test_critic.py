@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo import TRPO
 from sb3_trpo.batch import read_batch
-from sb3_trpo.critic import CriticReport, Minibatch, fit_critic, value_epochs
+from sb3_trpo.critic import CriticReport, critic_parameters, fit_critic, make_epoch
 from sb3_trpo.probe import probe_actor
 from tests.envs import OBSERVATIONS, RandomEnv
 
@@ -45,8 +45,9 @@ def fit(model: TRPO, n_epochs: int = 3, max_grad_norm: float | None = None) -> C
     batch = read_batch(model.rollout_buffer, model.action_space)
     model.policy.set_training_mode(False)
     actor = probe_actor(model.policy, batch).parameters
-    epoch = value_epochs(model.policy, actor, model.rollout_buffer, batch, model.batch_size, 64)
-    return fit_critic(model.policy, actor, epoch, n_epochs, max_grad_norm)
+    parameters = critic_parameters(model.policy, actor)
+    epoch = make_epoch(model.policy, parameters, model.rollout_buffer, batch, model.batch_size, 64)
+    return fit_critic(model.policy, parameters, epoch, n_epochs, max_grad_norm)
 
 
 def state(policy: ActorCriticPolicy) -> dict[str, th.Tensor]:
@@ -104,10 +105,10 @@ def test_features_of_a_shared_extractor_are_computed_once() -> None:
     fit(model, n_epochs=0)
     model.policy.features_extractor.register_forward_hook(lambda *args: seen.append(len(args[2])))
     batch = read_batch(model.rollout_buffer, model.action_space)
-    actor = probe_actor(model.policy, batch).parameters
+    parameters = critic_parameters(model.policy, probe_actor(model.policy, batch).parameters)
     seen.clear()
-    epoch = value_epochs(model.policy, actor, model.rollout_buffer, batch, 16, chunk_size=24)
-    fit_critic(model.policy, actor, epoch, n_epochs=3, max_grad_norm=None)
+    epoch = make_epoch(model.policy, parameters, model.rollout_buffer, batch, 16, chunk_size=24)
+    fit_critic(model.policy, parameters, epoch, n_epochs=3, max_grad_norm=None)
     assert seen == [24, 24, 16]
 
 
@@ -118,6 +119,7 @@ def test_direct_reads_change_nothing(observations: str) -> None:
     parameters = list(model.policy.parameters())
     start = [parameter.detach().clone() for parameter in parameters]
     results = []
+    # without autograd or on features, as the policy allows; and as SB3 does it
     for cls in (type(model.rollout_buffer), OwnDictBuffer if observations == "dict" else OwnBuffer):
         model.rollout_buffer.__class__ = cls
         model.policy.optimizer = th.optim.Adam(parameters, lr=1e-3, eps=1e-5)
@@ -161,15 +163,20 @@ def test_max_grad_norm_bounds_the_critics_gradient() -> None:
 
 def test_a_mini_batch_with_a_non_finite_loss_is_skipped() -> None:
     model = collected()
-    good, bad = th.zeros(4), th.full((4,), th.nan)
-
-    def epoch() -> Iterator[Minibatch]:
-        for target in (good, bad, good):
-            yield model.policy.predict_values(th.zeros(4, 3)).flatten(), target
-
-    report = fit_critic(model.policy, [], epoch, 1, None)
+    model.rollout_buffer.returns[:32] = np.nan
+    model.batch_size = 32
+    before = state(model.policy)
+    np.random.seed(0)  # noqa: NPY002
+    report = fit(model, n_epochs=1)
+    assert report.skipped == 2
+    assert moved(before, model.policy) == set()
+    model.rollout_buffer.returns[:] = 1.0
+    model.rollout_buffer.returns[0] = np.nan
+    model.batch_size = 16
+    report = fit(model, n_epochs=1)
     assert report.skipped == 1
-    assert np.isfinite(report.losses).tolist() == [True, False, True]
+    assert np.isfinite(report.losses).sum() == 3
+    assert moved(before, model.policy) == VALUE_HEAD | VALUE_MLP
     assert th.isfinite(th.nn.utils.parameters_to_vector(model.policy.parameters())).all()
 
 

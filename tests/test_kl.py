@@ -217,6 +217,18 @@ def test_metric_of_a_gaussian_has_its_closed_form() -> None:
     assert [part.item() for part in Gaussian().metric_product(at, tangent)] == [0.25, 0.5]  # 1/σ² and 2/σ²
 
 
+def test_a_masked_action_adds_nothing() -> None:
+    inner_old, inner_new, tangent = (normal(N_STATES, 3, seed=seed).log_softmax(dim=1) for seed in (0, 1, 2))
+    mask = th.full((N_STATES, 1), -th.inf, dtype=th.float64)
+    old, new = th.cat([inner_old, mask], dim=1), th.cat([inner_new, mask], dim=1)
+    family = Categorical()
+    th.testing.assert_close(family.kl_old_new((old,), (new,)), family.kl_old_new((inner_old,), (inner_new,)))
+    assert family.kl_old_new((inner_old,), (inner_old + mask,)).tolist() == [math.inf] * N_STATES  # a mask that is new
+    (product,) = family.metric_product((old,), (th.cat([tangent, tangent[:, :1]], dim=1),))
+    (expected,) = family.metric_product((inner_old,), (tangent,))
+    th.testing.assert_close(product, th.cat([expected, th.zeros(N_STATES, 1, dtype=th.float64)], dim=1))
+
+
 LOGITS = st.floats(-1e30, 1e30)
 TWO_STATES_OF_THREE = st.lists(LOGITS, min_size=6, max_size=6).map(lambda x: th.tensor(x, dtype=th.float64).view(2, 3))
 

@@ -8,9 +8,9 @@ import pytest
 import sb3_trpo
 
 LAYERS = [
-    ["flat", "kl", "finite", "policies", "vec_env", "hyperparameters", "advantages", "checkpoints", "actor"],
-    ["batch", "trust_region"],
-    ["probe", "surrogate", "fisher", "critic", "batch_norm", "rollout"],
+    ["flat", "mlp", "plain", "kl", "batch", "finite", "policies", "vec_env", "hyperparameters", "advantages", "checkpoints"],
+    ["actor", "trust_region", "probe", "fisher", "critic", "batch_norm"],
+    ["surrogate", "rollout"],
     ["trpo"],
     ["__init__"],
 ]
@@ -40,5 +40,5 @@ def test_imports_point_downward(name: str) -> None:
 
 
 def test_the_numerics_know_nothing_of_sb3() -> None:
-    for name in ("flat", "trust_region"):
+    for name in ("flat", "mlp", "trust_region"):
         assert "stable_baselines3" not in (FOLDER / f"{name}.py").read_text()

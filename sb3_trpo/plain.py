@@ -1,0 +1,89 @@
+"""Which policies are SB3's plain MLP policy and nothing else, so that their arithmetic may be done outside of torch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import nn
+
+_METHODS = {
+    name: getattr(ActorCriticPolicy, name)
+    for name in (
+        "forward",
+        "extract_features",
+        "get_distribution",
+        "evaluate_actions",
+        "predict_values",
+        "obs_to_tensor",
+        "_get_action_dist_from_latent",
+    )
+}
+"""SB3's methods as imported: a class that was patched later must be asked itself."""
+
+
+def why_not_plain(policy: ActorCriticPolicy) -> str | None:
+    """
+    Tell whether a policy computes exactly what its layers say: flattened observations through two separate MLPs.
+
+    :param policy: any policy
+    :return: None if it does; otherwise the first thing that speaks against it
+    """
+    if type(policy) is not ActorCriticPolicy:
+        return f"the policy is a {type(policy).__name__}"
+    if policy.normalize_images and is_image_space(policy.observation_space):
+        return "the observations are images"
+    for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
+        if type(extractor) is not FlattenExtractor:
+            return f"the features extractor is a {type(extractor).__name__}"
+    if type(policy.mlp_extractor) is not MlpExtractor:
+        return f"the network is a {type(policy.mlp_extractor).__name__}"
+    if any(getattr(ActorCriticPolicy, name) is not method for name, method in _METHODS.items()):
+        return "a method of ActorCriticPolicy is patched"
+    for module in policy.modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"the {type(module).__name__} has hooks"
+        if any(callable(value) and hasattr(type(module), name) for name, value in vars(module).items()):
+            return f"a method of the {type(module).__name__} is patched"
+    return None
+
+
+def actor_layers(policy: ActorCriticPolicy) -> list[nn.Module]:
+    """
+    :param policy: a plain policy
+    :return: what leads from the encoded observation to the output of the actor
+    """
+    return [*policy.mlp_extractor.policy_net, _module(policy.action_net)]
+
+
+def critic_layers(policy: ActorCriticPolicy) -> list[nn.Module]:
+    """
+    :param policy: a plain policy
+    :return: what leads from the encoded observation to the value
+    """
+    return [*policy.mlp_extractor.value_net, _module(policy.value_net)]
+
+
+def _module(module: nn.Module | th.Tensor) -> nn.Module:
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def encoder(space: spaces.Space[Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """
+    What SB3's preprocessing and flattening do: numbers as float32, discrete ones one-hot.
+
+    :param space: observation space of a plain policy
+    :return: observations of shape (B, ...) -> shape (B, features)
+    """
+    if isinstance(space, spaces.Discrete):
+        one_hot = np.eye(int(space.n), dtype=np.float32)
+        return lambda obs: one_hot[obs.reshape(-1)]
+    if isinstance(space, spaces.MultiDiscrete):
+        one_hots = [np.eye(int(n), dtype=np.float32) for n in space.nvec]
+        return lambda obs: np.concatenate([table[column] for table, column in zip(one_hots, obs.T, strict=True)], axis=1)
+    return lambda obs: obs.reshape(len(obs), -1).astype(np.float32, copy=False)
