@@ -94,7 +94,8 @@ class Categorical(DistributionFamily):
 
     def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:
         parts: Any = distribution.distribution
-        return tuple(part.logits for part in (parts if isinstance(parts, list) else [parts]))
+        # torch's own normalisation loses digits where logits are large, and a negative KL would follow
+        return tuple(th.log_softmax(part.logits, dim=1) for part in (parts if isinstance(parts, list) else [parts]))
 
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
         return th.stack([self._kl(o, n) for o, n in zip(old, new, strict=True)]).sum(dim=0)

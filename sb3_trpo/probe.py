@@ -41,7 +41,7 @@ def probe_actor(policy: ActorCriticPolicy, batch: Batch) -> ActorProbe:
     """
     candidates = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     few = batch.take(slice(0, 2))
-    saved = _SavedBytes(candidates)
+    saved = _SavedBytes([*policy.parameters(), *policy.buffers()])
     with th.enable_grad(), th.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
         distribution = policy.get_distribution(few.observations)
         outputs = distribution_family(distribution).parameters(distribution, few.actions)
@@ -54,11 +54,11 @@ def probe_actor(policy: ActorCriticPolicy, batch: Batch) -> ActorProbe:
 
 
 class _SavedBytes:
-    """Counts the bytes that autograd saves for the backward pass, the parameters themselves apart."""
+    """Counts the bytes that autograd saves for the backward pass, parameters (frozen ones too) and buffers apart."""
 
-    def __init__(self, parameters: Sequence[th.nn.Parameter]) -> None:
+    def __init__(self, constants: Sequence[th.Tensor]) -> None:
         self.total = 0
-        self._seen = {parameter.data_ptr() for parameter in parameters}
+        self._seen = {constant.data_ptr() for constant in constants}
 
     def pack(self, tensor: th.Tensor) -> th.Tensor:
         if tensor.data_ptr() not in self._seen:

@@ -37,7 +37,8 @@ class Surrogate:
             for chunk in batch.chunks(chunk_size):
                 distribution = policy.get_distribution(chunk.observations)
                 self.family = distribution_family(distribution)
-                self._old.append(self.family.parameters(distribution, chunk.actions))
+                # cloned: a head that ignores the state returns views of its own weights
+                self._old.append(tuple(part.clone() for part in self.family.parameters(distribution, chunk.actions)))
 
     def evaluate(self) -> Trial:
         """

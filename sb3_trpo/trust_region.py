@@ -60,6 +60,10 @@ class CGResult(NamedTuple):
     finite: bool
 
 
+_CURVATURE_NOISE = 100.0
+"""Roundings that a curvature must exceed to count as positive."""
+
+
 def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float) -> CGResult:
     """
     Solve A x = b for a symmetric positive semi-definite A, from x = 0.
@@ -79,19 +83,22 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float)
     x, residual, direction = th.zeros_like(b), b.clone(), b.clone()
     squared = initial = best_squared = dot(b, b)
     best, iterations = x, 0
+    largest = 0.0  # curvature per length of direction seen so far
     while iterations < max_steps and best_squared > tol**2 * initial:
         product = matvec(direction)
         iterations += 1
         curvature = dot(direction, product)
         if not math.isfinite(curvature):
             return CGResult(best, iterations, math.sqrt(best_squared / initial), finite=False)
-        if curvature <= 0.0:
-            break
+        length = dot(direction, direction)
+        largest = max(largest, curvature / length)
+        if curvature <= _CURVATURE_NOISE * th.finfo(b.dtype).eps * largest * length:
+            break  # none, but for rounding
         step = squared / curvature
         x = x + step * direction
         residual = residual - step * product
         previous, squared = squared, dot(residual, residual)
-        if squared < best_squared:
+        if iterations == 1 or squared < best_squared:  # the first is a gradient step, good even if its residual is not
             best, best_squared = x, squared
         direction = residual + squared / previous * direction
     relative = math.sqrt(best_squared / initial) if initial > 0.0 else 0.0

@@ -193,7 +193,7 @@ def test_minibatches_are_those_of_get(observations: str, batch_size: int, n_envs
     buffer = make_buffer(observations, "box", n_envs)
     batch = read_batch(buffer, ACTIONS["box"])
     np.random.seed(3)  # noqa: NPY002
-    ours = [labels_of(batch.take(index)) for _ in range(2) for index in minibatches(batch, batch_size, n_envs)]
+    ours = [labels_of(batch.take(th.as_tensor(index))) for _ in range(2) for index in minibatches(batch, batch_size, n_envs)]
     state = generator_states()
     np.random.seed(3)  # noqa: NPY002
     theirs = [(samples.advantages - 0.125).tolist() for _ in range(2) for samples in buffer.get(batch_size)]
