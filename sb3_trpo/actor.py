@@ -13,7 +13,7 @@ from stable_baselines3.common.distributions import (
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_trpo.mlp import Mlp, why_not_mlp
+from sb3_trpo.mlp import Mlp, ParameterViews, why_not_mlp
 from sb3_trpo.plain import actor_layers, encoder, why_not_plain
 
 Array: TypeAlias = np.ndarray
@@ -44,12 +44,13 @@ class NumpyActor:
     """
 
     def __init__(self, policy: ActorCriticPolicy, n_steps: int, n_envs: int) -> None:
-        self._policy = policy
         self._distribution = policy.action_dist
         self._gaussian = type(policy.action_dist) is DiagGaussianDistribution
         self._shape = policy.action_space.shape or ()
         self._encode = encoder(policy.observation_space)
         self._mlp = Mlp(actor_layers(policy))
+        if self._gaussian:
+            self._log_std = ParameterViews([(policy._parameters, "log_std")])
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
         # distribution parameters of every step, for the log-probabilities
         shape = (n_steps, n_envs, self._mlp.n_out)
@@ -65,11 +66,12 @@ class NumpyActor:
         :param step: index of the step in the rollout
         :return: shape (n_envs, ...), as the policy's ``forward`` returns them
         """
-        self._mlp.refresh()
+        self._mlp.refresh()  # a callback may have changed the weights
         self._outputs[step] = output = self._mlp(self._encode(observations))
         noise = self._noise[step]
         if self._gaussian:
-            self._log_stds[step] = log_std = self._policy.log_std.detach().cpu().numpy()
+            self._log_std.refresh()
+            self._log_stds[step] = log_std = self._log_std.arrays[0]
             noise = noise * np.exp(log_std)
         return self._choose(output + noise).reshape(-1, *self._shape)
 

@@ -118,10 +118,10 @@ def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Batch:
 
 
 def _rows(buffer: RolloutBuffer, array: np.ndarray) -> th.Tensor:
-    """View an array of the buffer as one row a transition; arrays that ``get`` has flattened already are left so."""
-    if not buffer.generator_ready:
-        array = array.reshape(buffer.buffer_size * buffer.n_envs, *array.shape[2:])
-    return th.from_numpy(array)
+    """View an array of the buffer as one row a transition, step by step; ``get`` may have put it in its own order."""
+    if buffer.generator_ready:
+        array = array.reshape(buffer.n_envs, buffer.buffer_size, *array.shape[1:]).swapaxes(0, 1)
+    return th.from_numpy(array.reshape(buffer.buffer_size * buffer.n_envs, *array.shape[2:]))
 
 
 def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[np.ndarray]:

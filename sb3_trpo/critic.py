@@ -159,8 +159,8 @@ def _mlp_losses(policy: ActorCriticPolicy, batch: Batch, rows: Iterator[np.ndarr
         parameter.grad = gradient
     out = [gradient.numpy() for gradient in gradients]
     for index in rows:
-        trace = mlp.trace(features[index])
-        error = trace[-1] - returns[index, None]
+        trace = mlp.trace(features.take(index, axis=0))
+        error = trace[-1] - returns.take(index)[:, None]
         mlp.vjp(trace, error * np.float32(2.0 / len(error)), out)
         yield float(np.vdot(error, error)) / len(error)
 

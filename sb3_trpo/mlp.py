@@ -8,7 +8,7 @@ Shapes: B rows, n_in and n_out features of a layer.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch as th
@@ -90,6 +90,39 @@ def why_not_mlp(modules: Sequence[nn.Module]) -> str | None:
     return None
 
 
+class ParameterViews:
+    """
+    Parameters as NumPy arrays: views on the CPU, copies from elsewhere.
+
+    :param places: where modules keep the parameters, so that a replaced one is found as well
+    """
+
+    def __init__(self, places: Sequence[tuple[dict[str, Any], str]]) -> None:
+        self._places = places
+        self._read()
+
+    @property
+    def tensors(self) -> list[th.Tensor]:
+        """The parameters themselves."""
+        return [place[name] for place, name in self._places]
+
+    def refresh(self) -> bool:
+        """
+        :return: whether a parameter was replaced, or has changed on another device, and was read anew
+        """
+        if self._version == self._current_version():
+            return False
+        self._read()
+        return True
+
+    def _read(self) -> None:
+        self._version = self._current_version()
+        self.arrays = [tensor.detach().cpu().numpy() for tensor in self.tensors]
+
+    def _current_version(self) -> list[tuple[int, int]]:
+        return [(place[name].data_ptr(), place[name]._version) for place, name in self._places]
+
+
 class Mlp:
     """
     Linear, activation, …, Linear, with the parameters of torch modules.
@@ -98,16 +131,14 @@ class Mlp:
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        linear = modules[::2]
-        # where the parameters are kept, so that a replaced one is found as well
-        self._places = [(module._parameters, name) for module in linear for name in ("weight", "bias")]
+        self._views = ParameterViews([(module._parameters, name) for module in modules[::2] for name in ("weight", "bias")])
         self._activations = [_ACTIVATIONS[type(module)](module) for module in modules[1::2]]
-        self._read()
+        self._arrange()
 
     @property
     def parameters(self) -> list[th.Tensor]:
         """Weight and bias of every layer, in order."""
-        return [place[name] for place, name in self._places]  # type: ignore[misc]
+        return self._views.tensors
 
     @property
     def n_out(self) -> int:
@@ -121,8 +152,8 @@ class Mlp:
 
     def refresh(self) -> None:
         """Notice parameters that were replaced, or that changed on another device."""
-        if self._version != self._current_version():
-            self._read()
+        if self._views.refresh():
+            self._arrange()
 
     def __call__(self, x: Array) -> Array:
         """
@@ -130,9 +161,14 @@ class Mlp:
         :return: shape (B, n_out)
         """
         for (weight, bias), activation in zip(self._layers, self._activations, strict=False):
-            x = activation.value(x @ weight + bias)
+            # ndarray.dot: half the overhead of @
+            x = x.dot(weight)
+            x += bias
+            x = activation.value(x)
         weight, bias = self._layers[-1]
-        return np.asarray(x @ weight + bias)
+        x = x.dot(weight)
+        x += bias
+        return x
 
     def trace(self, x: Array) -> list[Array]:
         """
@@ -140,10 +176,12 @@ class Mlp:
         :return: input and output of every layer: x, the hidden activations, and the result
         """
         values = [x]
-        for (weight, bias), activation in zip(self._layers, self._activations, strict=False):
-            values.append(activation.value(values[-1] @ weight + bias))
-        weight, bias = self._layers[-1]
-        values.append(values[-1] @ weight + bias)
+        for i, (weight, bias) in enumerate(self._layers):
+            x = x.dot(weight)
+            x += bias
+            if i < len(self._activations):
+                x = self._activations[i].value(x)
+            values.append(x)
         return values
 
     def jvp(self, trace: Sequence[Array], tangents: Sequence[Array]) -> Array:
@@ -154,12 +192,12 @@ class Mlp:
         :param tangents: v, shaped like :attr:`parameters`
         :return: shape (B, n_out)
         """
-        moved = trace[0] @ tangents[0].T
+        moved = trace[0].dot(tangents[0].T)
         moved += tangents[1]
         for i, (weight, _) in enumerate(self._layers[1:], start=1):
             moved *= self._slope(i - 1, trace[i])
-            moved = moved @ weight
-            moved += trace[i] @ tangents[2 * i].T
+            moved = moved.dot(weight)
+            moved += trace[i].dot(tangents[2 * i].T)
             moved += tangents[2 * i + 1]
         return np.asarray(moved)
 
@@ -171,11 +209,12 @@ class Mlp:
         :param cotangent: u, shape (B, n_out)
         :param out: arrays to write to, shaped like :attr:`parameters`
         """
+        ones = np.ones(len(cotangent), dtype=np.float32)
         for i in reversed(range(len(self._layers))):
-            np.matmul(cotangent.T, trace[i], out=out[2 * i])
-            np.sum(cotangent, axis=0, out=out[2 * i + 1])
+            np.dot(cotangent.T, trace[i], out=out[2 * i])
+            np.dot(ones, cotangent, out=out[2 * i + 1])  # the sum over the rows
             if i > 0:
-                cotangent = cotangent @ self._layers[i][0].T
+                cotangent = cotangent.dot(self._layers[i][0].T)
                 cotangent *= self._slope(i - 1, trace[i])
 
     def _slope(self, i: int, output: Array) -> Array:
@@ -183,10 +222,6 @@ class Mlp:
         assert slope is not None, "differentiable is False"
         return np.asarray(slope(output))
 
-    def _read(self) -> None:
-        self._version = self._current_version()
-        arrays = [tensor.detach().cpu().numpy() for tensor in self.parameters]
+    def _arrange(self) -> None:
+        arrays = self._views.arrays
         self._layers = [(arrays[i].T, arrays[i + 1]) for i in range(0, len(arrays), 2)]
-
-    def _current_version(self) -> list[tuple[int, int]]:
-        return [(tensor.data_ptr(), tensor._version) for tensor in self.parameters]

@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch
-from sb3_trpo.kl import distribution_family
+from sb3_trpo.kl import distribution_family, unchecked_distributions
 
 GRAPH_BYTES = 64 * 2**20
 """Memory that autograd may keep for one chunk, when the chunk size is automatic."""
@@ -42,7 +42,8 @@ def probe_actor(policy: ActorCriticPolicy, batch: Batch) -> ActorProbe:
     candidates = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     few = batch.take(slice(0, 2))
     saved = _SavedBytes([*policy.parameters(), *policy.buffers()])
-    with th.enable_grad(), th.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+    hooks = th.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack)
+    with th.enable_grad(), unchecked_distributions(), hooks:
         distribution = policy.get_distribution(few.observations)
         outputs = distribution_family(distribution).parameters(distribution, few.actions)
         total = th.stack([output.sum() for output in outputs]).sum()

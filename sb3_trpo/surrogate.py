@@ -7,8 +7,8 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch
-from sb3_trpo.flat import flatten
 from sb3_trpo.kl import DistributionFamily, Parameters, distribution_family, unchecked_distributions
+from sb3_trpo.network import actor_network
 from sb3_trpo.trust_region import Trial
 
 
@@ -26,16 +26,16 @@ class Surrogate:
     """
 
     def __init__(self, policy: ActorCriticPolicy, batch: Batch, ent_coef: float, chunk_size: int) -> None:
-        self.policy = policy
         self.batch = batch
         self.ent_coef = ent_coef
         self.chunk_size = chunk_size
         self.family: DistributionFamily
-        self._old: list[Parameters] = []
         self.entropy = 0.0  # mean entropy at the last evaluation, nats
-        with th.no_grad(), unchecked_distributions():
+        self._network = actor_network(policy)
+        self._old: list[Parameters] = []
+        with th.no_grad():
             for chunk in batch.chunks(chunk_size):
-                distribution = policy.get_distribution(chunk.observations)
+                distribution = self._network.distribution(chunk.observations)
                 self.family = distribution_family(distribution)
                 # cloned: a head that ignores the state returns views of its own weights
                 self._old.append(tuple(part.clone() for part in self.family.parameters(distribution, chunk.actions)))
@@ -49,7 +49,7 @@ class Surrogate:
         totals = th.zeros(3, dtype=th.float64)
         with th.no_grad(), unchecked_distributions():
             for chunk, old in zip(self.batch.chunks(self.chunk_size), self._old, strict=True):
-                distribution = self.policy.get_distribution(chunk.observations)
+                distribution = self._network.distribution(chunk.observations)
                 log_prob = distribution.log_prob(chunk.actions)
                 ratio = th.exp(log_prob - chunk.old_log_prob)
                 per_state = th.stack(
@@ -61,7 +61,7 @@ class Surrogate:
                 )
                 totals += per_state.cpu().double().sum(dim=1)
         gain, kl, self.entropy = (totals / len(self.batch)).tolist()
-        return Trial(surrogate=gain + self.ent_coef * self.entropy, kl=kl)
+        return Trial(surrogate=gain + self.ent_coef * self.entropy if self.ent_coef else gain, kl=kl)
 
     def gradient(self, parameters: Sequence[th.nn.Parameter], batch: Batch) -> th.Tensor:
         """
@@ -71,18 +71,18 @@ class Surrogate:
         :param batch: the states to average over
         :return: g, shape (P,)
         """
+
+        def objective(distribution: Distribution) -> th.Tensor:
+            log_prob = distribution.log_prob(chunk.actions)
+            ratio = th.exp(log_prob - chunk.old_log_prob)
+            gain = ratio * chunk.advantages
+            return gain + self.ent_coef * _entropy(distribution, log_prob, ratio) if self.ent_coef else gain
+
         total = th.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
         for chunk in batch.chunks(self.chunk_size):
             with unchecked_distributions():
-                distribution = self.policy.get_distribution(chunk.observations)
-                log_prob = distribution.log_prob(chunk.actions)
-                ratio = th.exp(log_prob - chunk.old_log_prob)
-                objective = ratio * chunk.advantages
-                if self.ent_coef:
-                    objective = objective + self.ent_coef * _entropy(distribution, log_prob, ratio)
-            gradients = th.autograd.grad(objective.sum() / len(batch), parameters, allow_unused=True, materialize_grads=True)
-            total = total + flatten(gradients)
-        return total
+                total = total + self._network.gradient(objective, chunk, parameters)
+        return total / len(batch)
 
 
 def _entropy(distribution: Distribution, log_prob: th.Tensor, ratio: th.Tensor) -> th.Tensor:

@@ -3,6 +3,7 @@
 from copy import deepcopy
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
@@ -43,6 +44,8 @@ class LeanVecEnv(DummyVecEnv):
         return self._obs_from_buf(), rewards, dones, infos
 
     def _obs_from_buf(self) -> VecEnvObs:
+        if len(self.buf_obs) == 1 and not isinstance(self.observation_space, (spaces.Dict, spaces.Tuple)):
+            return next(iter(self.buf_obs.values())).copy()
         return dict_to_obs(self.observation_space, {key: value.copy() for key, value in self.buf_obs.items()})
 
 

@@ -9,8 +9,8 @@ import sb3_trpo
 
 LAYERS = [
     ["flat", "mlp", "plain", "kl", "batch", "finite", "policies", "vec_env", "hyperparameters", "advantages", "checkpoints"],
-    ["actor", "trust_region", "probe", "fisher", "critic", "batch_norm"],
-    ["surrogate", "rollout"],
+    ["actor", "trust_region", "probe", "network", "critic", "batch_norm"],
+    ["surrogate", "fisher", "rollout"],
     ["trpo"],
     ["__init__"],
 ]
