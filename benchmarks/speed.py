@@ -30,9 +30,10 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_trpo import TRPO, fisher, rollout, trpo, trust_region
+import sb3_trpo.trpo as trpo_module
+from sb3_trpo import TRPO, actor, fisher, rollout, surrogate, trust_region
 
 SHARED: dict[str, Any] = {
     "n_steps": 2048,
@@ -250,14 +251,14 @@ def _timed(function: Callable[..., Any], record: list[float]) -> Callable[..., A
 
 
 PARTS: dict[str, tuple[Any, str]] = {
-    "env, with its wrappers": (rollout.VecEnv, "step"),
-    "actor": (rollout.NumpyActor, "act"),
+    "env, with its wrappers": (VecEnv, "step"),
+    "actor": (actor.NumpyActor, "act"),
     "buffer": (rollout._Deferred, "record"),
     "values, log-probs and advantages": (rollout._Deferred, "finish"),
-    "gradient": (trpo.Surrogate, "gradient"),
+    "gradient": (surrogate.Surrogate, "gradient"),
     "Fisher products": (fisher.FisherVectorProduct, "__call__"),
     "line search": (trust_region, "backtracking_line_search"),
-    "critic": (trpo, "fit_critic"),
+    "critic": (trpo_module, "fit_critic"),
 }
 
 

@@ -94,7 +94,7 @@ def test_noise_follows_the_seed() -> None:
     for _ in range(2):
         th.manual_seed(5)
         drawn.append(roll_fixed(policy))
-    np.testing.assert_array_equal(*drawn)
+    np.testing.assert_array_equal(drawn[0], drawn[1])
 
 
 def roll_fixed(policy: ActorCriticPolicy) -> np.ndarray:

@@ -141,7 +141,7 @@ def test_losses_are_the_mean_squared_errors_before_each_step() -> None:
     model = collected()
     batch = read_batch(model.rollout_buffer, model.action_space)
     with th.no_grad():
-        values = model.policy.predict_values(batch.observations).flatten()  # type: ignore[arg-type]
+        values = model.policy.predict_values(batch.observations).flatten()
     expected = (values - batch.returns).square().mean().item()
     model.batch_size = 64
     assert fit(model, n_epochs=1).losses == pytest.approx([expected], rel=1e-5)

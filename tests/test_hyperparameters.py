@@ -89,7 +89,7 @@ def test_ppo_argument_is_refused_with_what_takes_its_place(saved: Path, name: st
     with pytest.raises(TypeError, match=rf"{name}.*{hint}"):
         TRPO("MlpPolicy", RandomEnv(), **{name: 1})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=rf"{name}.*{hint}"):
-        TRPO.load(saved, **{name: 1})
+        TRPO.load(saved, **{name: 1})  # type: ignore[arg-type]
 
 
 def test_unknown_argument_is_refused() -> None:
@@ -98,7 +98,8 @@ def test_unknown_argument_is_refused() -> None:
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    model = TRPO("MlpPolicy", RandomEnv(), n_steps=np.int64(64), batch_size=np.int32(16), target_kl=np.float64(0.01))
+    numbers: dict[str, Any] = {"n_steps": np.int64(64), "batch_size": np.int32(16), "target_kl": np.float64(0.01)}
+    model = TRPO("MlpPolicy", RandomEnv(), **numbers)
     assert model.n_steps == 64
 
 

@@ -218,7 +218,7 @@ def test_non_finite_action_never_reaches_the_environment(sde: bool) -> None:
     class Spoil(BaseCallback):
         def _on_step(self) -> bool:
             with th.no_grad():
-                model.policy.action_net.bias.fill_(th.nan)  # type: ignore[union-attr,operator]
+                model.policy.action_net.bias.fill_(th.nan)  # type: ignore[operator]
             return True
 
     with pytest.raises(ValueError, match=r"action of environment 0 at step 1|Expected parameter loc"):
@@ -229,7 +229,7 @@ def test_non_finite_action_never_reaches_the_environment(sde: bool) -> None:
 def test_non_finite_logits_are_refused_before_the_update() -> None:
     model = TRPO("MlpPolicy", RandomEnv(action_space=ACTIONS["discrete"]), n_steps=16, batch_size=8)
     with th.no_grad():
-        model.policy.action_net.bias.fill_(th.nan)  # type: ignore[union-attr,operator]
+        model.policy.action_net.bias.fill_(th.nan)  # type: ignore[operator]
     before = weights(model)
     with pytest.raises(ValueError, match=r"not finite|Expected parameter logits"):
         model.learn(64)
@@ -315,11 +315,11 @@ class InPlaceVecEnv(DummyVecEnv):
 
     def step_wait(self) -> Any:
         super().step_wait()
-        return self.buf_obs[None], self.buf_rews, self.buf_dones, self.buf_infos
+        return self.buf_obs[None], self.buf_rews, self.buf_dones, self.buf_infos  # type: ignore[index]
 
     def reset(self) -> Any:
         super().reset()
-        return self.buf_obs[None]
+        return self.buf_obs[None]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("sde", [False, True], ids=["deferred", "immediate"])

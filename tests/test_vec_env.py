@@ -62,7 +62,7 @@ def test_lean_vec_env_returns_what_dummy_vec_env_returns(name: str, truncate: bo
 def test_what_was_returned_does_not_change_afterwards() -> None:
     env = LeanVecEnv([ReusingEnv])
     env.reset()
-    steps = [env.step(np.zeros((1, 2))) for _ in range(4)]
+    steps: list[Any] = [env.step(np.zeros((1, 2))) for _ in range(4)]
     assert [step[0][0, 0] for step in steps] == [1.0, 2.0, -1.0, 1.0]
     assert [step[3][0]["step"] for step in steps] == [1, 2, 3, 1]
     np.testing.assert_array_equal(steps[2][3][0]["terminal_observation"], np.full(3, 3.0))
