@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: train test lint type format docs clean
 
 train: $(VENV)/.installed
-	$(BIN)/python benchmarks/train.py --env Hopper-v5 --steps 5e5 --seed 1 --eval-freq 50000 \
+	$(BIN)/python -m benchmarks.train --env Hopper-v5 --steps 5e5 --seed 1 --eval-freq 50000 \
 		--progress --at-least 1000 --out runs/train
 
 test: $(VENV)/.installed

@@ -3,7 +3,7 @@ How sb3-trpo and sb3-contrib's TRPO behave where a trust-region method can go wr
 
 Prints a Markdown table::
 
-    python benchmarks/robustness.py
+    python -m benchmarks.robustness
 """
 
 from collections.abc import Callable

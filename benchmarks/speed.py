@@ -5,8 +5,8 @@ Both sides train in one process on one thread, in turns; a figure is the median 
 Whole runs are collection, update and logging, with every check switched on. ``n_steps``, ``batch_size``,
 ``n_critic_updates`` and ``cg_max_steps`` are equal on both sides (sb3-contrib's defaults); PPO has its own defaults. ::
 
-    python benchmarks/speed.py            # the whole table, about 10 minutes
-    python benchmarks/speed.py --quick    # fewer rounds, under 2 minutes
+    python -m benchmarks.speed            # the whole table, about 10 minutes
+    python -m benchmarks.speed --quick    # fewer rounds, under 2 minutes
 """
 
 import argparse

@@ -5,7 +5,7 @@ Writes to the output folder: ``curve.csv`` (one row an evaluation), ``curve.png`
 command, the versions and the final score). Evaluations are deterministic, on raw rewards, in an environment of their
 own. Example::
 
-    python benchmarks/train.py --env HalfCheetah-v5 --steps 1e6 --seed 0 --out runs/halfcheetah
+    python -m benchmarks.train --env HalfCheetah-v5 --steps 1e6 --seed 0 --out runs/halfcheetah
 """
 
 import argparse
@@ -28,6 +28,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from benchmarks.plot import plot
 from sb3_trpo import TRPO
 
 COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "train_seconds"]
@@ -85,32 +86,6 @@ class CurveCallback(BaseCallback):
         return float(np.mean(returns)), float(np.std(returns))
 
 
-def plot(csv_path: Path, png_path: Path) -> None:
-    """
-    Draw a learning curve.
-
-    :param csv_path: rows written by :class:`CurveCallback`
-    :param png_path: the picture to write
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    with csv_path.open() as file:
-        rows = list(csv.DictReader(file))
-    steps, mean, std = (np.array([float(row[key]) for row in rows]) for key in ("step", "mean_return", "std_return"))
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot(steps, mean)
-    axes.fill_between(steps, mean - std, mean + std, alpha=0.25, linewidth=0)
-    axes.set(
-        xlabel="env steps", ylabel="return (deterministic, mean ± std)", title=f"{rows[0]['algorithm']} on {rows[0]['env']}"
-    )
-    axes.grid(alpha=0.3)
-    figure.savefig(png_path, dpi=120)
-    plt.close(figure)
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     """
     :param arguments: the command line, without the program
@@ -149,9 +124,9 @@ def main(arguments: list[str]) -> int:
     mean, std = curve.evaluate()
 
     model.save(options.out / "model")
-    plot(options.out / "curve.csv", options.out / "curve.png")
+    plot(options.out / "curve.png", [options.out / "curve.csv"])
     run = {
-        "command": ["python", "benchmarks/train.py", *arguments],
+        "command": ["python", "-m", "benchmarks.train", *arguments],
         "mean_return": mean,
         "std_return": std,
         "episodes": options.final_episodes,
