@@ -1,5 +1,6 @@
-"""The advantages that the surrogate uses: standardised, and zero where they carry no signal."""
+"""Generalized advantage estimates, and what the surrogate makes of them: standardised, zero without a signal."""
 
+import numpy as np
 import torch as th
 
 _NOISE_FACTOR = 8.0
@@ -38,3 +39,24 @@ def effective_advantages(advantages: th.Tensor, returns: th.Tensor, normalize: b
     if not normalize:
         return advantages
     return (advantages - advantages.mean()) / advantages.std()
+
+
+def generalized_advantages(deltas: np.ndarray, decays: np.ndarray) -> np.ndarray:
+    """
+    A_t = δ_t + c_t A_{t+1}, from the last step to the first.
+
+    Source: equation 16 of https://arxiv.org/abs/1506.02438, with c_t = γλ inside an episode and 0 at its end. SB3 computes
+    the same in a loop of NumPy calls, which take longer than the sums: here the loop is over Python floats.
+
+    :param deltas: temporal difference errors δ, shape (n_steps, n_envs)
+    :param decays: c, shape (n_steps, n_envs)
+    :return: A, shape (n_steps, n_envs), float32
+    """
+    columns = []
+    for delta, decay in zip(deltas.T.tolist(), decays.T.tolist(), strict=True):
+        advantage = 0.0
+        column = [0.0] * len(delta)
+        for step in range(len(delta) - 1, -1, -1):
+            column[step] = advantage = delta[step] + decay[step] * advantage
+        columns.append(column)
+    return np.array(columns, dtype=np.float32).T

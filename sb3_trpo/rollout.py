@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.actor import NumpyActor, why_not_numpy
+from sb3_trpo.advantages import generalized_advantages
 from sb3_trpo.finite import check_finite
 from sb3_trpo.mlp import Mlp, why_not_mlp
 from sb3_trpo.plain import critic_layers, encoder
@@ -62,7 +63,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        recorder = self._make_recorder(rollout_buffer, n_rollout_steps, env.num_envs)
+        recorder, to_env = self._make_recorder(rollout_buffer, n_rollout_steps, env.num_envs), self._env_actions()
         try:
             while n_steps < n_rollout_steps:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -70,7 +71,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 check_finite("observation", self._last_obs, n_steps, self._vec_normalize_env)
                 actions, values, log_probs = recorder.act(self._last_obs, n_steps)
                 check_finite("action", actions, n_steps)
-                clipped_actions = self._to_env_actions(actions)
+                clipped_actions = to_env(actions)
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
                 self.num_timesteps += env.num_envs
                 callback.update_locals(locals())
@@ -105,17 +106,18 @@ class RolloutCollector(OnPolicyAlgorithm):
         return _Immediate(self.policy, buffer, self.gamma)
 
     def _why_not_deferred(self, buffer: RolloutBuffer) -> str | None:
-        if type(buffer) is not RolloutBuffer or "add" in vars(buffer):
-            return f"the rollout buffer is a {type(buffer).__name__}"
+        if type(buffer) is not RolloutBuffer or any(name in vars(buffer) for name in ("add", "compute_returns_and_advantage")):
+            return f"the rollout buffer is a {type(buffer).__name__} or patched"
         return why_not_numpy(self.policy)
 
-    def _to_env_actions(self, actions: np.ndarray) -> np.ndarray:
-        """Actions within the bounds of the space; squashed ones are scaled to them, others clipped."""
+    def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:
+        """How actions are put within the bounds of the space: squashed ones are scaled to them, others clipped."""
         if not isinstance(self.action_space, spaces.Box):
-            return actions
+            return lambda actions: actions
         if self.policy.squash_output:
-            return self.policy.unscale_action(actions)
-        return np.asarray(np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high))
+            return self.policy.unscale_action
+        low, high = self.action_space.low, self.action_space.high
+        return lambda actions: np.minimum(np.maximum(actions, low), high)
 
 
 class _Recorder(Protocol):
@@ -230,9 +232,18 @@ class _Deferred:
             steps, envs = zip(*self._timeouts, strict=True)
             buffer.rewards[list(steps), list(envs)] += self._gamma * self._predict(np.concatenate(self._terminal_obs))
         buffer.full = True
-        last_values = th.from_numpy(self._predict(last_obs)).reshape(-1, 1)  # type: ignore[arg-type]
-        buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
-        return last_values, log_probs[-buffer.n_envs :]
+        last_values = self._predict(last_obs)  # type: ignore[arg-type]
+        self._estimate_advantages(last_values, dones)
+        return th.from_numpy(last_values).reshape(-1, 1), log_probs[-buffer.n_envs :]
+
+    def _estimate_advantages(self, last_values: np.ndarray, dones: np.ndarray) -> None:
+        """Do what the buffer's ``compute_returns_and_advantage`` does."""
+        buffer = self._buffer
+        alive = 1.0 - np.append(buffer.episode_starts[1:], dones[None].astype(np.float32), axis=0)
+        next_values = np.append(buffer.values[1:], last_values[None], axis=0)
+        deltas = buffer.rewards + buffer.gamma * alive * next_values - buffer.values
+        buffer.advantages[:] = generalized_advantages(deltas, buffer.gamma * buffer.gae_lambda * alive)
+        buffer.returns[:] = buffer.advantages + buffer.values
 
 
 def _timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
