@@ -101,6 +101,18 @@ def largest_kl(cls: type[OnPolicyAlgorithm], env: str, **kwargs: Any) -> str:
     return f"{ratios.max():.2f}; beyond it in {np.sum(ratios > 1.001)} of {len(ratios)}"
 
 
+def realised_kl(cls: type[OnPolicyAlgorithm]) -> str:
+    """
+    :param cls: the algorithm
+    :return: median true KL of an update in units of ``target_kl``, and the share of updates that moved the policy
+    """
+    kls: list[float] = []
+    for seed in SEEDS:
+        kls += after_each_update(cls("MlpPolicy", "HalfCheetah-v5", seed=seed, device="cpu"), 50, true_kl)  # type: ignore[call-arg]
+    target_kl: Any = cls("MlpPolicy", "HalfCheetah-v5", device="cpu").target_kl  # type: ignore[call-arg,attr-defined]
+    return f"{np.median(kls) / target_kl:.2f}; moved in {np.sum(np.array(kls) > 0.0)} of {len(kls)}"
+
+
 def steps_on_no_signal(cls: type[OnPolicyAlgorithm]) -> str:
     """
     :param cls: the algorithm
@@ -135,6 +147,7 @@ def main() -> None:
         "largest KL of an update / `target_kl`, Hopper-v5": lambda cls: largest_kl(cls, "Hopper-v5"),
         "the same with `sub_sampling_factor=8`": lambda cls: largest_kl(cls, "Hopper-v5", sub_sampling_factor=8),
         "the same, HalfCheetah-v5": lambda cls: largest_kl(cls, "HalfCheetah-v5"),
+        "median KL of an update / `target_kl`, HalfCheetah-v5, default settings": realised_kl,
         "updates that move the policy when all rewards are equal": steps_on_no_signal,
         "one NaN reward": nan_reward,
     }

@@ -116,10 +116,13 @@ class ParameterViews:
         return True
 
     def _read(self) -> None:
+        self._live = all(tensor.device.type == "cpu" for tensor in self.tensors)
         self._version = self._current_version()
         self.arrays = [tensor.detach().cpu().numpy() for tensor in self.tensors]
 
-    def _current_version(self) -> list[tuple[int, int]]:
+    def _current_version(self) -> list[tuple[int, int]] | list[int]:
+        if self._live:  # what changes in place is seen through the view
+            return [place[name].data_ptr() for place, name in self._places]
         return [(place[name].data_ptr(), place[name]._version) for place, name in self._places]
 
 
