@@ -217,8 +217,6 @@ def measure_peak(n_steps: int) -> None:
 
     :param n_steps: samples
     """
-    import resource
-
     model = TRPO("MlpPolicy", "HalfCheetah-v5", **{**SHARED, "n_steps": 512})
     model.learn(512)  # whatever is allocated once
     model.n_steps = n_steps
@@ -230,14 +228,15 @@ def measure_peak(n_steps: int) -> None:
     buffer.log_probs[:] = -8.0
     buffer.full = True
     copy = sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
-    before = _resident()
+    before = _memory("VmRSS")
     model.train()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before - copy) / 1e6)
+    print((_memory("VmHWM") - before - copy) / 1e6)
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _memory(key: str) -> int:
+    """Bytes of this process from Linux's own account: VmRSS is now, VmHWM the peak."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[key].split()[0]) * 1024
 
 
 def _timed(function: Callable[..., Any], record: list[float]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_trpo.advantages import carry_signal, effective_advantages
+from sb3_trpo.advantages import carry_signal, effective_advantages, generalized_advantages
 
 PROPERTY = settings(max_examples=100, deadline=None, derandomize=True)
 SCALES = [1e-20, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e14]
@@ -129,3 +129,19 @@ def test_the_buffers_advantages_are_not_written() -> None:
     before = advantages.clone()
     effective_advantages(advantages, advantages, normalize=True)
     assert th.equal(advantages, before)
+
+
+def test_generalized_advantages_are_sb3s() -> None:
+    rng = np.random.default_rng(0)
+    space = spaces.Box(-1.0, 1.0, (1,))
+    buffer = RolloutBuffer(50, space, space, device="cpu", gamma=0.97, gae_lambda=0.9, n_envs=3)
+    buffer.rewards[:] = rng.standard_normal((50, 3))
+    buffer.values[:] = rng.standard_normal((50, 3))
+    buffer.episode_starts[:] = rng.random((50, 3)) < 0.2
+    last_values, dones = rng.standard_normal(3).astype(np.float32), np.array([True, False, False])
+    alive = 1.0 - np.append(buffer.episode_starts[1:], dones[None], axis=0)
+    deltas = buffer.rewards + 0.97 * alive * np.append(buffer.values[1:], last_values[None], axis=0) - buffer.values
+    buffer.compute_returns_and_advantage(th.from_numpy(last_values), dones)
+    ours = generalized_advantages(deltas, 0.97 * 0.9 * alive)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, buffer.advantages, rtol=1e-5, atol=1e-5)
