@@ -64,7 +64,7 @@ def fit_critic(
         return report
     # parameters without a gradient are skipped by the optimizer, weight decay and momentum included
     _drop_gradients(policy)
-    with _fused(policy.optimizer):
+    with _optimizer_steps(policy.optimizer, parameters) as take_step:
         for _ in range(n_epochs):
             for loss in epoch():
                 report.losses.append(loss)
@@ -73,7 +73,7 @@ def fit_critic(
                     continue
                 if max_grad_norm is not None:
                     th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-                policy.optimizer.step()
+                take_step()
     _drop_gradients(policy)
     return report
 
@@ -171,21 +171,89 @@ def _drop_gradients(policy: ActorCriticPolicy) -> None:
 
 
 @contextmanager
-def _fused(optimizer: th.optim.Optimizer) -> Iterator[None]:
+def _optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> Iterator[Callable[[], None]]:
     """
-    Let Adam and AdamW update all parameters in one kernel.
+    How the optimizer takes a step: Adam and AdamW update all parameters in one kernel.
 
-    Only the flag of the parameter groups is set, and only meanwhile: the state that is saved stays SB3's.
+    On the CPU their bookkeeping around the kernel takes several times as long as the kernel, so after the first step it is
+    called directly. Flags and state are left as the optimizer's own ``step`` leaves them.
     """
     groups = optimizer.param_groups
     if type(optimizer) not in (th.optim.Adam, th.optim.AdamW) or any(group["differentiable"] for group in groups):
-        yield
+        yield lambda: optimizer.step()
         return
     saved = [(group, group["fused"], group["foreach"]) for group in groups]
     for group, *_ in saved:
         group.update(fused=True, foreach=False)
+    kernel: _AdamKernel | None = None
+
+    def take_step() -> None:
+        nonlocal kernel
+        if kernel is not None:
+            kernel.step()
+            return
+        optimizer.step()
+        if _AdamKernel.serves(optimizer, parameters):
+            kernel = _AdamKernel(optimizer, parameters)
+
     try:
-        yield
+        yield take_step
     finally:
+        if kernel is not None:
+            kernel.write_back()
         for group, fused, foreach in saved:
             group.update(fused=fused, foreach=foreach)
+
+
+class _AdamKernel:
+    """
+    torch's fused Adam or AdamW kernel on the state of an optimizer that has taken a step.
+
+    :param optimizer: Adam or AdamW
+    :param parameters: what it moves
+    """
+
+    def __init__(self, optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> None:
+        group = optimizer.param_groups[0]
+        state = [optimizer.state[parameter] for parameter in parameters]
+        self._kernel = th._fused_adam_ if type(optimizer) is th.optim.Adam else th._fused_adamw_
+        self._parameters: list[th.Tensor] = list(parameters)
+        self._moments = [s["exp_avg"] for s in state], [s["exp_avg_sq"] for s in state]
+        self._counts = [s["step"] for s in state]
+        self._count = self._counts[0].clone()  # one for all: they are equal
+        self._settings = {
+            "lr": group["lr"],
+            "beta1": group["betas"][0],
+            "beta2": group["betas"][1],
+            "weight_decay": group["weight_decay"],
+            "eps": group["eps"],
+            "amsgrad": False,
+            "maximize": group["maximize"],
+        }
+
+    @staticmethod
+    def serves(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> bool:
+        """Whether the kernel alone does what ``optimizer.step()`` would do."""
+        group = optimizer.param_groups[0]
+        return (
+            hasattr(th, "_fused_adam_")
+            and hasattr(th, "_fused_adamw_")
+            and len(optimizer.param_groups) == 1
+            and not (group["amsgrad"] or group["capturable"] or isinstance(group["lr"], th.Tensor))
+            and not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+            and all(parameter.device.type == "cpu" and parameter in optimizer.state for parameter in parameters)
+            and len({optimizer.state[parameter]["step"].item() for parameter in parameters}) == 1
+        )
+
+    def step(self) -> None:
+        """Take one step with the gradients that the parameters hold."""
+        self._count += 1
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        counts = [self._count] * len(gradients)
+        with th.no_grad():
+            self._kernel(self._parameters, gradients, *self._moments, [], counts, **self._settings)
+
+    def write_back(self) -> None:
+        """Give the optimizer its step counts back."""
+        for count in self._counts:
+            count.copy_(self._count)

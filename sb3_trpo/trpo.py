@@ -130,7 +130,7 @@ class TRPO(RolloutCollector):
         _init_setup_model: bool = True,
         *,
         fisher_sample_fraction: float = 1.0,
-        cg_tol: float = 0.01,
+        cg_tol: float = 0.005,
         line_search_accept_ratio: float = 0.0,
         ent_coef: float = 0.0,
         max_grad_norm: float | None = None,

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo import TRPO
 from sb3_trpo.batch import read_batch
-from sb3_trpo.critic import CriticReport, critic_parameters, fit_critic, make_epoch
+from sb3_trpo.critic import CriticReport, _AdamKernel, critic_parameters, fit_critic, make_epoch
 from sb3_trpo.probe import probe_actor
 from tests.envs import OBSERVATIONS, RandomEnv
 
@@ -196,3 +196,26 @@ def test_optimizer_settings_stay_sb3s() -> None:
     after = {key: value for key, value in model.policy.optimizer.param_groups[0].items() if key != "params"}
     assert after == before
     assert all(parameter.grad is None for parameter in model.policy.parameters())
+
+
+@pytest.mark.parametrize("optimizer", [th.optim.Adam, th.optim.AdamW])
+@pytest.mark.parametrize("learn_before", [False, True])
+def test_the_kernel_alone_does_what_the_optimizer_does(
+    optimizer: Any, learn_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    for serves in (True, False):
+        model = collected(policy_kwargs={"optimizer_class": optimizer, "optimizer_kwargs": {"weight_decay": 0.01}})
+        with monkeypatch.context() as patch:
+            if not serves:
+                patch.setattr(_AdamKernel, "serves", lambda *_: False)
+            np.random.seed(2)  # noqa: NPY002
+            for _ in range(2 if learn_before else 1):
+                fit(model)
+        states.append((state(model.policy), model.policy.optimizer.state_dict()))
+    (weights_a, optimizer_a), (weights_b, optimizer_b) = states
+    assert all(th.equal(weights_a[name], weights_b[name]) for name in weights_a)
+    assert optimizer_a["param_groups"] == optimizer_b["param_groups"]
+    assert optimizer_a["state"].keys() == optimizer_b["state"].keys()
+    for index, values in optimizer_a["state"].items():
+        assert all(th.equal(value, optimizer_b["state"][index][name]) for name, value in values.items())
