@@ -189,12 +189,13 @@ def _optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.P
 
     def take_step() -> None:
         nonlocal kernel
-        if kernel is not None:
+        if kernel is None:
+            optimizer.step()
+            reached = [parameter for parameter in parameters if parameter.grad is not None]
+            if _AdamKernel.serves(optimizer, reached):
+                kernel = _AdamKernel(optimizer, reached)
+        else:
             kernel.step()
-            return
-        optimizer.step()
-        if _AdamKernel.serves(optimizer, parameters):
-            kernel = _AdamKernel(optimizer, parameters)
 
     try:
         yield take_step
@@ -242,13 +243,14 @@ class _AdamKernel:
             and not (group["amsgrad"] or group["capturable"] or isinstance(group["lr"], th.Tensor))
             and not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
             and all(parameter.device.type == "cpu" and parameter in optimizer.state for parameter in parameters)
-            and len({optimizer.state[parameter]["step"].item() for parameter in parameters}) == 1
+            and len({optimizer.state[parameter]["step"].item() for parameter in parameters}) == 1  # at least one, all equal
         )
 
     def step(self) -> None:
         """Take one step with the gradients that the parameters hold."""
         self._count += 1
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        # a parameter that this mini-batch does not reach would be skipped by the optimizer: here its gradient is zero
+        gradients = [th.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         counts = [self._count] * len(gradients)
         with th.no_grad():
             self._kernel(self._parameters, gradients, *self._moments, [], counts, **self._settings)

@@ -30,7 +30,7 @@ class OwnDictBuffer(DictRolloutBuffer):
         yield from super().get(batch_size)
 
 
-def collected(policy: str = "MlpPolicy", observations: str = "vector", **kwargs: Any) -> TRPO:
+def collected(policy: str | type[ActorCriticPolicy] = "MlpPolicy", observations: str = "vector", **kwargs: Any) -> TRPO:
     """A model with a full rollout and no update yet."""
     env = RandomEnv(OBSERVATIONS[observations])
     model = TRPO(policy, env, n_steps=64, batch_size=16, seed=0, **kwargs)
@@ -219,3 +219,23 @@ def test_the_kernel_alone_does_what_the_optimizer_does(
     assert optimizer_a["state"].keys() == optimizer_b["state"].keys()
     for index, values in optimizer_a["state"].items():
         assert all(th.equal(value, optimizer_b["state"][index][name]) for name, value in values.items())
+
+
+class WithUnusedLayer(ActorCriticPolicy):
+    """Has a layer that neither the actor nor the critic uses."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.unused = th.nn.Linear(2, 2)
+        self.optimizer = th.optim.Adam(self.parameters(), lr=1e-3)
+
+
+def test_an_unused_layer_stays_as_it_is() -> None:
+    model = collected(WithUnusedLayer)
+    # moments of every parameter, as a checkpoint of another algorithm may hold them
+    for parameter in model.policy.parameters():
+        parameter.grad = th.ones_like(parameter)
+    model.policy.optimizer.step()
+    before = state(model.policy)
+    fit(model)
+    assert moved(before, model.policy) == VALUE_HEAD | VALUE_MLP
