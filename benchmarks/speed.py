@@ -302,7 +302,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description="Speed of sb3-trpo against its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     quick = parser.parse_args(arguments).quick
-    rounds = 3 if quick else 15
+    rounds = 3 if quick else 11
     th.set_num_threads(1)
 
     packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
