@@ -1,7 +1,8 @@
 """
 Speed of sb3-trpo against sb3-contrib's TRPO and SB3's PPO: whole runs, the update alone, and where the time goes.
 
-Both sides train in one process on one thread, in turns; a figure is the median over the rounds of the ratio of a round.
+Both sides train in one process on one thread, in turns; a figure is the median over the rounds of the ratio of a round (at
+most five rounds for the update alone).
 Whole runs are collection, update and logging, with every check switched on. ``n_steps``, ``batch_size``,
 ``n_critic_updates`` and ``cg_max_steps`` are equal on both sides (sb3-contrib's defaults); PPO has its own defaults. ::
 

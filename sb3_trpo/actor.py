@@ -52,9 +52,9 @@ class NumpyActor:
         if self._gaussian:
             self._log_std = ParameterViews([(policy._parameters, "log_std")])
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
-        # distribution parameters of every step, for the log-probabilities
+        # output of the network and std of every step, for the log-probabilities
         shape = (n_steps, n_envs, self._mlp.n_out)
-        self._outputs = np.empty(shape, dtype=np.float32)
+        self.outputs = np.empty(shape, dtype=np.float32)
         self._log_stds = np.empty((n_steps, 1, shape[2]), dtype=np.float32)
         self._noise = _NOISE[type(policy.action_dist)](shape).numpy()
 
@@ -67,7 +67,7 @@ class NumpyActor:
         :return: shape (n_envs, ...), as the policy's ``forward`` returns them
         """
         self._mlp.refresh()  # a callback may have changed the weights
-        self._outputs[step] = output = self._mlp(self._encode(observations))
+        self.outputs[step] = output = self._mlp(self._encode(observations))
         noise = self._noise[step]
         if self._gaussian:
             self._log_std.refresh()
@@ -82,8 +82,8 @@ class NumpyActor:
         :param actions: shape (B, d); (B,) for one discrete action; B = n_steps * n_envs
         :return: shape (B,), nats
         """
-        n_steps, n_envs, size = self._outputs.shape
-        outputs = th.from_numpy(self._outputs).view(-1, size)
+        n_steps, n_envs, size = self.outputs.shape
+        outputs = th.from_numpy(self.outputs).view(-1, size)
         if not self._gaussian:
             return self._distribution.proba_distribution(outputs).log_prob(actions)
         log_std = th.from_numpy(self._log_stds).expand(n_steps, n_envs, size).reshape(-1, size)

@@ -92,11 +92,9 @@ def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:
     :param model: the model
     :return: keyword arguments of TRPO
     """
-    names = ("n_steps", "gamma", "gae_lambda", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log", "seed")
+    names = ["n_steps", "gamma", "gae_lambda", "ent_coef", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log"]
+    names += ["rollout_buffer_class", "rollout_buffer_kwargs", "seed", "device", "verbose"]
     settings = {name: getattr(model, name) for name in names}
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
-    settings["rollout_buffer_class"] = model.rollout_buffer_class
-    settings["rollout_buffer_kwargs"] = model.rollout_buffer_kwargs
-    settings["device"] = model.device
-    settings["verbose"] = model.verbose
+    settings["stats_window_size"] = model._stats_window_size
     return settings

@@ -179,7 +179,10 @@ def _optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.P
     called directly. Flags and state are left as the optimizer's own ``step`` leaves them.
     """
     groups = optimizer.param_groups
-    if type(optimizer) not in (th.optim.Adam, th.optim.AdamW) or any(group["differentiable"] for group in groups):
+    adam = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and not any(group["differentiable"] for group in groups)
+    # the fused kernel wants the step counts beside the parameters; a state that was loaded may have them on the CPU
+    together = all(state["step"].device == p.device for p, state in optimizer.state.items() if "step" in state)
+    if not adam or not together:
         yield lambda: optimizer.step()
         return
     saved = [(group, group["fused"], group["foreach"]) for group in groups]
@@ -189,13 +192,14 @@ def _optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.P
 
     def take_step() -> None:
         nonlocal kernel
-        if kernel is None:
-            optimizer.step()
-            reached = [parameter for parameter in parameters if parameter.grad is not None]
-            if _AdamKernel.serves(optimizer, reached):
-                kernel = _AdamKernel(optimizer, reached)
-        else:
+        reached = [parameter for parameter in parameters if parameter.grad is not None]
+        if kernel is not None and kernel.moves(reached):
             kernel.step()
+            return
+        if kernel is not None:  # another mini-batch, another part of the critic
+            kernel.write_back()
+        optimizer.step()
+        kernel = _AdamKernel(optimizer, reached) if _AdamKernel.serves(optimizer, reached) else None
 
     try:
         yield take_step
@@ -217,8 +221,9 @@ class _AdamKernel:
     def __init__(self, optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> None:
         group = optimizer.param_groups[0]
         state = [optimizer.state[parameter] for parameter in parameters]
-        self._kernel = th._fused_adam_ if type(optimizer) is th.optim.Adam else th._fused_adamw_
+        self._kernel = th._fused_adamw_ if group["decoupled_weight_decay"] else th._fused_adam_
         self._parameters: list[th.Tensor] = list(parameters)
+        self._ids = [id(parameter) for parameter in parameters]
         self._moments = [s["exp_avg"] for s in state], [s["exp_avg_sq"] for s in state]
         self._counts = [s["step"] for s in state]
         self._count = self._counts[0].clone()  # one for all: they are equal
@@ -241,16 +246,21 @@ class _AdamKernel:
             and hasattr(th, "_fused_adamw_")
             and len(optimizer.param_groups) == 1
             and not (group["amsgrad"] or group["capturable"] or isinstance(group["lr"], th.Tensor))
+            and "decoupled_weight_decay" in group
+            and "step" not in vars(optimizer)
             and not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
             and all(parameter.device.type == "cpu" and parameter in optimizer.state for parameter in parameters)
             and len({optimizer.state[parameter]["step"].item() for parameter in parameters}) == 1  # at least one, all equal
         )
 
+    def moves(self, parameters: Sequence[th.nn.Parameter]) -> bool:
+        """Whether these are the parameters that the kernel moves."""
+        return [id(parameter) for parameter in parameters] == self._ids
+
     def step(self) -> None:
         """Take one step with the gradients that the parameters hold."""
         self._count += 1
-        # a parameter that this mini-batch does not reach would be skipped by the optimizer: here its gradient is zero
-        gradients = [th.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         counts = [self._count] * len(gradients)
         with th.no_grad():
             self._kernel(self._parameters, gradients, *self._moments, [], counts, **self._settings)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
@@ -42,13 +43,31 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
             return f"the features extractor is a {type(extractor).__name__}"
     if type(policy.mlp_extractor) is not MlpExtractor:
         return f"the network is a {type(policy.mlp_extractor).__name__}"
+    for net in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net):
+        if type(net) is not nn.Sequential:
+            return f"the network is a {type(net).__name__}"
+    return _altered_behaviour(policy) or _altered_std(policy)
+
+
+def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
+    """The first sign that calling or differentiating the policy does more than its class says."""
     if any(getattr(ActorCriticPolicy, name) is not method for name, method in _METHODS.items()):
         return "a method of ActorCriticPolicy is patched"
     for module in policy.modules():
-        if module._forward_hooks or module._forward_pre_hooks:
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        if any(hooks) or any(parameter._backward_hooks for parameter in module._parameters.values() if parameter is not None):
             return f"the {type(module).__name__} has hooks"
         if any(callable(value) and hasattr(type(module), name) for name, value in vars(module).items()):
             return f"a method of the {type(module).__name__} is patched"
+    return None
+
+
+def _altered_std(policy: ActorCriticPolicy) -> str | None:
+    """Whether a Gaussian has another standard deviation than one parameter an action dimension."""
+    if type(policy.action_dist) is DiagGaussianDistribution:
+        log_std = policy._parameters.get("log_std")
+        if log_std is None or log_std.dtype != th.float32 or log_std.shape != (policy.action_dist.action_dim,):
+            return "log_std is not one float32 parameter an action dimension"
     return None
 
 
@@ -81,9 +100,13 @@ def encoder(space: spaces.Space[Any]) -> Callable[[np.ndarray], np.ndarray]:
     :return: observations of shape (B, ...) -> shape (B, features)
     """
     if isinstance(space, spaces.Discrete):
-        one_hot = np.eye(int(space.n), dtype=np.float32)
-        return lambda obs: one_hot[obs.reshape(-1)]
+        return lambda obs: _one_hot(obs.reshape(-1), int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
-        one_hots = [np.eye(int(n), dtype=np.float32) for n in space.nvec]
-        return lambda obs: np.concatenate([table[column] for table, column in zip(one_hots, obs.T, strict=True)], axis=1)
+        return lambda obs: np.concatenate([_one_hot(*pair) for pair in zip(obs.T, space.nvec, strict=True)], axis=1)
     return lambda obs: obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+
+
+def _one_hot(values: np.ndarray, n: int) -> np.ndarray:
+    rows = np.zeros((len(values), n), dtype=np.float32)
+    rows[np.arange(len(values)), values.astype(np.int64)] = 1.0
+    return rows

@@ -33,7 +33,8 @@ def probe_actor(policy: ActorCriticPolicy, batch: Batch) -> ActorProbe:
     """
     Ask autograd which parameters the KL reaches, and what one state costs.
 
-    Names do not decide: a ``value_encoder`` that feeds the actor is found, a frozen parameter is not.
+    Names do not decide: a ``value_encoder`` that feeds the actor is found, a frozen parameter is not. A policy that sends
+    different states through different layers shows only those of the first two.
 
     :param policy: the policy, in evaluation mode
     :param batch: any states; the first two are used

@@ -26,6 +26,9 @@ Infos: TypeAlias = list[dict[str, object]]
 _VALUE_CHUNK = 1024
 """States in one forward pass of the critic at the end of a rollout."""
 
+_BUFFER_METHODS = {name: getattr(RolloutBuffer, name) for name in ("add", "compute_returns_and_advantage")}
+"""SB3's methods as imported: a buffer whose class was patched later must be asked itself."""
+
 
 class RolloutCollector(OnPolicyAlgorithm):
     """
@@ -106,9 +109,11 @@ class RolloutCollector(OnPolicyAlgorithm):
         return _Immediate(self.policy, buffer, self.gamma)
 
     def _why_not_deferred(self, buffer: RolloutBuffer) -> str | None:
-        if type(buffer) is not RolloutBuffer or any(name in vars(buffer) for name in ("add", "compute_returns_and_advantage")):
-            return f"the rollout buffer is a {type(buffer).__name__} or patched"
-        return why_not_numpy(self.policy)
+        if type(buffer) is not RolloutBuffer:
+            return f"the rollout buffer is a {type(buffer).__name__}"
+        if any(name in vars(buffer) or getattr(RolloutBuffer, name) is not own for name, own in _BUFFER_METHODS.items()):
+            return "a method of the rollout buffer is patched"
+        return why_not_numpy(self.policy) or why_not_mlp(critic_layers(self.policy))
 
     def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:
         """How actions are put within the bounds of the space: squashed ones are scaled to them, others clipped."""
@@ -163,6 +168,8 @@ class _Immediate:
     def record(
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
     ) -> None:
+        check_finite("value", self._values.cpu().numpy(), step)
+        check_finite("log-probability of the action", self._log_probs.cpu().numpy(), step)
         ended = _timeouts(infos, dones)
         if ended:
             terminal_obs = _stack([infos[i]["terminal_observation"] for i in ended])
@@ -197,7 +204,9 @@ class _Deferred:
     def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
         assert isinstance(obs, np.ndarray)
         self._buffer.observations[step] = obs.reshape(self._buffer.observations.shape[1:])
-        return self._actor.act(obs, step), self._unknown_values, self._unknown_log_probs
+        actions = self._actor.act(obs, step)
+        check_finite("action distribution", self._actor.outputs[step], step)
+        return actions, self._unknown_values, self._unknown_log_probs
 
     def record(
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
@@ -267,10 +276,8 @@ def _stack(observations: list[Any]) -> Any:
 def value_function(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:
     """
     :param policy: a plain policy
-    :return: observations of shape (k, ...) -> values of shape (k,), in NumPy where the critic allows it
+    :return: observations of shape (k, ...) -> values of shape (k,), in NumPy
     """
-    if why_not_mlp(critic_layers(policy)) is not None:
-        return lambda observations: torch_values(policy, observations)
     encode, mlp = encoder(policy.observation_space), Mlp(critic_layers(policy))
 
     def numpy_values(observations: np.ndarray) -> np.ndarray:

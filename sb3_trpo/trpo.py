@@ -195,6 +195,8 @@ class TRPO(RolloutCollector):
         :raises ValueError: if returns or advantages are too large for float32, before any weight moves
         """
         started = time.perf_counter()
+        # the last rollout may overshoot the budget, and no schedule expects a negative progress
+        self._current_progress_remaining = max(0.0, self._current_progress_remaining)
         self.policy.set_training_mode(False)  # with dropout on, KL(old‖old) would not be 0
         self._update_learning_rate(self.policy.optimizer)
         batch = read_batch(self.rollout_buffer, self.action_space)
@@ -241,7 +243,7 @@ class TRPO(RolloutCollector):
         return trust_region_step(parameters, gradient, fisher, surrogate.evaluate, surrogate_old, settings)
 
     def _current_max_kl(self) -> float:
-        progress = max(0.0, self._current_progress_remaining)  # the last rollout may overshoot the budget
+        progress = self._current_progress_remaining
         max_kl = kl_schedule(self.target_kl)(progress)
         if not 0.0 <= max_kl < np.inf:
             raise ValueError(f"the schedule `target_kl` must give finite numbers >= 0, not {max_kl} at {progress=:g}")
@@ -254,6 +256,8 @@ class TRPO(RolloutCollector):
 
     def _log_update(self, step: StepReport, critic: CriticReport) -> None:
         record = self.logger.record
+        for key in ("train/outcome", "train/critic_minibatches_skipped"):  # not of an update that was never printed
+            self.logger.name_to_value.pop(key, None)
         record("train/policy_objective", step.surrogate)
         record("train/surrogate_gain", step.surrogate_gain)
         record("train/expected_gain", step.expected_gain)
@@ -368,11 +372,12 @@ class TRPO(RolloutCollector):
             kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         d = checkpoints.averaged_dimensions(model.action_space)
-        if from_contrib and d > 1 and not {"target_kl", "cg_damping"} <= kwargs.keys():
-            target_kl, cg_damping = d * kl_schedule(model.target_kl)(1.0), d * model.cg_damping
+        saved = {"target_kl": kl_schedule(model.target_kl)(1.0), "cg_damping": model.cg_damping}
+        scaled = [f"{name}={d * value:g}" for name, value in saved.items() if name not in kwargs]
+        if from_contrib and d > 1 and scaled:
             warnings.warn(
                 f"This model was saved by sb3-contrib, which averages the KL over the {d} action dimensions; here it is "
-                f"summed. To go on with the same trust region, pass target_kl={target_kl:g} and cg_damping={cg_damping:g}.",
+                f"summed. To go on with the same trust region, pass {' and '.join(scaled)}.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -389,8 +394,8 @@ class TRPO(RolloutCollector):
         Go on with the policy of a trained PPO (or another on-policy) model.
 
         Takes over the policy with its critic, the number of env steps, and the settings that mean the same in both
-        (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, gSDE, ``policy_kwargs``, the rollout buffer,
-        ``seed``, ``device``, ``verbose``, ``tensorboard_log``); everything else has TRPO's defaults.
+        (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, ``ent_coef``, gSDE, ``policy_kwargs``, the rollout
+        buffer, ``seed``, ``device``, ``verbose``, ``tensorboard_log``, ``stats_window_size``); all else has TRPO's defaults.
 
         :param model: the model, or the zip file of a PPO model
         :param env: environment to go on with; None: the model's own
@@ -402,7 +407,10 @@ class TRPO(RolloutCollector):
         if not isinstance(model, BaseAlgorithm):
             if not checkpoints.is_on_policy(checkpoints.saved_names(model)):
                 raise ValueError(f"{model} does not hold a PPO model, nor another on-policy one")
-            model = PPO.load(model, device=kwargs.get("device", "auto"))
+            try:
+                model = PPO.load(model, device=kwargs.get("device", "auto"))
+            except TypeError as error:
+                raise ValueError(f"{model} holds a policy that PPO cannot build: {error}") from error
         if not checkpoints.has_plain_policy(model):
             raise ValueError(f"`from_ppo` needs an on-policy model with neither recurrence nor masks, not {model}")
         env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()

@@ -179,6 +179,25 @@ def own_extractor_of_the_actor(policy: ActorCriticPolicy) -> None:
     policy.pi_features_extractor = NatureCNN(spaces.Box(0, 255, (1, 36, 36), dtype=np.uint8))
 
 
+class Residual(nn.Sequential):
+    """A Sequential with a forward of its own."""
+
+    def forward(self, input: th.Tensor) -> th.Tensor:
+        return input + th.zeros(1)
+
+
+def residual_network(policy: ActorCriticPolicy) -> None:
+    policy.mlp_extractor.policy_net = Residual(*policy.mlp_extractor.policy_net)
+
+
+def clipped_gradient(policy: ActorCriticPolicy) -> None:
+    policy.log_std.register_hook(lambda gradient: gradient.clamp(-1.0, 1.0))  # type: ignore[no-untyped-call]
+
+
+def shared_std(policy: ActorCriticPolicy) -> None:
+    policy.log_std = nn.Parameter(th.zeros(1))
+
+
 def in_float64(policy: ActorCriticPolicy) -> None:
     policy.double()
 
@@ -194,6 +213,9 @@ def in_float64(policy: ActorCriticPolicy) -> None:
         (activation_first, "Tanh where a Linear is expected"),
         (linear_last, "Linear where a known activation is expected"),
         (own_extractor_of_the_actor, "NatureCNN"),
+        (residual_network, "Residual"),
+        (clipped_gradient, "hooks"),
+        (shared_std, "log_std"),
         (in_float64, "float32"),
     ],
 )

@@ -79,6 +79,12 @@ def test_no_warning_where_both_kls_mean_the_same(tmp_path: Path, actions: str) -
     assert TRPO.load(tmp_path / "model").target_kl == theirs.target_kl
 
 
+def test_warning_names_only_what_was_not_chosen(tmp_path: Path) -> None:
+    sb3_contrib.TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
+    with pytest.warns(UserWarning, match=r"trust region, pass cg_damping=0.2\."):
+        TRPO.load(tmp_path / "model", target_kl=0.02)
+
+
 def test_no_warning_for_who_has_chosen(tmp_path: Path) -> None:
     sb3_contrib.TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
     assert TRPO.load(tmp_path / "model", target_kl=0.02, cg_damping=0.2).target_kl == 0.02

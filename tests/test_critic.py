@@ -198,14 +198,17 @@ def test_optimizer_settings_stay_sb3s() -> None:
     assert all(parameter.grad is None for parameter in model.policy.parameters())
 
 
-@pytest.mark.parametrize("optimizer", [th.optim.Adam, th.optim.AdamW])
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [(th.optim.Adam, {}), (th.optim.AdamW, {}), (th.optim.Adam, {"decoupled_weight_decay": True})],
+)
 @pytest.mark.parametrize("learn_before", [False, True])
 def test_the_kernel_alone_does_what_the_optimizer_does(
-    optimizer: Any, learn_before: bool, monkeypatch: pytest.MonkeyPatch
+    optimizer: Any, settings: dict[str, Any], learn_before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = []
     for serves in (True, False):
-        model = collected(policy_kwargs={"optimizer_class": optimizer, "optimizer_kwargs": {"weight_decay": 0.01}})
+        model = collected(policy_kwargs={"optimizer_class": optimizer, "optimizer_kwargs": {"weight_decay": 0.01, **settings}})
         with monkeypatch.context() as patch:
             if not serves:
                 patch.setattr(_AdamKernel, "serves", lambda *_: False)

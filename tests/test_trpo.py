@@ -259,6 +259,17 @@ def test_target_kl_can_be_changed_between_updates() -> None:
     assert 0.0 < model.last_step.kl <= 1e-5
 
 
+def test_no_schedule_sees_a_negative_progress() -> None:
+    seen: list[float] = []
+
+    def schedule(progress: float) -> float:
+        seen.append(progress)
+        return 1e-3
+
+    make_model("box actions", learning_rate=schedule).learn(65)  # two rollouts of 64 steps
+    assert min(seen) == 0.0
+
+
 def test_a_schedule_that_turns_negative_is_refused_by_name() -> None:
     model = make_model("box actions", target_kl=lambda progress: progress - 0.6)
     with pytest.raises(ValueError, match="schedule `target_kl` must give finite numbers >= 0"):
@@ -348,6 +359,23 @@ def test_log_says_why_there_was_no_step() -> None:
     logged: dict[str, Any] = model.logger.name_to_value
     assert logged["train/outcome"] == Outcome.ZERO_SIGNAL.value
     assert model.logger.name_to_value["train/kl_divergence_loss"] == 0.0
+
+
+def test_log_does_not_keep_the_reason_of_an_update_before() -> None:
+    model = TRPO("MlpPolicy", ConstantEnv(), **SMALL)
+    outcomes: list[bool] = []
+
+    def look(*_: object) -> bool:
+        if model.num_timesteps == 65:  # the first update had no signal; from here on the entropy is one
+            outcomes.append("train/outcome" in model.logger.name_to_value)
+            model.ent_coef = 0.01
+        return True
+
+    model.learn(64 * 2, callback=look, log_interval=1000)
+    assert outcomes == [True]
+    assert model.last_step is not None
+    assert model.last_step.accepted
+    assert "train/outcome" not in model.logger.name_to_value
 
 
 def test_logged_kl_and_gain_are_the_steps(tmp_path: Path) -> None:
