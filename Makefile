@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 
 train: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train --env Hopper-v5 --steps 5e5 --seed 1 --eval-freq 50000 \
-		--progress --at-least 1000 --out runs/train
+		--progress --at-least 800 --out runs/train
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2
