@@ -106,7 +106,7 @@ def make_epoch(
 
         return own_minibatches
     if _is_plain_mlp(policy, parameters):
-        return lambda: _mlp_losses(policy, batch, minibatches(batch, batch_size, buffer.n_envs))
+        return _mlp_epoch(policy, batch, batch_size, buffer.n_envs)
     predict = _predictor(policy, parameters, batch, chunk_size)
 
     def sb3_minibatches() -> Iterator[float]:
@@ -149,20 +149,24 @@ def _is_plain_mlp(policy: ActorCriticPolicy, parameters: Sequence[th.nn.Paramete
     return mlp.differentiable and {id(p) for p in mlp.parameters} == {id(p) for p in parameters}
 
 
-def _mlp_losses(policy: ActorCriticPolicy, batch: Batch, rows: Iterator[np.ndarray]) -> Iterator[float]:
-    """The losses of the mini-batches with these rows, without autograd; the gradients go to the parameters."""
+def _mlp_epoch(policy: ActorCriticPolicy, batch: Batch, batch_size: int, n_envs: int) -> Epoch:
+    """An epoch without autograd; features and arrays are made once for all epochs."""
     assert isinstance(batch.observations, th.Tensor)
     features, returns = encoder(policy.observation_space)(batch.observations.numpy()), batch.returns.numpy()
     mlp = Mlp(critic_layers(policy))
     gradients = [th.empty_like(parameter) for parameter in mlp.parameters]
-    for parameter, gradient in zip(mlp.parameters, gradients, strict=True):
-        parameter.grad = gradient
     out = [gradient.numpy() for gradient in gradients]
-    for index in rows:
-        trace = mlp.trace(features.take(index, axis=0))
-        error = trace[-1] - returns.take(index)[:, None]
-        mlp.vjp(trace, error * np.float32(2.0 / len(error)), out)
-        yield float(np.vdot(error, error)) / len(error)
+
+    def epoch() -> Iterator[float]:
+        for parameter, gradient in zip(mlp.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for index in minibatches(batch, batch_size, n_envs):
+            trace = mlp.trace(features.take(index, axis=0))
+            error = trace[-1] - returns.take(index)[:, None]
+            mlp.vjp(trace, error * np.float32(2.0 / len(error)), out)
+            yield float(np.vdot(error, error)) / len(error)
+
+    return epoch
 
 
 def _drop_gradients(policy: ActorCriticPolicy) -> None:

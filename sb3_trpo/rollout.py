@@ -172,8 +172,7 @@ class _Immediate:
         check_finite("log-probability of the action", self._log_probs.cpu().numpy(), step)
         ended = _timeouts(infos, dones)
         if ended:
-            terminal_obs = _stack([infos[i]["terminal_observation"] for i in ended])
-            check_finite("terminal observation", terminal_obs, step, envs=ended)
+            terminal_obs = _terminal_observations(infos, ended, step)
             rewards = np.array(rewards, dtype=np.float32)
             rewards[ended] += self._gamma * torch_values(self._policy, terminal_obs)
         if isinstance(self._policy.action_space, spaces.Discrete):
@@ -218,8 +217,7 @@ class _Deferred:
         buffer.pos = step + 1
         ended = _timeouts(infos, dones)
         if ended:
-            terminal_obs = _stack([infos[i]["terminal_observation"] for i in ended])
-            check_finite("terminal observation", terminal_obs, step, envs=ended)
+            terminal_obs = _terminal_observations(infos, ended, step)
             self._timeouts += [(step, i) for i in ended]
             self._terminal_obs.append(terminal_obs)
 
@@ -266,11 +264,16 @@ def _timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
     ]
 
 
-def _stack(observations: list[Any]) -> Any:
-    """Copy k observations into one array, or into a dict of arrays, with k rows."""
+def _terminal_observations(infos: Infos, ended: list[int], step: int) -> Any:
+    """Copy the terminal observations of k environments into an array, or a dict of arrays, with k rows; refuse NaN."""
+    observations: list[Any] = [infos[i]["terminal_observation"] for i in ended]
+    stacked: Any
     if isinstance(observations[0], dict):
-        return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
-    return np.stack(observations)
+        stacked = {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
+    else:
+        stacked = np.stack(observations)
+    check_finite("terminal observation", stacked, step, envs=ended)
+    return stacked
 
 
 def value_function(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:

@@ -50,6 +50,13 @@ def fit(model: TRPO, n_epochs: int = 3, max_grad_norm: float | None = None) -> C
     return fit_critic(model.policy, parameters, epoch, n_epochs, max_grad_norm)
 
 
+def give_moments(model: TRPO) -> None:
+    """Let the optimizer move every parameter once, so that it holds moments of all of them."""
+    for parameter in model.policy.parameters():
+        parameter.grad = th.ones_like(parameter)
+    model.policy.optimizer.step()
+
+
 def state(policy: ActorCriticPolicy) -> dict[str, th.Tensor]:
     return {name: value.clone() for name, value in policy.state_dict().items()}
 
@@ -77,9 +84,7 @@ def test_only_the_critic_moves(buffer: Any, optimizer: Any, settings: dict[str, 
     kwargs = {"optimizer_class": optimizer, "optimizer_kwargs": settings}
     model = collected(policy_kwargs=kwargs, rollout_buffer_class=buffer)
     # moments of the actor, as a PPO optimizer would have left them
-    for parameter in model.policy.parameters():
-        parameter.grad = th.ones_like(parameter)
-    model.policy.optimizer.step()
+    give_moments(model)
     before = state(model.policy)
     fit(model)
     assert moved(before, model.policy) == VALUE_HEAD | VALUE_MLP
@@ -236,9 +241,7 @@ class WithUnusedLayer(ActorCriticPolicy):
 def test_an_unused_layer_stays_as_it_is() -> None:
     model = collected(WithUnusedLayer)
     # moments of every parameter, as a checkpoint of another algorithm may hold them
-    for parameter in model.policy.parameters():
-        parameter.grad = th.ones_like(parameter)
-    model.policy.optimizer.step()
+    give_moments(model)
     before = state(model.policy)
     fit(model)
     assert moved(before, model.policy) == VALUE_HEAD | VALUE_MLP
