@@ -27,6 +27,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from benchmarks.plot import plot
 from sb3_trpo import TRPO
@@ -48,17 +49,16 @@ class CurveCallback(BaseCallback):
 
     :param path: the CSV file
     :param labels: values of the first columns
-    :param env_id: environment to evaluate in
+    :param eval_env: environment to evaluate in; statistics of ``VecNormalize`` are copied from the training environment
     :param eval_freq: env steps between two evaluations
     :param episodes: episodes of an evaluation
-    :param seed: seed of the evaluation environment
     """
 
-    def __init__(self, path: Path, labels: list[Any], env_id: str, eval_freq: int, episodes: int, seed: int) -> None:
+    def __init__(self, path: Path, labels: list[Any], eval_env: VecEnv, eval_freq: int, episodes: int) -> None:
         super().__init__()
         self.path = path
         self.labels = labels
-        self.eval_env = make_vec_env(env_id, seed=seed)
+        self.eval_env = eval_env
         self.eval_freq = eval_freq
         self.episodes = episodes
         self.next_step = eval_freq
@@ -78,6 +78,7 @@ class CurveCallback(BaseCallback):
         :return: mean and standard deviation of the episode returns
         """
         before = time.perf_counter()
+        sync_envs_normalization(self.training_env, self.eval_env)
         returns, _ = evaluate_policy(self.model, self.eval_env, self.episodes, return_episode_rewards=True)
         row = [self.model.num_timesteps, f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}"]
         with self.path.open("a", newline="") as file:
@@ -116,9 +117,8 @@ def main(arguments: list[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     model = algorithms()[options.algo]("MlpPolicy", options.env, seed=options.seed, device="cpu", **hyperparameters)
     labels = [options.algo, options.env, options.seed]
-    curve = CurveCallback(
-        options.out / "curve.csv", labels, options.env, options.eval_freq, options.eval_episodes, options.seed + 10_000
-    )
+    eval_env = make_vec_env(options.env, seed=options.seed + 10_000)
+    curve = CurveCallback(options.out / "curve.csv", labels, eval_env, options.eval_freq, options.eval_episodes)
     model.learn(int(options.steps), callback=curve, progress_bar=options.progress)
     curve.episodes = options.final_episodes
     mean, std = curve.evaluate()

@@ -12,7 +12,8 @@ LAYERS = [
     ["actor", "trust_region", "probe", "network", "critic", "batch_norm"],
     ["surrogate", "fisher", "rollout"],
     ["trpo"],
-    ["__init__"],
+    ["__init__", "zoo"],
+    ["__main__"],
 ]
 FOLDER = Path(sb3_trpo.__file__).parent
 

@@ -1,0 +1,132 @@
+"""The ``sb3-trpo`` command: RL Zoo's scripts with this package's TRPO and its hyperparameters as the default."""
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+
+class Script(NamedTuple):
+    """
+    A script of RL Zoo.
+
+    :param module: the module to run
+    :param about: what it does
+    :param defaults: arguments that come before the user's, so that the user's win
+    """
+
+    module: str
+    about: str
+    defaults: tuple[str, ...] = ()
+
+
+_ALGO = ("--algo", "trpo")
+_FOLDER = ("--folder", "logs")
+_HYPERPARAMETERS = "{hyperparameters}"
+_TRAIN = (*_ALGO, "--conf-file", _HYPERPARAMETERS)
+
+SCRIPTS = {
+    "train": Script("rl_zoo3.train", "train with the hyperparameters of zoo_hyperparams/trpo.yml", _TRAIN),
+    "tune": Script("rl_zoo3.train", "search hyperparameters: train with -optimize", (*_TRAIN, "-optimize")),
+    "enjoy": Script("rl_zoo3.enjoy", "watch or evaluate a trained model", (*_ALGO, *_FOLDER)),
+    "plot_train": Script("rl_zoo3.plots.plot_train", "plot the training rewards", (*_ALGO, "--exp-folder", "logs")),
+    "all_plots": Script("rl_zoo3.plots.all_plots", "plot the evaluations", ("--algos", "trpo", "--exp-folders", "logs")),
+    "plot_from_file": Script("rl_zoo3.plots.plot_from_file", "plot what all_plots has written to a file"),
+    "record_video": Script("rl_zoo3.record_video", "film a trained model", (*_ALGO, *_FOLDER)),
+    "record_training": Script("rl_zoo3.record_training", "film the checkpoints of a training", (*_ALGO, *_FOLDER)),
+    "push_to_hub": Script("rl_zoo3.push_to_hub", "share a trained model on the Hugging Face hub", (*_ALGO, *_FOLDER)),
+    "load_from_hub": Script("rl_zoo3.load_from_hub", "fetch a trained model from the Hugging Face hub", (*_ALGO, *_FOLDER)),
+}
+
+
+def usage() -> str:
+    """
+    :return: the help text
+    """
+    lines = [f"  {name:16} {script.about}" for name, script in SCRIPTS.items()]
+    return "\n".join(
+        [
+            "usage: sb3-trpo COMMAND [OPTION ...]",
+            "",
+            "RL Zoo's scripts with `--algo trpo` implied; every option of theirs is passed on.",
+            "",
+            *lines,
+            "",
+            "`sb3-trpo COMMAND --help` lists the options of a command.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """
+    Run one of the Zoo's scripts.
+
+    :param arguments: the command line, without the program; None: that of this process
+    :raises SystemExit: with the help text or an error message
+    """
+    command, *options = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command in ("-h", "--help"):
+        print(usage())
+        return
+    if command == "--version":
+        print(f"sb3-trpo {version('sb3-trpo')}")
+        return
+    if command not in SCRIPTS:
+        raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
+    _refuse_other_algorithms(SCRIPTS[command], options)
+    try:
+        from sb3_trpo.zoo import hyperparameters_file, mend_push_to_hub
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
+    script = SCRIPTS[command]
+    defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
+    if command == "push_to_hub":
+        mend_push_to_hub()
+    with _own_subprocesses(), _arguments(f"sb3-trpo {command}", [*defaults, *options]):
+        runpy.run_module(script.module, run_name="__main__")
+
+
+def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
+    """The hyperparameters and the model's folder are TRPO's; only the plots can show others too."""
+    if "--algo" not in script.defaults:
+        return
+    for option, value in zip(options, [*options[1:], ""], strict=True):
+        name, _, joined = option.partition("=")
+        if name == "--algo" and (joined or value) != "trpo":
+            named = joined or value
+            raise SystemExit(f"sb3-trpo: `--algo` must be trpo, not {named!r}; for that there is python -m {script.module}")
+
+
+@contextmanager
+def _arguments(program: str, arguments: Sequence[str]) -> Iterator[None]:
+    """The command line as the Zoo's scripts read it."""
+    before = sys.argv
+    sys.argv = [program, *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _own_subprocesses() -> Iterator[None]:
+    """``record_training`` starts the Zoo's ``record_video`` as a process, which would know only sb3-contrib's TRPO."""
+    call = subprocess.call
+
+    def own_call(command: Any, *args: Any, **kwargs: Any) -> int:
+        if isinstance(command, list) and command[1:3] == ["-m", "rl_zoo3.record_video"]:
+            command = [sys.executable, "-m", "sb3_trpo", "record_video", *command[3:]]
+        return call(command, *args, **kwargs)
+
+    subprocess.call = own_call  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        subprocess.call = call
+
+
+if __name__ == "__main__":
+    main()

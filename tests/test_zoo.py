@@ -1,0 +1,234 @@
+"""RL Zoo: registration, hyperparameters, and its real commands on short budgets."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import optuna
+import pytest
+import yaml
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from rl_zoo3.utils import ALGOS
+
+from sb3_trpo import TRPO
+from sb3_trpo.__main__ import SCRIPTS, main
+from sb3_trpo.zoo import hyperparameters_file
+
+# the Zoo and the libraries that it plots and searches with warn of each other
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ENTRIES: dict[str, dict[str, Any]] = yaml.safe_load(hyperparameters_file().read_text())
+MUJOCO = [
+    *("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedPendulum", "InvertedDoublePendulum"),
+    *("Pusher", "Reacher", "Swimmer", "Walker2d"),
+]
+SHORT = ["--env", "CartPole-v1", "-n", "2048", "--seed", "1", "--device", "cpu", "--num-threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    return tmp_path
+
+
+@pytest.fixture
+def trained(folder: Path) -> Path:
+    main(["train", *SHORT, "--eval-freq", "1024", "--save-freq", "1024", "--verbose", "0"])
+    return folder / "logs" / "trpo" / "CartPole-v1_1"
+
+
+def manager(env_id: str, folder: Path, **kwargs: Any) -> ExperimentManager:
+    return ExperimentManager(
+        argparse.Namespace(),
+        "trpo",
+        env_id,
+        str(folder),
+        config=str(hyperparameters_file()),
+        device="cpu",
+        verbose=0,
+        **kwargs,
+    )
+
+
+def test_registered() -> None:
+    assert ALGOS["trpo"] is TRPO
+    assert HYPERPARAMS_SAMPLER["trpo"].__module__ == HYPERPARAMS_CONVERTER["trpo"].__module__ == "sb3_trpo.zoo"
+
+
+@pytest.mark.parametrize("env_id", [name for name in ENTRIES if name not in ("default", "atari", "Pusher-v4")])
+def test_every_entry_builds_a_model(env_id: str, folder: Path) -> None:
+    experiment = manager(env_id, folder, eval_freq=-1).setup_experiment()
+    assert experiment is not None
+    model, saved = experiment
+    assert type(model) is TRPO
+    assert model.env is not None
+    assert model.n_envs == saved.get("n_envs", 1)
+    for name in saved.keys() & vars(model).keys() - {"policy", "policy_kwargs", "learning_rate"}:
+        assert getattr(model, name) == saved[name], name
+    obs = model.env.reset()
+    assert isinstance(obs, np.ndarray)
+    assert np.isfinite(model.predict(obs, deterministic=True)[0]).all()
+    model.env.close()
+
+
+def test_every_mujoco_task_has_an_entry_for_both_versions() -> None:
+    for name in MUJOCO:
+        assert ENTRIES[f"{name}-v5"] == ENTRIES[f"{name}-v4"]
+
+
+def test_every_entry_is_marked() -> None:
+    lines = hyperparameters_file().read_text().splitlines()
+    for i, line in enumerate(lines):
+        if line[:1].isalpha() and not line.startswith("default") and "*" not in line:
+            marks = [above for above in lines[max(0, i - 3) : i] if above.startswith(("# Tuned", "# To be tuned"))]
+            assert marks, line
+
+
+def test_an_unlisted_env_gets_the_default_entry(folder: Path) -> None:
+    gym.register("Unlisted-v0", entry_point="gymnasium.envs.classic_control.cartpole:CartPoleEnv")
+    experiment = manager("Unlisted-v0", folder, eval_freq=-1).setup_experiment()
+    assert experiment is not None
+    assert vars(experiment[0])["target_kl"] == 0.02
+
+
+def test_train_writes_what_the_zoo_writes(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert {"CartPole-v1.zip", "best_model.zip", "evaluations.npz", "0.monitor.csv", "rl_model_1024_steps.zip"} <= names
+    assert type(TRPO.load(trained / "CartPole-v1.zip")) is TRPO
+    saved = yaml.load((trained / "CartPole-v1" / "config.yml").read_text(), Loader=yaml.UnsafeLoader)
+    assert dict(saved) == ENTRIES["CartPole-v1"]
+
+
+def test_params_and_schedules_pass_through(folder: Path) -> None:
+    main(["train", *SHORT, "--eval-freq", "-1", "-params", "target_kl:'lin_0.03'", "learning_rate:'lin_0.001'", "n_steps:256"])
+    model = TRPO.load(folder / "logs" / "trpo" / "CartPole-v1_1" / "CartPole-v1.zip")
+    assert (model.target_kl, model.n_steps) == ("lin_0.03", 256)
+    assert callable(model.learning_rate)
+
+
+def test_subproc_progress_and_vec_normalize(folder: Path) -> None:
+    options = ["--env", "Pendulum-v1", "-n", "256", "--eval-freq", "-1", "--vec-env", "subproc", "-P", "--device", "cpu"]
+    main(["train", *options, "-params", "n_steps:64", "normalize:True"])
+    run = folder / "logs" / "trpo" / "Pendulum-v1_1"
+    assert (run / "Pendulum-v1" / "vecnormalize.pkl").exists()
+
+
+@pytest.mark.usefixtures("trained")
+def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["enjoy", "--env", "CartPole-v1", "--no-render", "-n", "600"])
+    assert "Mean reward" in capsys.readouterr().out
+
+
+def test_resume(trained: Path, folder: Path) -> None:
+    main(["train", *SHORT, "--eval-freq", "-1", "--trained-agent", str(trained / "CartPole-v1.zip")])
+    first = TRPO.load(trained / "CartPole-v1.zip")
+    resumed = TRPO.load(folder / "logs" / "trpo" / "CartPole-v1_2" / "CartPole-v1.zip")
+    assert resumed._n_updates == 2 * first._n_updates
+
+
+@pytest.mark.usefixtures("trained")
+def test_plots(folder: Path) -> None:
+    main(["train", *SHORT, "--eval-freq", "1024", "--verbose", "0"])  # one run has no spread
+    main(["plot_train", "--env", "CartPole-v1", "-w", "1"])
+    main(["all_plots", "--env", "CartPole-v1", "-l", "TRPO", "--no-display", "-o", str(folder / "results")])
+    main(["plot_from_file", "-i", str(folder / "results.pkl"), "-o", str(folder / "plot.svg")])
+    assert (folder / "plot.svg").stat().st_size > 0
+
+
+def test_tune_in_a_shared_storage(folder: Path) -> None:
+    storage = f"sqlite:///{folder / 'study.db'}"
+    options = ["--n-trials", "1", "--study-name", "cartpole", "--storage", storage, "--no-optim-plots", "--n-evaluations", "1"]
+    for _ in range(2):
+        main(["tune", *SHORT, *options])
+    study = optuna.load_study(study_name="cartpole", storage=storage)
+    assert len(study.trials) == 2
+    assert "ent_coef" in study.trials[0].params
+    settings = HYPERPARAMS_CONVERTER["trpo"](study.trials[0].params)
+    TRPO(env="CartPole-v1", policy="MlpPolicy", device="cpu", **settings)
+
+
+def test_search_space_of_continuous_actions() -> None:
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    settings = HYPERPARAMS_SAMPLER["trpo"](trial, 1, 1, {})
+    model = TRPO(env="Pendulum-v1", policy="MlpPolicy", device="cpu", **settings)
+    assert model.policy.log_std_init == trial.params["log_std_init"]
+    assert trial.user_attrs["gamma"] == pytest.approx(1 - trial.params["one_minus_gamma"])
+
+
+def test_the_zoo_itself_trains_ours(folder: Path) -> None:
+    options = ["--algo", "trpo", "--gym-packages", "sb3_trpo.zoo", "--conf-file", str(hyperparameters_file())]
+    command = [sys.executable, "-W", "ignore", "-m", "rl_zoo3.train", *options, *SHORT, "--eval-freq", "-1"]
+    subprocess.run(command, check=True, cwd=folder, capture_output=True)
+    model = TRPO.load(folder / "logs" / "trpo" / "CartPole-v1_1" / "CartPole-v1.zip")
+    assert model.cg_tol == 0.005  # sb3-contrib's has no such attribute
+
+
+def test_record_training_films_with_ours(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    def pretend(command: list[str], *args: Any, **kwargs: Any) -> int:
+        started.append(command)
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", pretend)
+    monkeypatch.setattr("os.system", lambda _: 0)
+    main(["record_training", "--env", "CartPole-v1"])
+    assert len(started) == len(list(trained.glob("*.zip")))
+    assert all(command[:4] == [sys.executable, "-m", "sb3_trpo", "record_video"] for command in started)
+    assert subprocess.call is pretend
+
+
+def test_push_to_hub(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads: list[Path] = []
+
+    class Hub:
+        def create_repo(self, **kwargs: Any) -> str:
+            return "https://hub.test"
+
+        def snapshot_download(self, repo_id: str, local_dir: Path) -> None:
+            Path(local_dir).mkdir(parents=True)
+
+        def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
+            uploads.append(Path(folder_path))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    main(["push_to_hub", "--env", "CartPole-v1", "-orga", "someone", "--no-render", "--load-best"])
+    assert len(uploads) == 1
+    card = (uploads[0] / "README.md").read_text()
+    assert "mean_reward" in card
+    assert "**TRPO** Agent playing **CartPole-v1**" in card
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_every_command_has_the_options_of_the_zoo(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "options:" in capsys.readouterr().out
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    text = capsys.readouterr().out
+    assert all(command in text for command in SCRIPTS)
+
+
+def test_errors_name_what_is_wrong() -> None:
+    with pytest.raises(SystemExit, match="unknown command 'trian'"):
+        main(["trian"])
+    for options in (["--algo", "ppo"], ["--algo=ppo"]):
+        with pytest.raises(SystemExit, match="`--algo` must be trpo, not 'ppo'"):
+            main(["train", *options])
+
+
+def test_without_the_zoo_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sb3_trpo.zoo")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SystemExit, match=r"pip install 'sb3-trpo\[zoo\]'"):
+        main(["train", "--env", "CartPole-v1"])
