@@ -18,7 +18,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "benchmarks" / "results" / "equal_settings"
@@ -33,7 +33,9 @@ def read_curves(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     runs = []
     for path in sorted(folder.glob("seed*/curve.csv")):
         with path.open() as file:
-            runs.append([[float(row[key]) for key in ("step", "mean_return", "train_seconds")] for row in csv.DictReader(file)])
+            runs.append(
+                [[float(row[key]) for key in ("step", "mean_return", "train_seconds")] for row in csv.DictReader(file)]
+            )
     curves = np.array(runs)
     return curves[0, :, 0], curves[:, :, 1], curves[:, -1, 2]
 

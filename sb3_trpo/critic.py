@@ -196,14 +196,14 @@ def _optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.P
 
     def take_step() -> None:
         nonlocal kernel
-        reached = [parameter for parameter in parameters if parameter.grad is not None]
-        if kernel is not None and kernel.moves(reached):
-            kernel.step()
-            return
-        if kernel is not None:  # another mini-batch, another part of the critic
-            kernel.write_back()
+        gradients = [parameter.grad for parameter in parameters]
+        if kernel is not None:
+            if kernel.step(gradients):
+                return
+            kernel.write_back()  # another mini-batch, another part of the critic
         optimizer.step()
-        kernel = _AdamKernel(optimizer, reached) if _AdamKernel.serves(optimizer, reached) else None
+        reached = [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+        kernel = _AdamKernel(optimizer, parameters, gradients) if _AdamKernel.serves(optimizer, reached) else None
 
     try:
         yield take_step
@@ -220,14 +220,18 @@ class _AdamKernel:
 
     :param optimizer: Adam or AdamW
     :param parameters: what it moves
+    :param gradients: the gradient of each; None for one that it leaves alone
     """
 
-    def __init__(self, optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> None:
+    def __init__(
+        self, optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter], gradients: Sequence[th.Tensor | None]
+    ) -> None:
         group = optimizer.param_groups[0]
-        state = [optimizer.state[parameter] for parameter in parameters]
+        self._absent = [gradient is None for gradient in gradients]
+        moved = [parameter for parameter, absent in zip(parameters, self._absent, strict=True) if not absent]
+        state = [optimizer.state[parameter] for parameter in moved]
         self._kernel = th._fused_adamw_ if group["decoupled_weight_decay"] else th._fused_adam_
-        self._parameters: list[th.Tensor] = list(parameters)
-        self._ids = [id(parameter) for parameter in parameters]
+        self._parameters = [parameter.detach() for parameter in moved]  # so that no_grad need not be entered every step
         self._moments = [s["exp_avg"] for s in state], [s["exp_avg_sq"] for s in state]
         self._counts = [s["step"] for s in state]
         self._count = self._counts[0].clone()  # one for all: they are equal
@@ -257,17 +261,19 @@ class _AdamKernel:
             and len({optimizer.state[parameter]["step"].item() for parameter in parameters}) == 1  # at least one, all equal
         )
 
-    def moves(self, parameters: Sequence[th.nn.Parameter]) -> bool:
-        """Whether these are the parameters that the kernel moves."""
-        return [id(parameter) for parameter in parameters] == self._ids
+    def step(self, gradients: Sequence[th.Tensor | None]) -> bool:
+        """
+        Take one step.
 
-    def step(self) -> None:
-        """Take one step with the gradients that the parameters hold."""
+        :param gradients: one a parameter
+        :return: False, and no step, if they are those of another part of the critic
+        """
+        if [gradient is None for gradient in gradients] != self._absent:
+            return False
+        present = [gradient for gradient in gradients if gradient is not None]
         self._count += 1
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        counts = [self._count] * len(gradients)
-        with th.no_grad():
-            self._kernel(self._parameters, gradients, *self._moments, [], counts, **self._settings)
+        self._kernel(self._parameters, present, *self._moments, [], [self._count] * len(present), **self._settings)
+        return True
 
     def write_back(self) -> None:
         """Give the optimizer its step counts back."""

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch
-from sb3_trpo.network import actor_network
+from sb3_trpo.network import ActorNetwork
 
 
 class FisherVectorProduct:
@@ -21,19 +20,17 @@ class FisherVectorProduct:
 
     Source: appendix C of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
-    :param policy: the policy, in evaluation mode
+    :param network: the actor of a policy in evaluation mode
     :param parameters: the actor's parameters, P elements in all
     :param batch: the states to average over
     :param chunk_size: most states in one pass
     """
 
-    def __init__(
-        self, policy: ActorCriticPolicy, parameters: Sequence[th.nn.Parameter], batch: Batch, chunk_size: int
-    ) -> None:
+    def __init__(self, network: ActorNetwork, parameters: Sequence[th.nn.Parameter], batch: Batch, chunk_size: int) -> None:
         self.parameters = parameters
         self.batch = batch
         self.chunk_size = chunk_size
-        self._network = actor_network(policy)
+        self._network = network
         whole = len(batch) <= chunk_size
         self._kept = self._network.linearise(batch.take(slice(0, len(batch))), parameters) if whole else None
 

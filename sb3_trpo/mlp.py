@@ -136,6 +136,7 @@ class Mlp:
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._views = ParameterViews([(module._parameters, name) for module in modules[::2] for name in ("weight", "bias")])
         self._activations = [_ACTIVATIONS[type(module)](module) for module in modules[1::2]]
+        self._ones = np.ones(0, dtype=np.float32)
         self._arrange()
 
     @property
@@ -212,10 +213,11 @@ class Mlp:
         :param cotangent: u, shape (B, n_out)
         :param out: arrays to write to, shaped like :attr:`parameters`
         """
-        ones = np.ones(len(cotangent), dtype=np.float32)
+        if len(self._ones) != len(cotangent):
+            self._ones = np.ones(len(cotangent), dtype=np.float32)
         for i in reversed(range(len(self._layers))):
             np.dot(cotangent.T, trace[i], out=out[2 * i])
-            np.dot(ones, cotangent, out=out[2 * i + 1])  # the sum over the rows
+            np.dot(self._ones, cotangent, out=out[2 * i + 1])  # the sum over the rows
             if i > 0:
                 cotangent = cotangent.dot(self._layers[i][0].T)
                 cotangent *= self._slope(i - 1, trace[i])

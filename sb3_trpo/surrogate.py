@@ -1,14 +1,13 @@
 """The surrogate objective L(θ) and the constraint D(θ) of a policy on one batch, in chunks with exact sums."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch as th
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch
 from sb3_trpo.kl import DistributionFamily, Parameters, distribution_family, unchecked_distributions
-from sb3_trpo.network import actor_network
+from sb3_trpo.network import ActorNetwork
 from sb3_trpo.trust_region import Trial
 
 
@@ -16,52 +15,54 @@ class Surrogate:
     """
     L(θ) = mean[π_θ(a|s) / π_old(a|s) · Â] + ``ent_coef`` · mean entropy, and D(θ) = mean KL(π_old(·|s) ‖ π_θ(·|s)).
 
-    The policy as it is at construction is π_old of the constraint. Source: equations 13 and 14 of the TRPO paper
+    The network as it is at construction is π_old of the constraint. Source: equations 13 and 14 of the TRPO paper
     (https://arxiv.org/abs/1502.05477).
 
-    :param policy: the policy, in evaluation mode: KL(old‖old) must be 0
+    :param network: the actor of a policy in evaluation mode: KL(old‖old) must be 0
     :param batch: the whole rollout, B transitions; its advantages are used as they are
     :param ent_coef: weight of the entropy bonus
     :param chunk_size: most states in one forward pass
     """
 
-    def __init__(self, policy: ActorCriticPolicy, batch: Batch, ent_coef: float, chunk_size: int) -> None:
+    def __init__(self, network: ActorNetwork, batch: Batch, ent_coef: float, chunk_size: int) -> None:
         self.batch = batch
         self.ent_coef = ent_coef
         self.chunk_size = chunk_size
         self.family: DistributionFamily
         self.entropy = 0.0  # mean entropy at the last evaluation, nats
-        self._network = actor_network(policy)
+        self._network = network
         self._old: list[Parameters] = []
-        with th.no_grad():
-            for chunk in batch.chunks(chunk_size):
-                distribution = self._network.distribution(chunk.observations)
-                self.family = distribution_family(distribution)
-                # cloned: a head that ignores the state returns views of its own weights
-                self._old.append(tuple(part.clone() for part in self.family.parameters(distribution, chunk.actions)))
+        self.at_old = self._evaluate(self._remember)
 
     def evaluate(self) -> Trial:
         """
-        L and D of the whole batch at the policy's present parameters.
+        L and D of the whole batch at the network's present parameters.
 
         :return: surrogate and KL, summed in float64
         """
+        remembered = iter(self._old)
+        return self._evaluate(lambda _: next(remembered))
+
+    def _remember(self, parameters: Parameters) -> Parameters:
+        # cloned: a head that ignores the state returns views of its own weights
+        self._old.append(tuple(part.clone() for part in parameters))
+        return self._old[-1]
+
+    def _evaluate(self, old_of: Callable[[Parameters], Parameters]) -> Trial:
+        """L and D, chunk by chunk; ``old_of`` gives a chunk's old parameters for its new ones."""
         totals = th.zeros(3, dtype=th.float64)
         with th.no_grad(), unchecked_distributions():
-            for chunk, old in zip(self.batch.chunks(self.chunk_size), self._old, strict=True):
+            for chunk in self.batch.chunks(self.chunk_size):
                 distribution = self._network.distribution(chunk.observations)
+                self.family = distribution_family(distribution)
+                new = self.family.parameters(distribution, chunk.actions)
+                kl = self.family.kl_old_new(old_of(new), new)
                 log_prob = distribution.log_prob(chunk.actions)
                 ratio = th.exp(log_prob - chunk.old_log_prob)
-                per_state = th.stack(
-                    [
-                        ratio * chunk.advantages,
-                        self.family.kl_old_new(old, self.family.parameters(distribution, chunk.actions)),
-                        _entropy(distribution, log_prob, ratio),
-                    ]
-                )
+                per_state = th.stack([ratio * chunk.advantages, kl, _entropy(distribution, log_prob, ratio)])
                 totals += per_state.cpu().double().sum(dim=1)
-        gain, kl, self.entropy = (totals / len(self.batch)).tolist()
-        return Trial(surrogate=gain + self.ent_coef * self.entropy if self.ent_coef else gain, kl=kl)
+        gain, mean_kl, self.entropy = (totals / len(self.batch)).tolist()
+        return Trial(surrogate=gain + self.ent_coef * self.entropy if self.ent_coef else gain, kl=mean_kl)
 
     def gradient(self, parameters: Sequence[th.nn.Parameter], batch: Batch) -> th.Tensor:
         """

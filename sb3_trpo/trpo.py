@@ -34,6 +34,7 @@ from sb3_trpo.hyperparameters import (
     refuse_arguments,
     refuse_ppo_arguments,
 )
+from sb3_trpo.network import actor_network
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_trpo.probe import probe_actor
 from sb3_trpo.rollout import RolloutCollector
@@ -218,8 +219,9 @@ class TRPO(RolloutCollector):
         """Move the actor's parameters as far as the trust region allows; draws no number from a global generator."""
         max_kl = self._current_max_kl()
         advantages = effective_advantages(batch.advantages, batch.returns, self.normalize_advantage)
-        surrogate = Surrogate(self.policy, batch.with_advantages(advantages), self.ent_coef, chunk_size)
-        surrogate_old = surrogate.evaluate().surrogate
+        network = actor_network(self.policy)
+        surrogate = Surrogate(network, batch.with_advantages(advantages), self.ent_coef, chunk_size)
+        surrogate_old = surrogate.at_old.surrogate
         self.logger.record("train/entropy", surrogate.entropy)
         if not parameters:
             return StepReport(Outcome.NO_PARAMETERS, surrogate_old)
@@ -230,7 +232,7 @@ class TRPO(RolloutCollector):
 
         thinned = every_kth(surrogate.batch, self.sub_sampling_factor, self.n_envs)
         gradient = surrogate.gradient(parameters, thinned)
-        fisher = FisherVectorProduct(self.policy, parameters, self._fisher_states(thinned), chunk_size)
+        fisher = FisherVectorProduct(network, parameters, self._fisher_states(thinned), chunk_size)
         settings = StepSettings(
             max_kl,
             self.cg_damping,

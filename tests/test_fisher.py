@@ -12,6 +12,7 @@ from torch import nn
 
 from sb3_trpo.batch import Batch
 from sb3_trpo.fisher import FisherVectorProduct, fisher_subset
+from sb3_trpo.network import actor_network
 from tests.helpers import (
     ACTORS,
     DoubleEncoder,
@@ -39,7 +40,7 @@ def fisher_parameters(policy: ActorCriticPolicy) -> list[nn.Parameter]:
 
 def fisher_matrix(policy: ActorCriticPolicy, batch: Batch, chunk_size: int = 100) -> th.Tensor:
     parameters = fisher_parameters(policy)
-    product = FisherVectorProduct(policy, parameters, batch, chunk_size)
+    product = FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size)
     return matrix_of(product, sum(parameter.numel() for parameter in parameters))
 
 
@@ -113,7 +114,7 @@ def test_gaussian_head_has_its_closed_form() -> None:
     with th.no_grad():
         policy.log_std.copy_(th.tensor([0.0, np.log(2.0)]))
     assert isinstance(policy.action_net, nn.Linear)
-    product = FisherVectorProduct(policy, [policy.action_net.bias, policy.log_std], make_batch(policy), 100)
+    product = FisherVectorProduct(actor_network(policy), [policy.action_net.bias, policy.log_std], make_batch(policy), 100)
     th.testing.assert_close(matrix_of(product, 4), th.tensor([1.0, 0.25, 2.0, 2.0], dtype=th.float64).diag())
 
 
@@ -124,8 +125,10 @@ def test_chunks_change_nothing(actor: str, n_states: int, chunk_size: int) -> No
     batch = make_batch(policy, n_states)
     parameters = actor_parameters(policy)
     vector = th.ones(sum(parameter.numel() for parameter in parameters), dtype=th.float64)
-    whole = FisherVectorProduct(policy, parameters, batch, n_states)(vector)
-    th.testing.assert_close(FisherVectorProduct(policy, parameters, batch, chunk_size)(vector), whole, rtol=1e-9, atol=1e-12)
+    whole = FisherVectorProduct(actor_network(policy), parameters, batch, n_states)(vector)
+    th.testing.assert_close(
+        FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size)(vector), whole, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_products_leave_parameters_and_gradients_alone() -> None:
@@ -146,7 +149,7 @@ def test_one_chunk_is_passed_through_the_network_once() -> None:
     vector = th.ones(sum(parameter.numel() for parameter in parameters), dtype=th.float64)
     for chunk_size, expected in ((7, 1), (3, 9)):  # three products: one graph, or three chunks each
         calls.clear()
-        product = FisherVectorProduct(policy, parameters, batch, chunk_size)
+        product = FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size)
         for _ in range(3):
             product(vector)
         assert len(calls) == expected
@@ -162,7 +165,7 @@ def test_a_frozen_part_of_the_actor_is_left_out(frozen: str) -> None:
     parameters = [p for name, p in policy.named_parameters() if name in names and frozen not in name]
     for name, parameter in policy.named_parameters():
         parameter.requires_grad_(frozen not in name)
-    product = FisherVectorProduct(policy, parameters, batch, 100)
+    product = FisherVectorProduct(actor_network(policy), parameters, batch, 100)
     th.testing.assert_close(matrix_of(product, len(expected)), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -170,7 +173,7 @@ def test_only_the_standard_deviation_trains() -> None:
     policy = make_policy()
     policy.requires_grad_(False)
     policy.log_std.requires_grad_()
-    product = FisherVectorProduct(policy, [policy.log_std], make_batch(policy), 100)
+    product = FisherVectorProduct(actor_network(policy), [policy.log_std], make_batch(policy), 100)
     th.testing.assert_close(matrix_of(product, 2), 2.0 * th.eye(2, dtype=th.float64))
 
 

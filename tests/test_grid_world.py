@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_trpo.batch import Batch
 from sb3_trpo.fisher import FisherVectorProduct
 from sb3_trpo.kl import distribution_family
+from sb3_trpo.network import actor_network
 from sb3_trpo.probe import probe_actor
 from sb3_trpo.surrogate import Surrogate
 from sb3_trpo.trust_region import Outcome, StepReport, StepSettings, trust_region_step
@@ -170,11 +171,11 @@ def update(policy: ActorCriticPolicy, world: World, max_kl: float) -> Update:
     old = log_probabilities(policy, world)
     batch = exact_batch(policy, world, before)
     parameters = probe_actor(policy, batch).parameters
-    surrogate = Surrogate(policy, batch, 0.0, chunk_size=50)
+    surrogate = Surrogate(actor_network(policy), batch, 0.0, chunk_size=50)
     report = trust_region_step(
         parameters,
         surrogate.gradient(parameters, batch),
-        FisherVectorProduct(policy, parameters, batch, chunk_size=len(batch)),
+        FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size=len(batch)),
         surrogate.evaluate,
         surrogate.evaluate().surrogate,
         StepSettings(max_kl, 0.0, cg_max_steps=200, cg_tol=1e-12, shrinking_factor=0.8, max_iter=30, accept_ratio=0.0),
@@ -191,7 +192,7 @@ def test_the_surrogates_gradient_is_that_of_the_return(name: str, extractor: str
     policy = softmax_policy(world, extractor)
     batch = exact_batch(policy, world, world.solve(probabilities(policy, world)))
     parameters = probe_actor(policy, batch).parameters
-    gradient = Surrogate(policy, batch, 0.0, 1000).gradient(parameters, batch)
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 1000).gradient(parameters, batch)
     differences = []
     width = 1e-5
     with th.no_grad():

@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_trpo.batch import Batch
+from sb3_trpo.network import actor_network
 from sb3_trpo.surrogate import Surrogate
 from tests.helpers import (
     ACTORS,
@@ -60,7 +61,7 @@ def test_value_and_kl_are_the_formulas_away_from_the_old_policy(actor: str, ent_
     with th.no_grad():
         distribution = policy.get_distribution(batch.observations)
         old = torch_distributions(distribution), distribution.log_prob(batch.actions)
-    surrogate = Surrogate(policy, batch, ent_coef, chunk_size=100)
+    surrogate = Surrogate(actor_network(policy), batch, ent_coef, chunk_size=100)
     perturb(policy.parameters(), 0.2)
     trial = surrogate.evaluate()
     assert trial.surrogate == pytest.approx(surrogate_by_hand(policy, batch, ent_coef).item(), rel=1e-12)
@@ -72,7 +73,7 @@ def test_value_and_kl_are_the_formulas_away_from_the_old_policy(actor: str, ent_
 def test_at_the_old_policy_kl_is_zero_and_the_value_the_mean_advantage(actor: str) -> None:
     policy = make_policy(**ACTORS[actor])
     batch = make_batch(policy)
-    trial = Surrogate(policy, batch, 0.0, 100).evaluate()
+    trial = Surrogate(actor_network(policy), batch, 0.0, 100).evaluate()
     assert trial.kl == 0.0
     assert trial.surrogate == pytest.approx(batch.advantages.mean().item(), rel=1e-12)
 
@@ -83,7 +84,7 @@ def test_gradient_is_that_of_finite_differences(actor: str, ent_coef: float) -> 
     # gSDE lets no gradient of its noise into the hidden layers, although they change it: there, none
     policy = make_policy(**ACTORS[actor], net_arch=[] if "gsde" in actor else [4])
     batch = make_batch(policy)
-    surrogate = Surrogate(policy, batch, ent_coef, 100)
+    surrogate = Surrogate(actor_network(policy), batch, ent_coef, 100)
     perturb(policy.parameters(), 0.1)
     gradient = surrogate.gradient(actor_parameters(policy), batch)
     differences = []
@@ -105,7 +106,7 @@ def test_gradient_is_that_of_finite_differences(actor: str, ent_coef: float) -> 
 def test_gradient_at_the_old_policy_is_the_policy_gradient(actor: str) -> None:
     policy = make_policy(**ACTORS[actor])
     batch = make_batch(policy)
-    gradient = Surrogate(policy, batch, 0.0, 100).gradient(actor_parameters(policy), batch)
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 100).gradient(actor_parameters(policy), batch)
     log_prob = policy.evaluate_actions(batch.observations, batch.actions)[1]
     th.testing.assert_close(gradient, flat_gradient((log_prob * batch.advantages).mean(), policy), rtol=1e-9, atol=1e-12)
 
@@ -122,7 +123,7 @@ def test_estimated_entropy_has_the_gradient_of_the_entropy() -> None:
         actions = th.tanh(gaussian.sample())
         log_prob = distribution.log_prob(actions)
     batch = Batch(observations, actions, log_prob, th.zeros_like(log_prob), th.zeros_like(log_prob))
-    estimate = Surrogate(policy, batch, 1.0, n_samples).gradient([policy.log_std], batch)
+    estimate = Surrogate(actor_network(policy), batch, 1.0, n_samples).gradient([policy.log_std], batch)
 
     # the entropy of tanh(x) is that of x plus the mean of log(1 - tanh²(x)), by reparametrisation
     noise = th.randn(n_samples, 2, dtype=th.float64)
@@ -139,7 +140,7 @@ def test_estimated_entropy_has_the_gradient_of_the_entropy() -> None:
 def test_entropy_is_that_of_the_last_evaluation(actor: str) -> None:
     policy = make_policy(**ACTORS[actor])
     batch = make_batch(policy)
-    surrogate = Surrogate(policy, batch, 0.0, 3)
+    surrogate = Surrogate(actor_network(policy), batch, 0.0, 3)
     for _ in range(2):
         surrogate.evaluate()
         with_bonus, without = (surrogate_by_hand(policy, batch, ent_coef).item() for ent_coef in (1.0, 0.0))
@@ -152,7 +153,10 @@ def test_entropy_is_that_of_the_last_evaluation(actor: str) -> None:
 def test_chunks_change_nothing(actor: str, n_states: int, chunk_size: int) -> None:
     policy = make_policy(**ACTORS[actor])
     batch = make_batch(policy, n_states)
-    whole, chunked = Surrogate(policy, batch, 0.3, n_states), Surrogate(policy, batch, 0.3, chunk_size)
+    whole, chunked = (
+        Surrogate(actor_network(policy), batch, 0.3, n_states),
+        Surrogate(actor_network(policy), batch, 0.3, chunk_size),
+    )
     perturb(policy.parameters(), 0.1)
     assert chunked.evaluate() == pytest.approx(whole.evaluate(), rel=1e-10, abs=1e-14)
     parameters = actor_parameters(policy)
@@ -164,7 +168,7 @@ def test_gradient_of_part_of_the_batch_is_the_mean_over_that_part() -> None:
     policy = make_policy()
     batch = make_batch(policy)
     part = batch.take(slice(None, None, 2))
-    gradient = Surrogate(policy, batch, 0.2, 3).gradient(actor_parameters(policy), part)
+    gradient = Surrogate(actor_network(policy), batch, 0.2, 3).gradient(actor_parameters(policy), part)
     th.testing.assert_close(gradient, flat_gradient(surrogate_by_hand(policy, part, 0.2), policy), rtol=1e-9, atol=1e-12)
 
 
@@ -198,7 +202,7 @@ def test_gradient_is_one_forward_and_one_backward_pass_over_the_batch(chunk_size
     policy = make_policy()
     batch = make_batch(policy)
     parameters = actor_parameters(policy)
-    surrogate = Surrogate(policy, batch, 0.1, chunk_size)
+    surrogate = Surrogate(actor_network(policy), batch, 0.1, chunk_size)
     with counted(policy) as counter:
         surrogate.gradient(parameters, batch)
         assert (counter.forward_rows, counter.backward_rows) == (len(batch), len(batch))
@@ -207,7 +211,7 @@ def test_gradient_is_one_forward_and_one_backward_pass_over_the_batch(chunk_size
 def test_evaluation_is_one_forward_pass_and_no_backward_pass() -> None:
     policy = make_policy()
     batch = make_batch(policy)
-    surrogate = Surrogate(policy, batch, 0.1, 3)
+    surrogate = Surrogate(actor_network(policy), batch, 0.1, 3)
     with counted(policy) as counter:
         surrogate.evaluate()
         assert (counter.forward_rows, counter.backward_rows) == (len(batch), 0)
@@ -216,7 +220,9 @@ def test_evaluation_is_one_forward_pass_and_no_backward_pass() -> None:
 def test_gradient_is_zero_for_parameters_that_play_no_part_and_leaves_grad_alone() -> None:
     policy = make_policy()
     batch = make_batch(policy)
-    gradient = Surrogate(policy, batch, 0.0, 100).gradient([*policy.value_net.parameters(), policy.log_std], batch)
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 100).gradient(
+        [*policy.value_net.parameters(), policy.log_std], batch
+    )
     assert gradient.shape == (7,)
     assert not gradient[:5].any()
     assert gradient[5:].all()
@@ -228,7 +234,7 @@ def test_sums_keep_float64_digits_for_a_float32_policy() -> None:
     policy = make_policy()
     batch = make_batch(policy, 3)
     advantages = th.tensor([2.0**25, 1.0, -(2.0**25)], dtype=th.float32)
-    trial = Surrogate(policy, batch.with_advantages(advantages), 0.0, 100).evaluate()
+    trial = Surrogate(actor_network(policy), batch.with_advantages(advantages), 0.0, 100).evaluate()
     assert trial.surrogate == pytest.approx(1.0 / 3.0)
 
 
@@ -237,7 +243,7 @@ def test_sums_keep_float64_digits_for_a_float32_policy() -> None:
 def test_a_policy_that_is_not_finite_gives_numbers_that_are_not_and_no_exception(actor: str, value: float) -> None:
     policy = make_policy(**ACTORS[actor])
     batch = make_batch(policy)
-    surrogate = Surrogate(policy, batch, 0.0, 100)
+    surrogate = Surrogate(actor_network(policy), batch, 0.0, 100)
     assert isinstance(policy.action_net, nn.Linear)
     with th.no_grad():
         policy.action_net.bias[0] = value
@@ -263,7 +269,7 @@ def test_the_old_policy_stays_put_when_its_parameters_are_views_of_the_weights(a
     policy = make_policy(**ACTORS[actor])
     policy.action_net = head = Constant(2 if actor == "gaussian" else 3)
     batch = make_batch(policy)
-    surrogate = Surrogate(policy, batch, 0.0, 100)
+    surrogate = Surrogate(actor_network(policy), batch, 0.0, 100)
     with th.no_grad():
         head.output.add_(1.0)
     assert surrogate.evaluate().kl > 0.1
@@ -273,7 +279,7 @@ def test_nothing_is_drawn_from_a_global_generator() -> None:
     policy = make_policy(use_sde=True)
     batch = make_batch(policy)
     before = generator_states()
-    surrogate = Surrogate(policy, batch, 0.1, 3)
+    surrogate = Surrogate(actor_network(policy), batch, 0.1, 3)
     surrogate.evaluate()
     surrogate.gradient(actor_parameters(policy), batch)
     assert generator_states() == before

@@ -11,6 +11,7 @@ from torch import nn
 from sb3_trpo.batch import Batch
 from sb3_trpo.flat import dot, flatten, unflatten_like
 from sb3_trpo.kl import Categorical
+from sb3_trpo.network import actor_network
 from sb3_trpo.surrogate import Surrogate
 from sb3_trpo.trust_region import conjugate_gradient
 from tests.helpers import make_policy
@@ -52,7 +53,7 @@ def test_kl_of_four_action_probabilities() -> None:
 
 def test_kl_of_the_same_probabilities_through_a_policy() -> None:
     policy = table([OLD, OLD])
-    surrogate = Surrogate(policy, samples([0, 1], [0, 1], [0.4, 0.3], [1.0, 1.0]), 0.0, 10)
+    surrogate = Surrogate(actor_network(policy), samples([0, 1], [0, 1], [0.4, 0.3], [1.0, 1.0]), 0.0, 10)
     set_table(policy, th.tensor([NEW, OLD], dtype=th.float64))  # the second state keeps its row: the mean is half
     assert surrogate.evaluate().kl == pytest.approx(KL_OLD_NEW / 2.0, rel=1e-12)
 
@@ -62,7 +63,7 @@ def test_surrogate_of_two_samples() -> None:
     policy = table([[0.3, 0.7], [0.6, 0.4]])
     batch = samples([0, 1], [0, 0], [0.2, 0.5], [5.0, -1.0])
     for chunk_size in (1, 2):
-        surrogate = Surrogate(policy, batch, 0.0, chunk_size).evaluate().surrogate
+        surrogate = Surrogate(actor_network(policy), batch, 0.0, chunk_size).evaluate().surrogate
         assert surrogate == pytest.approx(3.15, rel=1e-12)
         assert surrogate * len(batch) == pytest.approx(6.3, rel=1e-12)
 
@@ -71,7 +72,7 @@ def test_gradient_of_two_samples() -> None:
     # dL/dlogit of the chosen action is ratio · advantage · (1 - probability) / 2, of the other one its opposite
     policy = table([[0.3, 0.7], [0.6, 0.4]])
     batch = samples([0, 1], [0, 0], [0.2, 0.5], [5.0, -1.0])
-    gradient = Surrogate(policy, batch, 0.0, 10).gradient(list(policy.action_net.parameters()), batch)
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 10).gradient(list(policy.action_net.parameters()), batch)
     first, second = 7.5 * 0.7 / 2.0, -1.2 * 0.4 / 2.0
     weights, biases = [first, second, -first, -second], [first + second, -first - second]
     assert gradient.tolist() == pytest.approx(weights + biases, rel=1e-12)
