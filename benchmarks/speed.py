@@ -6,8 +6,8 @@ most five rounds for the update alone).
 Whole runs are collection, update and logging, with every check switched on. ``n_steps``, ``batch_size``,
 ``n_critic_updates`` and ``cg_max_steps`` are equal on both sides (sb3-contrib's defaults); PPO has its own defaults. ::
 
-    python -m benchmarks.speed            # the whole table, about 10 minutes
-    python -m benchmarks.speed --quick    # fewer rounds, under 2 minutes
+    python -m benchmarks.speed --chart docs/img/speed.png  # the whole table, about 10 minutes
+    python -m benchmarks.speed --quick                     # fewer rounds, under 2 minutes
 """
 
 import argparse
@@ -302,8 +302,10 @@ def main(arguments: list[str]) -> None:
     """
     parser = argparse.ArgumentParser(description="Speed of sb3-trpo against its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    quick = parser.parse_args(arguments).quick
-    rounds = 3 if quick else 11
+    parser.add_argument("--chart", type=Path, help="draw the ratios as bars in this file")
+    options = parser.parse_args(arguments)
+    quick, rounds = options.quick, 3 if options.quick else 11
+    ratios: dict[str, float] = {}
     th.set_num_threads(1)
 
     packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
@@ -311,10 +313,14 @@ def main(arguments: list[str]) -> None:
     print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
     for case in WHOLE_RUNS:
         ratio, mine, theirs = whole_run(case, rounds)
+        ratios[case.label] = ratio
         _row(case.label, f"{ratio:.2f}x", f"{mine:,.0f} steps/s", f"{theirs:,.0f} steps/s", f"{case.floor}x", f"{case.aim}x")
     for case in UPDATES[: 1 if quick else None]:
         ratio, mine, theirs = update_alone(case, min(rounds, 5))
+        ratios[case.label] = ratio
         _row(case.label, f"{ratio:.2f}x", f"{1e3 / mine:,.0f} ms", f"{1e3 / theirs:,.0f} ms", f"{case.floor}x", f"{case.aim}x")
+    if options.chart:
+        draw(options.chart, ratios)
     for env_id, floor, aim in SHARES:
         share, mine, bare = share_of_bare_env(env_id, rounds)
         label = f"share of the bare env's rate, {env_id}"
@@ -327,6 +333,30 @@ def main(arguments: list[str]) -> None:
         print(f"\n| {env_id}: part | µs an env step |\n|---|---|")
         for label, value in profile(env_id, rounds):
             print(f"| {label} | {value:.1f} |")
+
+
+def draw(path: Path, ratios: dict[str, float]) -> None:
+    """
+    Draw the ratios as bars.
+
+    :param path: the picture to write
+    :param ratios: how many times as fast as the peer, by case
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    labels = [label.replace("likewise", "against sb3-contrib TRPO").replace("`", "") for label in ratios]
+    figure, axes = plt.subplots(figsize=(9, 0.42 * len(labels) + 0.8), layout="constrained")
+    bars = axes.barh(labels, list(ratios.values()))
+    axes.bar_label(bars, fmt="%.1fx", padding=3)
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.set(xlabel="times as fast as the peer")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def _row(*cells: str) -> None:
