@@ -1,0 +1,215 @@
+"""
+Tables and plots of the runs in ``benchmarks/results/mujoco``, which ``benchmarks.mujoco`` wrote.
+
+Prints, for every environment, the returns of the final models over seeds and the difference to each peer; and over
+environments the interquartile mean of scores, scaled so that sb3-contrib's mean is 1, with 95% intervals by the stratified
+bootstrap, and the probability of improvement (both as in https://arxiv.org/abs/2108.13264). Draws learning curves against env
+steps and against wall-clock. ::
+
+    python -m benchmarks.report  # prints Markdown, writes docs/img/mujoco_steps.png and docs/img/mujoco_time.png
+"""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "benchmarks" / "results" / "mujoco"
+NAMES = {"sb3_trpo": "sb3-trpo", "sb3_contrib_trpo": "sb3-contrib TRPO", "sb3_ppo": "SB3 PPO"}
+OURS, PEER = "sb3_trpo", "sb3_contrib_trpo"
+N_BOOTSTRAP = 10_000
+
+
+class Curve(NamedTuple):
+    """
+    One run.
+
+    :param steps: env steps at the evaluations, shape (E,)
+    :param returns: mean returns, shape (E,); the last is of the final model over 20 episodes
+    :param seconds: of training, shape (E,)
+    """
+
+    steps: np.ndarray
+    returns: np.ndarray
+    seconds: np.ndarray
+
+
+Runs = dict[str, dict[str, list[Curve]]]
+"""Environment -> algorithm -> one curve a seed."""
+
+
+def read_runs(folder: Path) -> Runs:
+    """
+    :param folder: with ``ENV/ALGORITHM/seedN/curve.csv``
+    :return: every run
+    """
+    runs: Runs = {}
+    for path in sorted(folder.glob("*/*/seed*/curve.csv")):
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        columns = (np.array([float(row[key]) for row in rows]) for key in ("step", "mean_return", "train_seconds"))
+        runs.setdefault(path.parts[-4], {}).setdefault(path.parts[-3], []).append(Curve(*columns))
+    return runs
+
+
+def interquartile_mean(scores: np.ndarray) -> float:
+    """
+    :param scores: any shape
+    :return: mean of the middle half
+    """
+    return float(stats.trim_mean(scores.ravel(), 0.25))
+
+
+def bootstrap(statistic: Callable[[list[np.ndarray]], float], strata: list[np.ndarray]) -> tuple[float, float]:
+    """
+    95% interval by resampling the seeds of each stratum.
+
+    :param statistic: of the strata
+    :param strata: scores of the seeds of an environment and an algorithm
+    :return: lower and upper end
+    """
+    rng = np.random.default_rng(0)
+    draws = [statistic([rng.choice(stratum, len(stratum)) for stratum in strata]) for _ in range(N_BOOTSTRAP)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def probability_of_improvement(ours: np.ndarray, peer: np.ndarray) -> float:
+    """
+    :param ours: one score a seed
+    :param peer: one score a seed
+    :return: P(a run of ours beats one of the peer's), ties counting half
+    """
+    gain = ours[:, None] - peer[None, :]
+    return float(np.mean((gain > 0.0) + 0.5 * (gain == 0.0)))
+
+
+def mean_improvement(strata: list[np.ndarray]) -> float:
+    """
+    :param strata: our scores on every environment, then the peer's
+    :return: mean probability of improvement over environments
+    """
+    half = len(strata) // 2
+    return float(np.mean([probability_of_improvement(strata[i], strata[half + i]) for i in range(half)]))
+
+
+def finals(runs: list[Curve]) -> np.ndarray:
+    """
+    :param runs: one a seed
+    :return: returns of the final models, shape (seeds,)
+    """
+    return np.array([run.returns[-1] for run in runs])
+
+
+def seconds_to_reach(runs: list[Curve], score: float) -> float:
+    """
+    :param runs: one a seed
+    :param score: a return
+    :return: seconds of training until the mean over seeds first reaches it; infinity if it never does
+    """
+    returns = np.mean([run.returns[: len(runs[0].returns)] for run in runs], axis=0)
+    seconds = np.mean([run.seconds[: len(runs[0].seconds)] for run in runs], axis=0)
+    reached = np.flatnonzero(returns >= score)
+    return float(seconds[reached[0]]) if len(reached) else float("inf")
+
+
+def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
+    """
+    One table row an algorithm.
+
+    :param env_id: environment id
+    :param algorithms: runs of each algorithm
+    """
+    ours = finals(algorithms[OURS])
+    goal = finals(algorithms[PEER]).mean() if PEER in algorithms else np.nan
+    for name in NAMES:
+        if name not in algorithms:
+            continue
+        runs = algorithms[name]
+        scores = finals(runs)
+        half = stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores) if len(scores) > 1 else np.nan
+        cells = [env_id, NAMES[name], str(len(scores)), f"{scores.mean():.0f} ± {half:.0f}", f"{scores.min():.0f}"]
+        cells += [f"{interquartile_mean(scores):.0f}", f"{seconds_to_reach(runs, goal):.0f} s"]
+        if name == OURS:
+            cells += ["", ""]
+        else:
+            low, high = bootstrap(lambda pair: interquartile_mean(pair[0]) - interquartile_mean(pair[1]), [ours, scores])
+            cells += [f"[{low:+.0f}, {high:+.0f}]", f"{probability_of_improvement(ours, scores):.2f}"]
+        print(f"| {' | '.join(cells)} |")
+
+
+def print_aggregate(runs: Runs) -> None:
+    """
+    Over environments where both sides ran.
+
+    :param runs: every run
+    """
+    for name in NAMES:
+        shared = [env for env, found in runs.items() if {OURS, PEER, name} <= found.keys()]
+        if name == OURS or not shared:
+            continue
+        scale = {env: finals(runs[env][PEER]).mean() for env in shared}
+        print(f"\nAgainst {NAMES[name]}, on {', '.join(shared)}:\n\n| | interquartile mean | 95% interval |\n|---|---|---|")
+        strata = {side: [finals(runs[env][side]) / scale[env] for env in shared] for side in (OURS, name)}
+        for side, scores in strata.items():
+            low, high = bootstrap(lambda parts: interquartile_mean(np.concatenate(parts)), scores)
+            print(f"| {NAMES[side]} | {interquartile_mean(np.concatenate(scores)):.2f} | [{low:.2f}, {high:.2f}] |")
+        both = strata[OURS] + strata[name]
+        low, high = bootstrap(mean_improvement, both)
+        print(f"| probability of improvement | {mean_improvement(both):.2f} | [{low:.2f}, {high:.2f}] |")
+
+
+def draw(path: Path, runs: Runs, against_time: bool) -> None:
+    """
+    Mean over seeds, and its 95% interval by Student's t.
+
+    :param path: the picture to write
+    :param runs: every run
+    :param against_time: seconds of training on the horizontal axis; else env steps
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    columns = min(3, len(runs))
+    rows = -(-len(runs) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.6 * rows), layout="constrained", squeeze=False)
+    for axis, (env_id, algorithms) in zip(axes.flat, runs.items(), strict=False):
+        for name, curves in algorithms.items():
+            length = min(len(curve.returns) for curve in curves)
+            returns = np.array([curve.returns[:length] for curve in curves])
+            x = np.mean([(curve.seconds if against_time else curve.steps)[:length] for curve in curves], axis=0)
+            mean = returns.mean(axis=0)
+            axis.plot(x, mean, label=f"{NAMES[name]} ({len(curves)} seeds)")
+            if len(curves) > 1:
+                half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(returns, axis=0)
+                axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0)
+        axis.set(title=env_id, xlabel="seconds of training" if against_time else "env steps", ylabel="return")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+        if against_time:
+            axis.set_xscale("log")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Print the tables and draw the curves."""
+    runs = read_runs(RUNS)
+    head = ["env", "algorithm", "seeds", "mean, 95% interval", "worst seed", "interquartile mean"]
+    head += ["time to sb3-contrib's mean", "difference of ours, 95%", "probability of improvement"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for env_id, algorithms in runs.items():
+        print_environment(env_id, algorithms)
+    print_aggregate(runs)
+    for name, against_time in (("mujoco_steps.png", False), ("mujoco_time.png", True)):
+        draw(ROOT / "docs" / "img" / name, runs, against_time)
+
+
+if __name__ == "__main__":
+    main()
