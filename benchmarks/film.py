@@ -1,0 +1,52 @@
+"""
+Film a model that RL Zoo's machinery trained, as a GIF, without a screen. Example::
+
+    MUJOCO_GL=egl python -m benchmarks.film runs/mujoco/HalfCheetah-v5/sb3_trpo/seed0 HalfCheetah-v5 docs/img/halfcheetah.gif
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_trpo import TRPO
+
+
+def main(arguments: list[str]) -> None:
+    """
+    Play the deterministic policy and write the film.
+
+    :param arguments: the command line, without the program
+    """
+    parser = argparse.ArgumentParser(description="Film a trained model.")
+    parser.add_argument("run", type=Path, help="folder that benchmarks.mujoco or RL Zoo wrote")
+    parser.add_argument("env", help="environment id")
+    parser.add_argument("gif", type=Path, help="the file to write")
+    parser.add_argument("--frames", type=int, default=90)
+    parser.add_argument("--every", type=int, default=1, help="env steps a frame")
+    parser.add_argument("--skip", type=int, default=0, help="env steps before the first frame")
+    options = parser.parse_args(arguments)
+
+    model_path = next(options.run.rglob(f"{options.env}.zip"))
+    render = {"render_mode": "rgb_array", "width": 240, "height": 160, "camera_name": "track"}
+    env: VecEnv = make_vec_env(options.env, seed=0, env_kwargs=render)
+    statistics = list(options.run.rglob("vecnormalize.pkl"))
+    if statistics:
+        env = normalized = VecNormalize.load(str(statistics[0]), env)
+        normalized.training = False
+    model = TRPO.load(model_path, device="cpu")
+    observations, frames = env.reset(), []
+    for step in range(options.skip + options.frames * options.every):
+        if step >= options.skip and (step - options.skip) % options.every == 0:
+            frames.append(Image.fromarray(np.asarray(env.render())))
+        actions, _ = model.predict(observations, deterministic=True)  # type: ignore[arg-type]
+        observations, *_ = env.step(actions)
+    frames[0].save(options.gif, save_all=True, append_images=frames[1:], duration=50, loop=0, optimize=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

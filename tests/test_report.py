@@ -1,0 +1,36 @@
+"""The statistics of the benchmark report, on known answers."""
+
+import numpy as np
+import pytest
+
+from benchmarks.report import (
+    Curve,
+    bootstrap,
+    interquartile_mean,
+    mean_improvement,
+    probability_of_improvement,
+    seconds_to_reach,
+)
+
+
+def test_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
+    assert interquartile_mean(np.array([-1e9, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1e9])) == 3.5
+
+
+def test_probability_of_improvement_counts_ties_half() -> None:
+    assert probability_of_improvement(np.array([2.0, 3.0]), np.array([1.0, 2.0])) == 0.875
+    assert mean_improvement([np.ones(3), np.ones(3), np.zeros(3), np.full(3, 2.0)]) == 0.5
+
+
+def test_bootstrap_interval_holds_the_mean_and_shrinks_with_more_seeds() -> None:
+    rng = np.random.default_rng(1)
+    few, many = (bootstrap(lambda strata: float(strata[0].mean()), [rng.standard_normal(n)]) for n in (10, 1000))
+    assert few[0] < 0.0 < few[1]
+    assert many[1] - many[0] == pytest.approx(2 * 1.96 / np.sqrt(1000), rel=0.1)
+
+
+def test_seconds_to_reach_reads_the_mean_curve() -> None:
+    steps = np.array([1.0, 2.0, 3.0])
+    runs = [Curve(steps, np.array([0.0, 4.0, 8.0]), 10.0 * steps), Curve(steps, np.array([0.0, 0.0, 8.0]), 20.0 * steps)]
+    assert seconds_to_reach(runs, 2.0) == 30.0
+    assert seconds_to_reach(runs, 9.0) == np.inf
