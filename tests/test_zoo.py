@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -110,6 +111,19 @@ def test_params_and_schedules_pass_through(folder: Path) -> None:
     model = TRPO.load(folder / "logs" / "trpo" / "CartPole-v1_1" / "CartPole-v1.zip")
     assert (model.target_kl, model.n_steps) == ("lin_0.03", 256)
     assert callable(model.learning_rate)
+
+
+def test_tracking(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Config(dict[str, Any]):
+        setdefaults = dict.update
+
+    run, wandb = SimpleNamespace(config=Config()), ModuleType("wandb")
+    monkeypatch.setattr(wandb, "init", lambda **_: run, raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    main(["train", *SHORT, "--eval-freq", "-1", "--track"])
+    assert run.config["algo"] == "trpo"
+    assert run.config["saved_hyperparams"] == ENTRIES["CartPole-v1"]
+    assert len(list((folder / "runs").rglob("events*"))) == 1
 
 
 def test_subproc_progress_and_vec_normalize(folder: Path) -> None:
