@@ -32,8 +32,10 @@ def check_finite(
         for key, part in value.items():
             check_finite(f"{quantity} {key!r}", part, step, normalizer, envs)
         return
+    if value.dtype.kind != "f":
+        return
     # the dot product is the fastest test; it can overflow, so a finite one says yes and another one is looked into
-    if value.dtype.kind != "f" or math.isfinite(np.vdot(value, value)) or np.isfinite(value).all():
+    if math.isfinite(value.item() if value.size == 1 else np.vdot(value, value)) or np.isfinite(value).all():
         return
     rows = np.isfinite(value.reshape(len(value), -1)).all(axis=1)
     row = int(np.argmin(rows))

@@ -52,12 +52,14 @@ class CGResult(NamedTuple):
     :param iterations: products with the matrix
     :param residual: norm of b - A x over the norm of b
     :param finite: whether every product was finite
+    :param image: A x, but for rounding, shape (P,)
     """
 
     solution: th.Tensor
     iterations: int
     residual: float
     finite: bool
+    image: th.Tensor
 
 
 _CURVATURE_NOISE = 100.0
@@ -82,14 +84,14 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float)
     """
     x, residual, direction = th.zeros_like(b), b.clone(), b.clone()
     squared = initial = best_squared = dot(b, b)
-    best, iterations = x, 0
+    best, best_residual, iterations = x, residual, 0
     largest = 0.0  # curvature per length of direction seen so far
     while iterations < max_steps and best_squared > tol**2 * initial:
         product = matvec(direction)
         iterations += 1
         curvature = dot(direction, product)
         if not math.isfinite(curvature):
-            return CGResult(best, iterations, math.sqrt(best_squared / initial), finite=False)
+            return CGResult(best, iterations, math.sqrt(best_squared / initial), False, b - best_residual)
         length = dot(direction, direction)
         largest = max(largest, curvature / length)
         if curvature <= _CURVATURE_NOISE * th.finfo(b.dtype).eps * largest * length:
@@ -99,10 +101,10 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float)
         residual = residual - step * product
         previous, squared = squared, dot(residual, residual)
         if iterations == 1 or squared < best_squared:  # the first is a gradient step, good even if its residual is not
-            best, best_squared = x, squared
+            best, best_residual, best_squared = x, residual, squared
         direction = residual + squared / previous * direction
     relative = math.sqrt(best_squared / initial) if initial > 0.0 else 0.0
-    return CGResult(best, iterations, relative, finite=True)
+    return CGResult(best, iterations, relative, True, b - best_residual)
 
 
 class LineSearchResult(NamedTuple):
@@ -209,6 +211,19 @@ class StepSettings:
     accept_ratio: float
 
 
+_LEAST_SHARE = 1e-3
+"""Share of xᵀ(F + damping I)x from which xᵀFx may be taken as a difference in float32."""
+
+
+def _undamped_curvature(cg: CGResult, damping: float, fisher_vector_product: MatVec) -> float:
+    """xᵀFx: what the solver knows of (F + damping I)x spares a product, unless the damping drowns F."""
+    damped = dot(cg.solution, cg.image)
+    curvature = damped - damping * dot(cg.solution, cg.solution)
+    if curvature > _LEAST_SHARE * damped:
+        return curvature
+    return dot(cg.solution, fisher_vector_product(cg.solution))
+
+
 def trust_region_step(
     parameters: Sequence[th.Tensor],
     gradient: th.Tensor,
@@ -238,7 +253,7 @@ def trust_region_step(
     cg = conjugate_gradient(
         lambda v: fisher_vector_product(v) + settings.damping * v, gradient, settings.cg_max_steps, settings.cg_tol
     )
-    curvature = dot(cg.solution, fisher_vector_product(cg.solution))
+    curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product)
     if not cg.finite or not math.isfinite(curvature):
         return StepReport(Outcome.NON_FINITE, surrogate_old, cg_iterations=cg.iterations)
     if curvature <= 0.0:

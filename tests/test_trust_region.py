@@ -371,6 +371,27 @@ def test_damping_turns_the_step_but_does_not_shorten_it(damping: float) -> None:
     assert report.kl == pytest.approx(0.01, rel=1e-6)
 
 
+@pytest.mark.parametrize(("scale", "spared"), [(1.0, True), (1e-3, True), (1e-6, False)])
+@pytest.mark.parametrize("cg_max_steps", [2, 20])
+def test_the_length_costs_no_product_unless_damping_drowns_the_fisher_matrix(
+    scale: float, spared: bool, cg_max_steps: int
+) -> None:
+    problem = Problem(dtype=th.float32)
+    products = 0
+
+    def product(v: th.Tensor) -> th.Tensor:
+        nonlocal products
+        products += 1
+        return scale * problem.fisher @ v
+
+    counted = StepSettings(0.01, 0.1, cg_max_steps, 1e-5, 0.5, 1, 0.0)
+    report = trust_region_step(problem.parameters, problem.gradient, product, lambda: Trial(1.0, 0.0), 0.0, counted)
+    assert report.accepted
+    assert products == report.cg_iterations + (not spared)
+    step = problem.moved.double()
+    assert 0.5 * th.dot(step, scale * problem.fisher.double() @ step).item() == pytest.approx(0.01, rel=2e-3)
+
+
 @PROPERTY
 @given(
     seed=st.integers(0, 10**6),
