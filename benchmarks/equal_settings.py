@@ -14,30 +14,13 @@ The same trust region means ``target_kl`` and ``cg_damping`` times the action di
     python -m benchmarks.equal_settings  # the table, and docs/img/equal_settings.png
 """
 
-import csv
-from pathlib import Path
-
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.report import ROOT, read_runs
+
 RUNS = ROOT / "benchmarks" / "results" / "equal_settings"
 NAMES = {"sb3_trpo": "sb3-trpo", "sb3_contrib_trpo": "sb3-contrib"}
-
-
-def read_curves(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    :param folder: one folder a seed
-    :return: env steps, shape (E,); mean returns, shape (seeds, E); seconds of training, shape (seeds,)
-    """
-    runs = []
-    for path in sorted(folder.glob("seed*/curve.csv")):
-        with path.open() as file:
-            runs.append(
-                [[float(row[key]) for key in ("step", "mean_return", "train_seconds")] for row in csv.DictReader(file)]
-            )
-    curves = np.array(runs)
-    return curves[0, :, 0], curves[:, :, 1], curves[:, -1, 2]
 
 
 def difference(ours: np.ndarray, peer: np.ndarray) -> tuple[float, float, float]:
@@ -60,24 +43,24 @@ def main() -> None:
     from matplotlib import pyplot as plt
 
     print("| env | score of a run | sb3-trpo | sb3-contrib | difference, 95% interval |\n|---|---|---|---|---|")
-    folders = sorted(RUNS.iterdir())
-    figure, axes = plt.subplots(1, len(folders), figsize=(6 * len(folders), 4), layout="constrained")
-    for folder, axis in zip(folders, axes, strict=True):
-        curves = {name: read_curves(folder / name) for name in NAMES}
-        for name, (steps, returns, _) in curves.items():
+    environments = read_runs(RUNS)
+    figure, axes = plt.subplots(1, len(environments), figsize=(6 * len(environments), 4), layout="constrained")
+    for (env_id, algorithms), axis in zip(environments.items(), axes, strict=True):
+        curves = {name: np.array([run.returns for run in algorithms[name]]) for name in NAMES}
+        for name, returns in curves.items():
+            steps = algorithms[name][0].steps
             (line,) = axis.plot(steps, returns.mean(axis=0), label=f"{NAMES[name]}, mean of {len(returns)} seeds")
             for one in returns:
                 axis.plot(steps, one, color=line.get_color(), alpha=0.25, linewidth=0.8)
-        axis.set(xlabel="env steps", ylabel="return (deterministic)", title=folder.name)
+        axis.set(xlabel="env steps", ylabel="return (deterministic)", title=env_id)
         axis.grid(alpha=0.3)
         axis.legend()
-        _, ours, _ = curves["sb3_trpo"]
-        _, peer, _ = curves["sb3_contrib_trpo"]
+        ours, peer = curves["sb3_trpo"], curves["sb3_contrib_trpo"]
         for label, a, b in (("mean over the curve", ours.mean(1), peer.mean(1)), ("final model", ours[:, -1], peer[:, -1])):
             middle, low, high = difference(a, b)
-            print(f"| {folder.name} | {label} | {a.mean():.0f} | {b.mean():.0f} | {middle:+.0f} [{low:.0f}, {high:.0f}] |")
-        seconds = [curves[name][2].mean() for name in NAMES]
-        print(f"| {folder.name} | seconds of training | {seconds[0]:.0f} | {seconds[1]:.0f} | |")
+            print(f"| {env_id} | {label} | {a.mean():.0f} | {b.mean():.0f} | {middle:+.0f} [{low:.0f}, {high:.0f}] |")
+        seconds = [np.mean([run.seconds[-1] for run in algorithms[name]]) for name in NAMES]
+        print(f"| {env_id} | seconds of training | {seconds[0]:.0f} | {seconds[1]:.0f} | |")
     figure.savefig(ROOT / "docs" / "img" / "equal_settings.png", dpi=120)
 
 
