@@ -2,7 +2,8 @@
 Train one model with RL Zoo's machinery and hyperparameters, evaluate it as it learns, and save what it reached.
 
 Writes to the output folder: ``curve.csv`` (one row an evaluation), ``run.json`` (the command, the hyperparameters, the
-versions and the final score) and RL Zoo's own files, the model among them. Evaluations are deterministic, on raw rewards, in
+versions and the final score) and RL Zoo's own files, the model among them. Training takes one thread; its seconds are CPU
+time, so that runs side by side do not lengthen each other's. Evaluations are deterministic, on raw rewards, in
 an environment of their own; the last one, of the final model, has 20 episodes. sb3-trpo takes its hyperparameters from
 ``zoo_hyperparams/trpo.yml``, the peers from RL Zoo's own files (the v4 entry where there is none for v5). Example::
 
@@ -14,6 +15,7 @@ import argparse
 import json
 import platform
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -96,7 +98,14 @@ def main(arguments: list[str]) -> int:
     eval_env = manager.create_envs(1, eval_env=True)
     eval_env.seed(options.seed + 10_000)
     labels = [options.algo, options.env, options.seed]
-    curve = CurveCallback(options.out / "curve.csv", labels, eval_env, options.eval_freq, options.eval_episodes)
+    curve = CurveCallback(
+        options.out / "curve.csv",
+        labels,
+        eval_env,
+        options.eval_freq,
+        options.eval_episodes,
+        time.process_time,
+    )
     manager.callbacks.append(curve)
     manager.learn(model)
     curve.episodes = options.final_episodes

@@ -2,7 +2,7 @@
 Speed of sb3-trpo against sb3-contrib's TRPO and SB3's PPO: whole runs, the update alone, and where the time goes.
 
 Both sides train in one process on one thread, in turns; a figure is the median over the rounds of the ratio of a round (at
-most five rounds for the update alone).
+most five rounds for the update alone). Every case has a process of its own, so that none inherits another's memory.
 Whole runs are collection, update and logging, with every check switched on. ``n_steps``, ``batch_size``,
 ``n_critic_updates`` and ``cg_max_steps`` are equal on both sides (sb3-contrib's defaults); PPO has its own defaults. ::
 
@@ -16,11 +16,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -46,6 +48,7 @@ SHARED: dict[str, Any] = {
 }
 PPO_SETTINGS: dict[str, Any] = {"n_steps": 2048, "device": "cpu", "seed": 0}
 Env = Callable[[], Any]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,16 @@ UPDATES = [
 SHARES = [("HalfCheetah-v5", 0.30, 0.50), ("Hopper-v5", 0.45, 0.65), ("Ant-v5", 0.55, 0.75)]
 
 
+def alone(function: Callable[..., Result], *arguments: object) -> Result:
+    """
+    :param function: a function of this module
+    :param arguments: its arguments; cases go by their place in the list
+    :return: its result, computed in a new process
+    """
+    with ProcessPoolExecutor(1, get_context("spawn"), th.set_num_threads, (1,)) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def seconds(function: Callable[[], object]) -> float:
     """
     :param function: what to time
@@ -153,13 +166,13 @@ def learn(model: OnPolicyAlgorithm) -> float:
     return seconds(lambda: model.learn(model.n_steps * model.n_envs, reset_num_timesteps=False))
 
 
-def whole_run(case: Case, rounds: int) -> tuple[float, float, float]:
+def whole_run(index: int, rounds: int) -> tuple[float, float, float]:
     """
-    :param case: what to compare
+    :param index: which of ``WHOLE_RUNS`` to compare
     :param rounds: turns of both sides
     :return: median ratio; our and the peer's median env steps per second
     """
-    ours, peer = case.models()
+    ours, peer = WHOLE_RUNS[index].models()
     for model in (ours, peer):
         model.learn(model.n_steps * model.n_envs)
     pairs = [(learn(ours), learn(peer)) for _ in range(rounds)]
@@ -168,13 +181,13 @@ def whole_run(case: Case, rounds: int) -> tuple[float, float, float]:
     return ratio, *(steps / statistics.median(side) for side in zip(*pairs, strict=True))
 
 
-def update_alone(case: Case, rounds: int) -> tuple[float, float, float]:
+def update_alone(index: int, rounds: int) -> tuple[float, float, float]:
     """
-    :param case: what to compare
+    :param index: which of ``UPDATES`` to compare
     :param rounds: turns of both sides
     :return: median ratio; our and the peer's median updates per second
     """
-    models = case.models()
+    models = UPDATES[index].models()
     times: tuple[list[float], list[float]] = ([], [])
     for model, record in zip(models, times, strict=True):
         model.train = _timed(model.train, record)  # type: ignore[method-assign]
@@ -211,24 +224,10 @@ def share_of_bare_env(env_id: str, rounds: int) -> tuple[float, float, float]:
 
 def peak_memory(n_steps: int) -> float:
     """
-    Peak memory of one update beyond the rollout buffer and one flattened copy of it. Starts a process of its own.
+    Peak memory of this process in one update, beyond the rollout buffer and one flattened copy of it.
 
     :param n_steps: samples
     :return: MB
-    """
-    import subprocess
-
-    code = f"from benchmarks.speed import measure_peak; measure_peak({n_steps})"
-    root = Path(__file__).resolve().parents[1]
-    output = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True, capture_output=True, text=True)
-    return float(output.stdout)
-
-
-def measure_peak(n_steps: int) -> None:
-    """
-    Print the peak memory of one update in MB, the buffer and one flattened copy of it not counted.
-
-    :param n_steps: samples
     """
     model = TRPO("MlpPolicy", "HalfCheetah-v5", **{**SHARED, "n_steps": 512})
     model.learn(512)  # whatever is allocated once
@@ -243,7 +242,7 @@ def measure_peak(n_steps: int) -> None:
     copy = sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
     before = _memory("VmRSS")
     model.train()
-    print((_memory("VmHWM") - before - copy) / 1e6)
+    return (_memory("VmHWM") - before - copy) / 1e6
 
 
 def _memory(key: str) -> int:
@@ -318,32 +317,31 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     quick, rounds = options.quick, 3 if options.quick else 11
     ratios: dict[str, float] = {}
-    th.set_num_threads(1)
 
     packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
     print(", ".join(f"{package} {version(package)}" for package in packages) + f"; one thread; {rounds} rounds\n")
     print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
-    for case in WHOLE_RUNS:
-        ratio, mine, theirs = whole_run(case, rounds)
+    for index, case in enumerate(WHOLE_RUNS):
+        ratio, mine, theirs = alone(whole_run, index, rounds)
         ratios[case.label] = ratio
         _row(case.label, f"{ratio:.2f}x", f"{mine:,.0f} steps/s", f"{theirs:,.0f} steps/s", *case.goals())
-    for case in UPDATES[: 1 if quick else None]:
-        ratio, mine, theirs = update_alone(case, min(rounds, 5))
+    for index, case in enumerate(UPDATES[: 1 if quick else None]):
+        ratio, mine, theirs = alone(update_alone, index, min(rounds, 5))
         ratios[case.label] = ratio
         _row(case.label, f"{ratio:.2f}x", f"{1e3 / mine:,.0f} ms", f"{1e3 / theirs:,.0f} ms", *case.goals())
     if options.chart:
         draw(options.chart, ratios)
     for env_id, floor, aim in SHARES:
-        share, mine, bare = share_of_bare_env(env_id, rounds)
+        share, mine, bare = alone(share_of_bare_env, env_id, rounds)
         label = f"share of the bare env's rate, {env_id}"
         _row(label, f"{share:.0%}", f"{mine:,.0f} steps/s", f"{bare:,.0f} steps/s", f"{floor:.0%}", f"{aim:.0%}")
     for n_steps in (20_480, 204_800):
         label = f"peak memory of the update beyond the buffer and a copy of it, {n_steps:,} samples"
-        _row(label, f"{peak_memory(n_steps):.0f} MB", "", "", "100 MB", "")
+        _row(label, f"{alone(peak_memory, n_steps):.0f} MB", "", "", "100 MB", "")
 
     for env_id in ("HalfCheetah-v5", "CartPole-v1"):
         print(f"\n| {env_id}: part | µs an env step |\n|---|---|")
-        for label, value in profile(env_id, rounds):
+        for label, value in alone(profile, env_id, rounds):
             print(f"| {label} | {value:.1f} |")
 
 

@@ -14,6 +14,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,18 @@ class CurveCallback(BaseCallback):
     :param eval_env: environment to evaluate in; statistics of ``VecNormalize`` are copied from the training environment
     :param eval_freq: env steps between two evaluations
     :param episodes: episodes of an evaluation
+    :param clock: what ``train_seconds`` is read from
     """
 
-    def __init__(self, path: Path, labels: list[Any], eval_env: VecEnv, eval_freq: int, episodes: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        labels: list[Any],
+        eval_env: VecEnv,
+        eval_freq: int,
+        episodes: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         super().__init__()
         self.path = path
         self.labels = labels
@@ -62,7 +72,8 @@ class CurveCallback(BaseCallback):
         self.eval_freq = eval_freq
         self.episodes = episodes
         self.next_step = eval_freq
-        self.started = time.perf_counter()
+        self.clock = clock
+        self.started = clock()
         self.evaluating = 0.0
         with path.open("w", newline="") as file:
             csv.writer(file).writerow(COLUMNS)
@@ -77,13 +88,13 @@ class CurveCallback(BaseCallback):
         """
         :return: mean and standard deviation of the episode returns
         """
-        before = time.perf_counter()
+        before = self.clock()
         sync_envs_normalization(self.training_env, self.eval_env)
         returns, _ = evaluate_policy(self.model, self.eval_env, self.episodes, return_episode_rewards=True)
         row = [self.model.num_timesteps, f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}"]
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow([*self.labels, *row, f"{before - self.started - self.evaluating:.1f}"])
-        self.evaluating += time.perf_counter() - before
+        self.evaluating += self.clock() - before
         return float(np.mean(returns)), float(np.std(returns))
 
 
