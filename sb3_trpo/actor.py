@@ -1,4 +1,4 @@
-"""Acting: a read-only copy of a plain MLP policy in NumPy."""
+"""Acting: the noise of a rollout drawn at once, the actor without torch's overhead."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -13,8 +13,8 @@ from stable_baselines3.common.distributions import (
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_trpo.mlp import Mlp, ParameterViews, why_not_mlp
-from sb3_trpo.plain import actor_layers, encoder, why_not_plain
+from sb3_trpo.mlp import ParameterViews
+from sb3_trpo.plain import actor_layers, encoder, make_layers, why_not_layers, why_not_plain
 
 Array: TypeAlias = np.ndarray
 
@@ -28,12 +28,12 @@ def why_not_numpy(policy: ActorCriticPolicy) -> str | None:
     """
     if type(policy.action_dist) not in _NOISE:
         return f"the actions are drawn by a {type(policy.action_dist).__name__}"
-    return why_not_plain(policy) or why_not_mlp(actor_layers(policy))
+    return why_not_plain(policy) or why_not_layers(actor_layers(policy))
 
 
 class NumpyActor:
     """
-    Draws actions from a plain MLP policy without torch's overhead, for one rollout.
+    Draws actions from a plain policy without torch's overhead, for one rollout.
 
     The parameters are read, never written. On the CPU they are views of the policy's own; elsewhere copies. Both are
     renewed when the policy's change. The noise of the whole rollout is drawn at once, from torch's global generator.
@@ -47,13 +47,13 @@ class NumpyActor:
         self._distribution = policy.action_dist
         self._gaussian = type(policy.action_dist) is DiagGaussianDistribution
         self._shape = policy.action_space.shape or ()
-        self._encode = encoder(policy.observation_space)
-        self._mlp = Mlp(actor_layers(policy))
+        self._encode = encoder(policy)
+        self._layers = make_layers(policy, actor_layers(policy))
         if self._gaussian:
             self._log_std = ParameterViews([(policy._parameters, "log_std")])
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
         # output of the network and std of every step, for the log-probabilities
-        shape = (n_steps, n_envs, self._mlp.n_out)
+        shape = (n_steps, n_envs, self._layers.n_out)
         self.outputs = np.empty(shape, dtype=np.float32)
         self._log_stds = np.empty((n_steps, 1, shape[2]), dtype=np.float32)
         self._noise = _NOISE[type(policy.action_dist)](shape).numpy()
@@ -66,8 +66,8 @@ class NumpyActor:
         :param step: index of the step in the rollout
         :return: shape (n_envs, ...), as the policy's ``forward`` returns them
         """
-        self._mlp.refresh()  # a callback may have changed the weights
-        self.outputs[step] = output = self._mlp(self._encode(observations))
+        self._layers.refresh()  # a callback may have changed the weights
+        self.outputs[step] = output = self._layers(self._encode(observations))
         noise = self._noise[step]
         if self._gaussian:
             self._log_std.refresh()

@@ -12,8 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch, keeps_sb3_layout, minibatches
-from sb3_trpo.mlp import Mlp, why_not_mlp
-from sb3_trpo.plain import critic_layers, encoder, why_not_plain
+from sb3_trpo.plain import critic_layers, encoder, make_layers, why_not_layers, why_not_plain
 
 Epoch: TypeAlias = Callable[[], Iterator[float]]
 """One pass over the rollout. Each item is the loss of a mini-batch, whose gradient the critic's parameters then hold."""
@@ -87,7 +86,7 @@ def make_epoch(
     chunk_size: int,
 ) -> Epoch:
     """
-    The fastest exact way through the rollout: without autograd for a plain MLP; on features that are computed once where
+    The fastest exact way through the rollout: without autograd for a plain policy; on features that are computed once where
     the fit cannot change them; else on observations. Mini-batches are SB3's.
 
     :param policy: the policy
@@ -105,8 +104,9 @@ def make_epoch(
                 yield _autograd_loss(policy.predict_values(samples.observations), samples.returns.flatten(), parameters)
 
         return own_minibatches
-    if _is_plain_mlp(policy, parameters):
-        return _mlp_epoch(policy, batch, batch_size, buffer.n_envs)
+    by_hand = _epoch_by_hand(policy, parameters, batch, batch_size, buffer.n_envs) if parameters else None
+    if by_hand is not None:
+        return by_hand
     predict = _predictor(policy, parameters, batch, chunk_size)
 
     def sb3_minibatches() -> Iterator[float]:
@@ -141,29 +141,36 @@ def _predictor(
     return lambda index: policy.value_net(policy.mlp_extractor.forward_critic(features[index]))
 
 
-def _is_plain_mlp(policy: ActorCriticPolicy, parameters: Sequence[th.nn.Parameter]) -> bool:
-    """Whether :class:`~sb3_trpo.mlp.Mlp` gives the gradient of just these parameters."""
-    if policy.device.type != "cpu" or why_not_plain(policy) or why_not_mlp(critic_layers(policy)):
-        return False
-    mlp = Mlp(critic_layers(policy))
-    return mlp.differentiable and {id(p) for p in mlp.parameters} == {id(p) for p in parameters}
-
-
-def _mlp_epoch(policy: ActorCriticPolicy, batch: Batch, batch_size: int, n_envs: int) -> Epoch:
-    """An epoch without autograd; features and arrays are made once for all epochs."""
+def _epoch_by_hand(
+    policy: ActorCriticPolicy, parameters: Sequence[th.nn.Parameter], batch: Batch, batch_size: int, n_envs: int
+) -> Epoch | None:
+    """An epoch without autograd, if the policy is plain; what the fit cannot change is computed once for all epochs."""
+    if policy.device.type != "cpu" or why_not_plain(policy):
+        return None
+    modules, trained = critic_layers(policy), {id(parameter) for parameter in parameters}
+    first = next(i for i, module in enumerate(modules) if any(id(p) in trained for p in module.parameters()))
+    fixed, fitted = modules[:first], modules[first:]
+    if (fixed and why_not_layers(fixed)) or why_not_layers(fitted):
+        return None
+    layers = make_layers(policy, fitted)
+    if not layers.differentiable or {id(p) for p in layers.parameters} != trained:
+        return None
     assert isinstance(batch.observations, th.Tensor)
-    features, returns = encoder(policy.observation_space)(batch.observations.numpy()), batch.returns.numpy()
-    mlp = Mlp(critic_layers(policy))
-    gradients = [th.empty_like(parameter) for parameter in mlp.parameters]
+    features, returns = encoder(policy)(batch.observations.numpy()), batch.returns.numpy()
+    if fixed:
+        extract = make_layers(policy, fixed)
+        starts = range(0, len(features), extract.block_rows)
+        features = np.concatenate([extract(features[i : i + extract.block_rows]) for i in starts])
+    gradients = [th.empty_like(parameter) for parameter in layers.parameters]
     out = [gradient.numpy() for gradient in gradients]
 
     def epoch() -> Iterator[float]:
-        for parameter, gradient in zip(mlp.parameters, gradients, strict=True):
+        for parameter, gradient in zip(layers.parameters, gradients, strict=True):
             parameter.grad = gradient
         for index in minibatches(batch, batch_size, n_envs):
-            trace = mlp.trace(features.take(index, axis=0))
+            trace = layers.trace(features.take(index, axis=0))
             error = trace[-1] - returns.take(index)[:, None]
-            mlp.vjp(trace, error * np.float32(2.0 / len(error)), out)
+            layers.vjp(trace, error * np.float32(2.0 / len(error)), out)
             yield float(np.vdot(error, error)) / len(error)
 
     return epoch

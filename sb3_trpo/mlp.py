@@ -133,6 +133,9 @@ class Mlp:
     :param modules: layers that :func:`why_not_mlp` accepts
     """
 
+    block_rows = 1024
+    """Rows whose hidden layers stay in the processor's cache."""
+
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._views = ParameterViews([(module._parameters, name) for module in modules[::2] for name in ("weight", "bias")])
         self._activations = [_ACTIVATIONS[type(module)](module) for module in modules[1::2]]

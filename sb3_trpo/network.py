@@ -1,4 +1,4 @@
-"""The actor as a differentiable map from observations to distributions: in NumPy for a plain MLP, else by autograd."""
+"""The actor as a differentiable map from observations to distributions: by hand for a plain policy, else by autograd."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -18,14 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sb3_trpo.batch import Batch, Observations
 from sb3_trpo.flat import flatten, unflatten_like
 from sb3_trpo.kl import distribution_family, unchecked_distributions
-from sb3_trpo.mlp import Mlp, why_not_mlp
-from sb3_trpo.plain import actor_layers, encoder, why_not_plain
+from sb3_trpo.plain import Layers, actor_layers, encoder, make_layers, why_not_layers, why_not_plain
 
 Objective = Callable[[Distribution], th.Tensor]
 """A distribution at b states -> a number for each, shape (b,)."""
-
-_BLOCK_ROWS = 1024
-"""States whose hidden layers stay in the processor's cache."""
 
 
 class Linearisation(Protocol):
@@ -69,8 +65,8 @@ def actor_network(policy: ActorCriticPolicy) -> ActorNetwork:
     :return: the fastest exact way to differentiate its actor
     """
     plain = policy.device.type == "cpu" and type(policy.action_dist) in _HEADS
-    if plain and why_not_plain(policy) is None and why_not_mlp(actor_layers(policy)) is None:
-        network = MlpNetwork(policy)
+    if plain and why_not_plain(policy) is None and why_not_layers(actor_layers(policy)) is None:
+        network = PlainNetwork(policy)
         if network.differentiable:
             return network
     return GraphNetwork(policy)
@@ -149,36 +145,36 @@ _HEADS = (DiagGaussianDistribution, CategoricalDistribution, MultiCategoricalDis
 """Distributions whose parameters are the network's output, but for the normalisation of logits and the std."""
 
 
-class MlpNetwork:
+class PlainNetwork:
     """
-    A plain MLP policy on the CPU, in NumPy; only the distribution itself is left to torch.
+    A plain policy on the CPU, without autograd; only the distribution itself is left to torch.
 
-    :param policy: a policy that :func:`~sb3_trpo.plain.why_not_plain` and :func:`~sb3_trpo.mlp.why_not_mlp` accept
+    :param policy: a policy that :func:`~sb3_trpo.plain.why_not_plain` and :func:`~sb3_trpo.plain.why_not_layers` accept
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self._dist = policy.action_dist
         self._log_std = policy.log_std if type(policy.action_dist) is DiagGaussianDistribution else None
-        self._encode = encoder(policy.observation_space)
-        self._mlp = Mlp(actor_layers(policy))
-        self.differentiable = self._mlp.differentiable
+        self._encode = encoder(policy)
+        self._layers = make_layers(policy, actor_layers(policy))
+        self.differentiable = self._layers.differentiable
 
     def distribution(self, observations: Observations) -> Distribution:
         """See :meth:`ActorNetwork.distribution`."""
-        outputs = np.concatenate([self._mlp(features) for features in self._blocks(observations)])
+        outputs = np.concatenate([self._layers(features) for features in self._blocks(observations)])
         with th.no_grad():
             return self._head(th.from_numpy(outputs), self._log_std)
 
     def gradient(self, objective: Objective, chunk: Batch, parameters: Sequence[th.nn.Parameter]) -> th.Tensor:
         """See :meth:`ActorNetwork.gradient`."""
-        traces = [self._mlp.trace(features) for features in self._blocks(chunk.observations)]
+        traces = [self._layers.trace(features) for features in self._blocks(chunk.observations)]
         outputs = th.from_numpy(np.concatenate([trace[-1] for trace in traces])).requires_grad_()
         log_std = None if self._log_std is None else self._log_std.detach().requires_grad_()
         total = objective(self._head(outputs, log_std)).sum()
         leaves = [outputs] if log_std is None else [outputs, log_std]
         cotangent, *log_std_gradient = th.autograd.grad(total, leaves)
-        sums = _Sums(self._mlp, parameters)
-        for trace, part in zip(traces, th.split(cotangent, _BLOCK_ROWS), strict=True):
+        sums = _Sums(self._layers, parameters)
+        for trace, part in zip(traces, th.split(cotangent, self._layers.block_rows), strict=True):
             sums.add_vjp(trace, part)
         if self._log_std is not None:
             sums.add(self._log_std, log_std_gradient[0])
@@ -186,10 +182,10 @@ class MlpNetwork:
 
     def linearise(self, chunk: Batch, parameters: Sequence[th.nn.Parameter]) -> Linearisation:
         """See :meth:`ActorNetwork.linearise`."""
-        traces = [self._mlp.trace(features) for features in self._blocks(chunk.observations)]
+        traces = [self._layers.trace(features) for features in self._blocks(chunk.observations)]
         with th.no_grad():
             distribution = self._head(th.from_numpy(np.concatenate([trace[-1] for trace in traces])), self._log_std)
-        return _MlpLinearisation(self._mlp, self._log_std, distribution, traces, chunk, parameters)
+        return _PlainLinearisation(self._layers, self._log_std, distribution, traces, chunk, parameters)
 
     def _head(self, outputs: th.Tensor, log_std: th.Tensor | None) -> Distribution:
         with unchecked_distributions():
@@ -199,37 +195,37 @@ class MlpNetwork:
 
     def _blocks(self, observations: Observations) -> Iterator[np.ndarray]:
         assert isinstance(observations, th.Tensor)
-        for start in range(0, len(observations), _BLOCK_ROWS):
-            yield self._encode(observations[start : start + _BLOCK_ROWS].numpy())
+        for start in range(0, len(observations), self._layers.block_rows):
+            yield self._encode(observations[start : start + self._layers.block_rows].numpy())
 
 
-class _MlpLinearisation:
+class _PlainLinearisation:
     """Both products by hand, block by block."""
 
     def __init__(
         self,
-        mlp: Mlp,
+        layers: Layers,
         log_std: th.Tensor | None,
         distribution: Distribution,
         traces: list[list[np.ndarray]],
         chunk: Batch,
         parameters: Sequence[th.nn.Parameter],
     ) -> None:
-        self._mlp = mlp
+        self._layers = layers
         self._log_std = log_std
         self._traces = traces
         self._parameters = parameters
         self._family = distribution_family(distribution)
         at = self._family.parameters(distribution, chunk.actions)
-        self._at = list(zip(*(th.split(part, _BLOCK_ROWS) for part in at), strict=True))
+        self._at = list(zip(*(th.split(part, self._layers.block_rows) for part in at), strict=True))
 
     def product(self, vector: th.Tensor) -> th.Tensor:
         """See :meth:`Linearisation.product`."""
         v = dict(zip(map(id, self._parameters), unflatten_like(self._parameters, vector), strict=True))
-        tangents = [v[id(p)].numpy() if id(p) in v else np.zeros(p.shape, np.float32) for p in self._mlp.parameters]
-        sums = _Sums(self._mlp, self._parameters)
+        tangents = [v[id(p)].numpy() if id(p) in v else np.zeros(p.shape, np.float32) for p in self._layers.parameters]
+        sums = _Sums(self._layers, self._parameters)
         for trace, at in zip(self._traces, self._at, strict=True):
-            moved = th.from_numpy(self._mlp.jvp(trace, tangents))
+            moved = th.from_numpy(self._layers.jvp(trace, tangents))
             if self._log_std is None:
                 weighted = self._family.metric_product(at, th.split(moved, [part.shape[1] for part in at], dim=1))
                 sums.add_vjp(trace, th.cat(weighted, dim=1))
@@ -246,20 +242,20 @@ class _Sums:
     """
     Adds up Jᵀu over blocks in one flat vector.
 
-    :param mlp: the network
+    :param layers: the network
     :param parameters: what the vector is made of, P elements in all; other parameters are left out
     """
 
-    def __init__(self, mlp: Mlp, parameters: Sequence[th.nn.Parameter]) -> None:
+    def __init__(self, layers: Layers, parameters: Sequence[th.nn.Parameter]) -> None:
         self.vector = th.zeros(sum(parameter.numel() for parameter in parameters))
-        self._mlp = mlp
+        self._layers = layers
         self._parts = dict(zip(map(id, parameters), unflatten_like(parameters, self.vector), strict=True))
-        self._block = [np.empty(parameter.shape, dtype=np.float32) for parameter in mlp.parameters]
+        self._block = [np.empty(parameter.shape, dtype=np.float32) for parameter in layers.parameters]
 
     def add_vjp(self, trace: list[np.ndarray], cotangent: th.Tensor) -> None:
         """Add Jᵀu of the network at one block."""
-        self._mlp.vjp(trace, cotangent.numpy(), self._block)
-        for parameter, array in zip(self._mlp.parameters, self._block, strict=True):
+        self._layers.vjp(trace, cotangent.numpy(), self._block)
+        for parameter, array in zip(self._layers.parameters, self._block, strict=True):
             self.add(parameter, th.from_numpy(array))
 
     def add(self, parameter: th.Tensor, gradient: th.Tensor) -> None:

@@ -1,16 +1,30 @@
-"""Which policies are SB3's plain MLP policy and nothing else, so that their arithmetic may be done outside of torch."""
+"""Which policies are SB3's own MLP or CNN policy and nothing else, so that their arithmetic may be done without autograd."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor, NatureCNN
 from torch import nn
+
+from sb3_trpo.cnn import Cnn, why_not_cnn
+from sb3_trpo.mlp import Mlp, why_not_mlp
+from sb3_trpo.policies import PaperCNN
+
+Layers: TypeAlias = Mlp | Cnn
+"""A network as a function with products of its Jacobian, in NumPy arrays."""
+
+_EXTRACTORS: dict[type[nn.Module], Callable[[Any], list[nn.Module]]] = {
+    FlattenExtractor: lambda extractor: [],
+    NatureCNN: lambda extractor: [*extractor.cnn, *extractor.linear],
+    PaperCNN: lambda extractor: [*extractor.cnn, *extractor.linear],
+}
+"""Features extractors that are known: their layers, in order."""
 
 _METHODS = {
     name: getattr(ActorCriticPolicy, name)
@@ -29,18 +43,18 @@ _METHODS = {
 
 def why_not_plain(policy: ActorCriticPolicy) -> str | None:
     """
-    Tell whether a policy computes exactly what its layers say: flattened observations through two separate MLPs.
+    Tell whether a policy computes exactly what its layers say: features, then two separate MLPs.
 
     :param policy: any policy
     :return: None if it does; otherwise the first thing that speaks against it
     """
-    if type(policy) is not ActorCriticPolicy:
+    if type(policy) not in (ActorCriticPolicy, ActorCriticCnnPolicy):
         return f"the policy is a {type(policy).__name__}"
-    if policy.normalize_images and is_image_space(policy.observation_space):
-        return "the observations are images"
     for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
-        if type(extractor) is not FlattenExtractor:
+        if type(extractor) not in _EXTRACTORS or type(extractor) is not type(policy.features_extractor):
             return f"the features extractor is a {type(extractor).__name__}"
+        if type(extractor) is FlattenExtractor and _scales_images(policy):
+            return "the observations are images, and the policy flattens them"
     if type(policy.mlp_extractor) is not MlpExtractor:
         return f"the network is a {type(policy.mlp_extractor).__name__}"
     for net in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net):
@@ -76,7 +90,8 @@ def actor_layers(policy: ActorCriticPolicy) -> list[nn.Module]:
     :param policy: a plain policy
     :return: what leads from the encoded observation to the output of the actor
     """
-    return [*policy.mlp_extractor.policy_net, _module(policy.action_net)]
+    extractor = policy.pi_features_extractor
+    return [*_EXTRACTORS[type(extractor)](extractor), *policy.mlp_extractor.policy_net, _module(policy.action_net)]
 
 
 def critic_layers(policy: ActorCriticPolicy) -> list[nn.Module]:
@@ -84,7 +99,33 @@ def critic_layers(policy: ActorCriticPolicy) -> list[nn.Module]:
     :param policy: a plain policy
     :return: what leads from the encoded observation to the value
     """
-    return [*policy.mlp_extractor.value_net, _module(policy.value_net)]
+    extractor = policy.vf_features_extractor
+    return [*_EXTRACTORS[type(extractor)](extractor), *policy.mlp_extractor.value_net, _module(policy.value_net)]
+
+
+def why_not_layers(modules: Sequence[nn.Module]) -> str | None:
+    """
+    :param modules: layers in order
+    :return: None if :func:`make_layers` computes what they do; otherwise the first thing that speaks against it
+    """
+    return why_not_cnn(modules) if _convolves(modules) else why_not_mlp(modules)
+
+
+def make_layers(policy: ActorCriticPolicy, modules: Sequence[nn.Module]) -> Layers:
+    """
+    :param policy: a plain policy
+    :param modules: some of its layers, in order, that :func:`why_not_layers` accepts
+    :return: the network that they make
+    """
+    return Cnn(modules, scale=255.0 if _scales_images(policy) else 1.0) if _convolves(modules) else Mlp(modules)
+
+
+def _convolves(modules: Sequence[nn.Module]) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in modules)
+
+
+def _scales_images(policy: ActorCriticPolicy) -> bool:
+    return policy.normalize_images and is_image_space(policy.observation_space)
 
 
 def _module(module: nn.Module | th.Tensor) -> nn.Module:
@@ -92,13 +133,16 @@ def _module(module: nn.Module | th.Tensor) -> nn.Module:
     return module
 
 
-def encoder(space: spaces.Space[Any]) -> Callable[[np.ndarray], np.ndarray]:
+def encoder(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:
     """
-    What SB3's preprocessing and flattening do: numbers as float32, discrete ones one-hot.
+    What SB3's preprocessing and flattening do: numbers as float32, discrete ones one-hot. Images stay as they are.
 
-    :param space: observation space of a plain policy
-    :return: observations of shape (B, ...) -> shape (B, features)
+    :param policy: a plain policy
+    :return: observations of shape (B, ...) -> what the first of its layers reads
     """
+    if type(policy.features_extractor) is not FlattenExtractor:
+        return lambda obs: obs
+    space = policy.observation_space
     if isinstance(space, spaces.Discrete):
         return lambda obs: _one_hot(obs.reshape(-1), int(space.n))
     if isinstance(space, spaces.MultiDiscrete):

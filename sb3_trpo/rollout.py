@@ -17,14 +17,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo.actor import NumpyActor, why_not_numpy
 from sb3_trpo.advantages import generalized_advantages
 from sb3_trpo.finite import check_finite
-from sb3_trpo.mlp import Mlp, why_not_mlp
-from sb3_trpo.plain import critic_layers, encoder
+from sb3_trpo.plain import critic_layers, encoder, make_layers, why_not_layers
 
 Obs: TypeAlias = np.ndarray | dict[str, np.ndarray]
 Infos: TypeAlias = list[dict[str, object]]
-
-_VALUE_CHUNK = 1024
-"""States in one forward pass of the critic at the end of a rollout."""
 
 _BUFFER_METHODS = {name: getattr(RolloutBuffer, name) for name in ("add", "compute_returns_and_advantage")}
 """SB3's methods as imported: a buffer whose class was patched later must be asked itself."""
@@ -113,7 +109,7 @@ class RolloutCollector(OnPolicyAlgorithm):
             return f"the rollout buffer is a {type(buffer).__name__}"
         if any(name in vars(buffer) or getattr(RolloutBuffer, name) is not own for name, own in _BUFFER_METHODS.items()):
             return "a method of the rollout buffer is patched"
-        return why_not_numpy(self.policy) or why_not_mlp(critic_layers(self.policy))
+        return why_not_numpy(self.policy) or why_not_layers(critic_layers(self.policy))
 
     def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:
         """How actions are put within the bounds of the space: squashed ones are scaled to them, others clipped."""
@@ -187,7 +183,7 @@ class _Immediate:
 
 
 class _Deferred:
-    """For a plain MLP policy and SB3's own buffer: acts in NumPy, writes rows, and asks the critic once at the end."""
+    """For a plain policy and SB3's own buffer: acts in NumPy, writes rows, and asks the critic once at the end."""
 
     def __init__(self, policy: ActorCriticPolicy, buffer: RolloutBuffer, gamma: float, n_steps: int, n_envs: int) -> None:
         self._policy = policy
@@ -229,8 +225,7 @@ class _Deferred:
             actions = actions.flatten()
         with th.no_grad():
             log_probs = self._actor.log_probs(actions)
-        values = np.concatenate([self._predict(rows[i : i + _VALUE_CHUNK]) for i in range(0, len(rows), _VALUE_CHUNK)])
-        buffer.values[:] = values.reshape(buffer.values.shape)
+        buffer.values[:] = self._predict(rows).reshape(buffer.values.shape)
         buffer.log_probs[:] = log_probs.numpy().reshape(buffer.log_probs.shape)
         for step in range(len(buffer.values)) if not np.isfinite(buffer.values.sum() + buffer.log_probs.sum()) else ():
             check_finite("value", buffer.values[step], step)
@@ -281,11 +276,12 @@ def value_function(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarr
     :param policy: a plain policy
     :return: observations of shape (k, ...) -> values of shape (k,), in NumPy
     """
-    encode, mlp = encoder(policy.observation_space), Mlp(critic_layers(policy))
+    encode, layers = encoder(policy), make_layers(policy, critic_layers(policy))
 
     def numpy_values(observations: np.ndarray) -> np.ndarray:
-        mlp.refresh()
-        return mlp(encode(observations))[:, 0]
+        layers.refresh()
+        blocks = (observations[i : i + layers.block_rows] for i in range(0, len(observations), layers.block_rows))
+        return np.concatenate([layers(encode(block))[:, 0] for block in blocks])
 
     return numpy_values
 

@@ -1,5 +1,6 @@
 """The surrogate objective L(θ) and the constraint D(θ) of a policy on one batch, in chunks with exact sums."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch as th
@@ -9,6 +10,9 @@ from sb3_trpo.batch import Batch
 from sb3_trpo.kl import DistributionFamily, Parameters, distribution_family, unchecked_distributions
 from sb3_trpo.network import ActorNetwork
 from sb3_trpo.trust_region import Trial
+
+_BEYOND = 1.01
+"""How far the KL of a part must exceed the bound on the whole; a state's KL may be negative by rounding."""
 
 
 class Surrogate:
@@ -34,21 +38,25 @@ class Surrogate:
         self._old: list[Parameters] = []
         self.at_old = self._evaluate(self._remember)
 
-    def evaluate(self) -> Trial:
+    def evaluate(self, max_kl: float = math.inf) -> Trial:
         """
         L and D of the whole batch at the network's present parameters.
 
+        No state's KL is negative, so once the chunks so far exceed the bound the rest is left out: L is then NaN, and D a
+        lower bound above ``max_kl``.
+
+        :param max_kl: δ, nats
         :return: surrogate and KL, summed in float64
         """
         remembered = iter(self._old)
-        return self._evaluate(lambda _: next(remembered))
+        return self._evaluate(lambda _: next(remembered), max_kl)
 
     def _remember(self, parameters: Parameters) -> Parameters:
         # cloned: a head that ignores the state returns views of its own weights
         self._old.append(tuple(part.clone() for part in parameters))
         return self._old[-1]
 
-    def _evaluate(self, old_of: Callable[[Parameters], Parameters]) -> Trial:
+    def _evaluate(self, old_of: Callable[[Parameters], Parameters], max_kl: float = math.inf) -> Trial:
         """L and D, chunk by chunk; ``old_of`` gives a chunk's old parameters for its new ones."""
         totals = th.zeros(3, dtype=th.float64)
         with th.no_grad(), unchecked_distributions():
@@ -61,6 +69,8 @@ class Surrogate:
                 ratio = th.exp(log_prob - chunk.old_log_prob)
                 per_state = th.stack([ratio * chunk.advantages, kl, _entropy(distribution, log_prob, ratio)])
                 totals += per_state.cpu().double().sum(dim=1)
+                if totals[1] > _BEYOND * max_kl * len(self.batch):
+                    return Trial(surrogate=math.nan, kl=float(totals[1]) / len(self.batch))
         gain, mean_kl, self.entropy = (totals / len(self.batch)).tolist()
         return Trial(surrogate=gain + self.ent_coef * self.entropy if self.ent_coef else gain, kl=mean_kl)
 

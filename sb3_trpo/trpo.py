@@ -242,7 +242,7 @@ class TRPO(RolloutCollector):
             self.line_search_max_iter,
             self.line_search_accept_ratio,
         )
-        return trust_region_step(parameters, gradient, fisher, surrogate.evaluate, surrogate_old, settings)
+        return trust_region_step(parameters, gradient, fisher, lambda: surrogate.evaluate(max_kl), surrogate_old, settings)
 
     def _current_max_kl(self) -> float:
         progress = self._current_progress_remaining

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_trpo import TRPO
@@ -46,6 +47,19 @@ def test_log_probs_are_the_policys(actions: str, observations: str) -> None:
     actor, obs, taken = roll(policy)
     with th.no_grad():
         expected = policy.get_distribution(th.as_tensor(obs)).log_prob(th.as_tensor(taken))
+        log_probs = actor.log_probs(th.as_tensor(taken))
+    th.testing.assert_close(log_probs, expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_log_probs_of_images_are_the_policys(share: bool) -> None:
+    env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])
+    kwargs = {"share_features_extractor": share}
+    model = TRPO("CnnPolicy", DummyVecEnv([lambda: env]), n_steps=64, batch_size=16, policy_kwargs=kwargs)
+    assert why_not_numpy(model.policy) is None
+    actor, obs, taken = roll(model.policy)
+    with th.no_grad():
+        expected = model.policy.get_distribution(th.as_tensor(obs)).log_prob(th.as_tensor(taken))
         log_probs = actor.log_probs(th.as_tensor(taken))
     th.testing.assert_close(log_probs, expected, atol=1e-4, rtol=1e-5)
 
@@ -143,6 +157,10 @@ class OwnPolicy(ActorCriticPolicy):
     pass
 
 
+class OwnCNN(NatureCNN):
+    pass
+
+
 class OwnDistribution(DiagGaussianDistribution):
     pass
 
@@ -235,7 +253,8 @@ def test_patched_class_acts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     ("policy", "observations", "kwargs", "reason"),
     [
         (OwnPolicy, "vector", {}, "OwnPolicy"),
-        ("CnnPolicy", "image", {}, "ActorCriticCnnPolicy"),
+        ("CnnPolicy", "image", {"policy_kwargs": {"features_extractor_class": OwnCNN}}, "OwnCNN"),
+        ("CnnPolicy", "image", {"policy_kwargs": {"net_arch": [4], "activation_fn": nn.GELU}}, "GELU"),
         ("MultiInputPolicy", "dict", {}, "MultiInput"),
         ("MlpPolicy", "image", {}, "images"),
         ("MlpPolicy", "vector", {"use_sde": True}, "StateDependentNoise"),

@@ -117,10 +117,11 @@ def test_features_of_a_shared_extractor_are_computed_once() -> None:
     assert seen == [24, 24, 16]
 
 
+@pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("observations", ["vector", "image", "dict"])
-def test_direct_reads_change_nothing(observations: str) -> None:
+def test_direct_reads_change_nothing(observations: str, share: bool) -> None:
     policy = {"vector": "MlpPolicy", "image": "CnnPolicy", "dict": "MultiInputPolicy"}[observations]
-    model = collected(policy, observations)
+    model = collected(policy, observations, policy_kwargs={"share_features_extractor": share})
     parameters = list(model.policy.parameters())
     start = [parameter.detach().clone() for parameter in parameters]
     results = []

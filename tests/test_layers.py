@@ -8,7 +8,8 @@ import pytest
 import sb3_trpo
 
 LAYERS = [
-    ["flat", "mlp", "plain", "kl", "batch", "finite", "policies", "vec_env", "hyperparameters", "advantages", "checkpoints"],
+    ["flat", "mlp", "cnn", "kl", "batch", "finite", "policies", "vec_env", "hyperparameters", "advantages", "checkpoints"],
+    ["plain"],
     ["actor", "trust_region", "probe", "network", "critic", "batch_norm"],
     ["surrogate", "fisher", "rollout"],
     ["trpo"],

@@ -5,15 +5,21 @@ from typing import Any
 import pytest
 import torch as th
 from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from sb3_trpo import TRPO
 from sb3_trpo.batch import Batch, read_batch
 from sb3_trpo.flat import flatten
 from sb3_trpo.kl import distribution_family
-from sb3_trpo.network import GraphNetwork, MlpNetwork, actor_network
+from sb3_trpo.network import GraphNetwork, PlainNetwork, actor_network
+from sb3_trpo.policies import PaperCNN
 from sb3_trpo.probe import probe_actor
 from tests.envs import ACTIONS, OBSERVATIONS, RandomEnv
+
+
+class OwnCNN(NatureCNN):
+    """May compute anything."""
 
 
 def make(actions: str, observations: str = "vector", n_steps: int = 32, **policy_kwargs: Any) -> tuple[TRPO, Batch]:
@@ -25,9 +31,9 @@ def make(actions: str, observations: str = "vector", n_steps: int = 32, **policy
     return model, read_batch(model.rollout_buffer, model.action_space)
 
 
-def both(model: TRPO) -> tuple[MlpNetwork, GraphNetwork]:
+def both(model: TRPO) -> tuple[PlainNetwork, GraphNetwork]:
     network = actor_network(model.policy)
-    assert isinstance(network, MlpNetwork)
+    assert isinstance(network, PlainNetwork)
     return network, GraphNetwork(model.policy)
 
 
@@ -56,6 +62,29 @@ def test_both_networks_agree(actions: str, n_steps: int) -> None:
     th.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
     vector = th.randn(sum(parameter.numel() for parameter in parameters))
     products = [network.linearise(batch, parameters).product(vector) / n_steps for network in (mlp, graph)]
+    th.testing.assert_close(*products, atol=1e-4, rtol=1e-3)
+
+
+# 160 images are more than one block of rows
+@pytest.mark.parametrize("extractor", [NatureCNN, PaperCNN])
+@pytest.mark.parametrize("share", [True, False])
+def test_both_networks_agree_on_images(extractor: type[nn.Module], share: bool) -> None:
+    env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])
+    kwargs = {"features_extractor_class": extractor, "share_features_extractor": share, "net_arch": [9]}
+    model = TRPO("CnnPolicy", env, n_steps=160, batch_size=160, seed=0, policy_kwargs=kwargs).learn(160)
+    batch = read_batch(model.rollout_buffer, model.action_space)
+    parameters = probe_actor(model.policy, batch).parameters
+    plain, graph = both(model)
+    logits = [network.distribution(batch.observations).distribution.logits.clone() for network in (plain, graph)]  # type: ignore[union-attr]
+    th.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
+
+    def objective(distribution: Distribution) -> th.Tensor:
+        return distribution.log_prob(batch.actions) * batch.advantages
+
+    gradients = [network.gradient(objective, batch, parameters) / 160 for network in (plain, graph)]
+    th.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+    vector = th.randn(sum(parameter.numel() for parameter in parameters))
+    products = [network.linearise(batch, parameters).product(vector) / 160 for network in (plain, graph)]
     th.testing.assert_close(*products, atol=1e-4, rtol=1e-3)
 
 
@@ -93,7 +122,8 @@ def test_products_do_not_change_the_policy_nor_the_batch() -> None:
 @pytest.mark.parametrize(
     ("policy", "observations", "kwargs"),
     [
-        ("CnnPolicy", "image", {}),
+        ("CnnPolicy", "image", {"policy_kwargs": {"features_extractor_class": OwnCNN}}),
+        ("CnnPolicy", "image", {"policy_kwargs": {"net_arch": [4], "activation_fn": nn.GELU}}),
         ("MultiInputPolicy", "dict", {}),
         ("MlpPolicy", "vector", {"use_sde": True}),
         ("MlpPolicy", "vector", {"policy_kwargs": {"activation_fn": nn.SiLU}}),  # its slope needs the input

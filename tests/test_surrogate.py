@@ -78,6 +78,20 @@ def test_at_the_old_policy_kl_is_zero_and_the_value_the_mean_advantage(actor: st
     assert trial.surrogate == pytest.approx(batch.advantages.mean().item(), rel=1e-12)
 
 
+def test_evaluation_ends_where_the_bound_is_broken_for_good() -> None:
+    policy = make_policy(**ACTORS["gaussian"])
+    batch = make_batch(policy)
+    network = actor_network(policy)
+    surrogate = Surrogate(network, batch, 0.0, chunk_size=1)
+    perturb(policy.parameters(), 0.2)
+    whole = surrogate.evaluate()
+    assert surrogate.evaluate(max_kl=whole.kl) == whole
+    trial = surrogate.evaluate(max_kl=0.5 * whole.kl)
+    assert math.isnan(trial.surrogate)
+    assert 0.5 * whole.kl < trial.kl < whole.kl
+    assert surrogate.evaluate() == whole
+
+
 @pytest.mark.parametrize("ent_coef", ENT_COEFS)
 @pytest.mark.parametrize("actor", ACTORS)
 def test_gradient_is_that_of_finite_differences(actor: str, ent_coef: float) -> None:

@@ -167,8 +167,8 @@ def test_a_failed_search_leaves_every_bit_of_the_actor(case: str, monkeypatch: p
     actor, critic = actor_and_critic(model)
 
     class Outside(Surrogate):
-        def evaluate(self) -> Any:
-            return super().evaluate()._replace(kl=1.0)
+        def evaluate(self, max_kl: float = np.inf) -> Any:
+            return super().evaluate(max_kl)._replace(kl=1.0)
 
     monkeypatch.setattr(trpo_module, "Surrogate", Outside)
     model.learn(64 * 3, reset_num_timesteps=False)
@@ -425,12 +425,12 @@ def test_update_that_is_interrupted_leaves_the_actor(monkeypatch: pytest.MonkeyP
     calls = 0
 
     class Interrupted(Surrogate):
-        def evaluate(self) -> Any:
+        def evaluate(self, max_kl: float = np.inf) -> Any:
             nonlocal calls
             calls += 1
             if calls == 2:
                 raise KeyboardInterrupt
-            return super().evaluate()
+            return super().evaluate(max_kl)
 
     monkeypatch.setattr(trpo_module, "Surrogate", Interrupted)
     with pytest.raises(KeyboardInterrupt):
