@@ -35,6 +35,7 @@ from sb3_trpo.hyperparameters import (
     refuse_ppo_arguments,
 )
 from sb3_trpo.network import actor_network
+from sb3_trpo.observations import check_images, check_memory
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_trpo.probe import probe_actor
 from sb3_trpo.rollout import RolloutCollector
@@ -181,6 +182,8 @@ class TRPO(RolloutCollector):
 
     def _setup_model(self) -> None:
         check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
+        check_images(self.observation_space, self.policy_class, self.policy_kwargs)
+        check_memory(self.observation_space, self.n_steps, self.n_envs)
         super()._setup_model()
 
     @staticmethod

@@ -8,8 +8,21 @@ import pytest
 import sb3_trpo
 
 LAYERS = [
-    ["flat", "mlp", "cnn", "kl", "batch", "finite", "policies", "vec_env", "hyperparameters", "advantages", "checkpoints"],
-    ["plain"],
+    [
+        "flat",
+        "mlp",
+        "cnn",
+        "kl",
+        "batch",
+        "finite",
+        "policies",
+        "vec_env",
+        "envpool",
+        "hyperparameters",
+        "advantages",
+        "checkpoints",
+    ],
+    ["plain", "observations"],
     ["actor", "trust_region", "probe", "network", "critic", "batch_norm"],
     ["surrogate", "fisher", "rollout"],
     ["trpo"],

@@ -1,0 +1,76 @@
+"""Checks of the observations against the policy and the memory, before anything is built."""
+
+import os
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy
+from stable_baselines3.common.torch_layers import NatureCNN
+
+from sb3_trpo.policies import PaperCNN
+
+_SMALLEST = {NatureCNN: 36, PaperCNN: 20}
+"""Pixels a side below which the last convolution of the extractor has nothing to read."""
+
+
+def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwargs: dict[str, Any]) -> None:
+    """
+    Check that a ``CnnPolicy`` can read the observations. Other policies and extractors check for themselves.
+
+    :param space: the observation space, with the channels first if SB3 took it for images
+    :param policy: class of the policy
+    :param policy_kwargs: its arguments
+    :raises ValueError: saying what the observations are and what they must be
+    """
+    extractor = policy_kwargs.get("features_extractor_class", NatureCNN)
+    if not issubclass(policy, ActorCriticCnnPolicy) or extractor not in _SMALLEST:
+        return
+    name = f"`CnnPolicy` with {extractor.__name__}"
+    if not isinstance(space, spaces.Box) or len(space.shape) != 3:
+        raise ValueError(f"{name} needs images, which have 3 dimensions, not {space}; for other observations take `MlpPolicy`")
+    low, high = space.low.min(), space.high.max()
+    if policy_kwargs.get("normalize_images", True) and (space.dtype != np.uint8 or low != 0 or high != 255):
+        raise ValueError(
+            f"{name} needs images of uint8 in [0, 255], not of {space.dtype} in [{low:g}, {high:g}]; for images that are "
+            "in [0, 1] already, with the channels first, pass `policy_kwargs=dict(normalize_images=False)`"
+        )
+    channels, height, width = space.shape
+    if channels > min(height, width):
+        raise ValueError(
+            f"{name} needs images with the channels first or last, fewer than rows and columns; "
+            f"the shape {space.shape} reads as {channels} channels of {height} x {width} pixels"
+        )
+    smallest = _SMALLEST[extractor]
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"{name} needs images of {smallest} x {smallest} pixels or more, not {height} x {width}; "
+            "enlarge them, or pass another `features_extractor_class` in `policy_kwargs`"
+        )
+
+
+def check_memory(space: spaces.Space[Any], n_steps: int, n_envs: int) -> None:
+    """
+    Check that a rollout's observations fit into the machine's memory, where the system tells its size.
+
+    :param space: the observation space
+    :param n_steps: steps of a rollout
+    :param n_envs: number of environments
+    :raises ValueError: saying what is needed and what there is
+    """
+    if not hasattr(os, "sysconf"):
+        return
+    size, memory = _bytes(space), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = n_steps * n_envs * size
+    if needed > memory:
+        raise ValueError(
+            f"`n_steps * n_envs` = {n_steps} * {n_envs} observations of {size:,} bytes need {needed / 1e9:.1f} GB, "
+            f"but the machine has {memory / 1e9:.1f} GB of memory; lower `n_steps`"
+        )
+
+
+def _bytes(space: spaces.Space[Any]) -> int:
+    """Bytes of one observation in the rollout buffer."""
+    if isinstance(space, spaces.Dict):
+        return sum(_bytes(part) for part in space.spaces.values())
+    return int(np.prod(space.shape or (1,))) * np.dtype(space.dtype or np.float32).itemsize

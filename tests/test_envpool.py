@@ -1,0 +1,154 @@
+"""EnvPool's environments behave as SB3's own do."""
+
+import sys
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
+
+from sb3_trpo import TRPO
+from sb3_trpo.envpool import AtariEnvPool, EnvPoolVecEnv
+
+gym.register_envs(ale_py)
+
+
+# Breakout waits for FIRE and has lives; Freeway has neither
+@pytest.mark.parametrize(("game", "n_steps"), [("Breakout", 400), ("Freeway", 60)])
+@pytest.mark.parametrize("settings", [{}, {"terminal_on_life_loss": False, "clip_reward": False}])
+def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: dict[str, Any]) -> None:
+    theirs = make_atari_env(f"{game}NoFrameskip-v4", 1, seed=0, wrapper_kwargs={"noop_max": 1, **settings})
+    ours = AtariEnvPool(f"{game}NoFrameskip-v4", 1, seed=0, num_threads=1, noop_max=1, **settings)
+    assert ours.action_space == theirs.action_space
+    rng = np.random.default_rng(0)
+    expected: Any = theirs.reset()
+    observation: Any = ours.reset()
+    ends, episodes = 0, []
+    for _ in range(n_steps):
+        # EnvPool maximises the frames in grey, SB3 in colour
+        assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < 0.05
+        action = rng.integers(0, theirs.action_space.n, 1)  # type: ignore[attr-defined]
+        expected, reward, done, info = theirs.step(action)
+        observation, own_reward, own_done, own_info = ours.step(action)
+        assert (own_reward[0], own_done[0]) == (reward[0], done[0])
+        assert own_info[0]["lives"] == info[0]["lives"]
+        assert own_info[0]["TimeLimit.truncated"] == info[0]["TimeLimit.truncated"]
+        assert ("episode" in own_info[0]) == ("episode" in info[0])
+        ends += done[0]
+        if done[0]:
+            last = info[0]["terminal_observation"][:, :, 0].astype(int)
+            assert np.abs(own_info[0]["terminal_observation"][0] - last).mean() < 0.05
+        if "episode" in info[0]:
+            episodes.append((own_info[0]["episode"], info[0]["episode"]))
+    assert ends > (1 if game == "Breakout" else -1)
+    for own_episode, episode in episodes:
+        assert own_episode["r"] == episode["r"]
+        assert abs(own_episode["l"] - episode["l"]) <= 4
+
+
+def test_sticky_actions_follow_the_id() -> None:
+    probability = "repeat_action_probability"
+    assert AtariEnvPool("ALE/Pong-v5").get_attr("config")[0][probability] == 0.25
+    assert AtariEnvPool("PongNoFrameskip-v4").get_attr("config")[0][probability] == 0.0
+    assert AtariEnvPool("ALE/Pong-v5", repeat_action_probability=0.0).get_attr("config")[0][probability] == 0.0
+
+
+def test_an_end_resets_within_the_step() -> None:
+    env = EnvPoolVecEnv("Hopper-v5", 3, seed=0, num_threads=1)
+    env.reset()
+    lengths, returns, checked = np.zeros(3, dtype=int), np.zeros(3), 0
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        observations, rewards, dones, infos = env.step(rng.uniform(-1.0, 1.0, (3, 3)).astype(np.float32))
+        assert isinstance(observations, np.ndarray)
+        lengths += 1
+        returns += rewards
+        for i in np.flatnonzero(dones):
+            info = infos[i]
+            assert info["episode"]["l"] == lengths[i]
+            assert info["episode"]["r"] == pytest.approx(returns[i], abs=1e-3)
+            assert info["TimeLimit.truncated"] is False
+            # a hopper begins at a height of 1.25 at rest; it has ended elsewhere
+            assert abs(observations[i, 0] - 1.25) < 0.01
+            assert np.abs(info["terminal_observation"] - observations[i]).max() > 0.1
+            lengths[i], returns[i], checked = 0, 0.0, checked + 1
+    assert checked > 5
+
+
+def test_time_limit_is_told_from_an_end() -> None:
+    env = EnvPoolVecEnv("HalfCheetah-v5", 2, seed=0, num_threads=1, max_episode_steps=7)
+    env.reset()
+    for step in range(1, 22):
+        _, _, dones, infos = env.step(np.zeros((2, 6)))
+        assert dones.tolist() == [step % 7 == 0] * 2
+        assert [info["TimeLimit.truncated"] for info in infos] == [step % 7 == 0] * 2
+
+
+def test_what_was_returned_is_not_written_again() -> None:
+    env = AtariEnvPool("Pong", 2, seed=0, num_threads=1)
+    kept = [env.reset()]
+    copies = [np.array(kept[0])]
+    for _ in range(30):
+        kept.append(env.step(np.array([2, 3]))[0])
+        copies.append(np.array(kept[-1]))
+    assert all(np.array_equal(a, b) for a, b in zip(kept, copies, strict=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_seed_repeats_the_run(later: bool) -> None:
+    runs = []
+    for _ in range(2):
+        env = EnvPoolVecEnv("Hopper-v5", 2, None if later else 5, num_threads=1)
+        if later:
+            env.seed(2**31 + 5)
+        runs.append([env.reset(), *(env.step(np.full((2, 3), 0.5))[0] for _ in range(40))])
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0][0][0], runs[0][0][1])  # type: ignore[index]
+
+
+def test_trpo_learns_and_is_evaluated_on_it() -> None:
+    env = VecNormalize(EnvPoolVecEnv("Hopper-v5", 4, seed=0, num_threads=1))
+    model = TRPO("MlpPolicy", env, n_steps=64, batch_size=64, seed=0).learn(512)
+    assert len(model.ep_info_buffer or []) > 0
+    returns: Any = evaluate_policy(model, env, n_eval_episodes=4, return_episode_rewards=True)[0]
+    assert len(returns) == 4
+
+    images = VecFrameStack(AtariEnvPool("Breakout", 2, num_threads=1), 4)
+    assert isinstance(images.observation_space, spaces.Box)
+    assert images.observation_space.shape == (4, 84, 84)
+    TRPO("CnnPolicy", images, n_steps=8, batch_size=16, n_critic_updates=1, cg_max_steps=2).learn(16)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EnvPoolVecEnv("Foo-v5"), "no environment `env_id` = 'Foo-v5'"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", 0), "`n_envs` must be an integer >= 1, not 0"),
+        (lambda: AtariEnvPool("Nogame"), "no environment `env_id` = 'Nogame-v5'"),
+        (lambda: AtariEnvPool("ALE/Pong-v6"), "must be like 'Breakout'"),
+    ],
+)
+def test_bad_input_is_refused_by_name(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("package", ["envpool", "ale_py"])
+def test_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"pip install sb3-trpo\[envpool\]"):
+        AtariEnvPool("Pong")
+
+
+def test_environments_have_no_attributes_of_their_own() -> None:
+    env = EnvPoolVecEnv("Hopper-v5", 2)
+    with pytest.raises(NotImplementedError, match="attributes"):
+        env.set_attr("x", 1)
+    with pytest.raises(NotImplementedError, match="methods"):
+        env.env_method("f")
+    env.close()

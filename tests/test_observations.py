@@ -1,0 +1,59 @@
+"""Observations that cannot be trained on are refused before anything is built, with what they are and what they must be."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from sb3_trpo import TRPO
+from sb3_trpo.policies import PaperCNN
+from tests.envs import OBSERVATIONS, RandomEnv
+
+
+def image(*shape: int) -> spaces.Box:
+    return spaces.Box(0, 255, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "policy_kwargs", "message"),
+    [
+        (OBSERVATIONS["vector"], {}, "3 dimensions, not Box.*take `MlpPolicy`"),
+        (spaces.Box(0.0, 1.0, (3, 84, 84)), {}, r"uint8 in \[0, 255\], not of float32 in \[0, 1\].*normalize_images=False"),
+        (spaces.Box(0, 1, (3, 84, 84), dtype=np.uint8), {}, r"not of uint8 in \[0, 1\]"),
+        (spaces.Box(0.0, 1.0, (84, 84, 3)), {"normalize_images": False}, "reads as 84 channels of 84 x 3 pixels"),
+        (image(84, 35, 1), {}, "NatureCNN needs images of 36 x 36 pixels or more, not 84 x 35"),
+        (
+            image(19, 84, 3),
+            {"features_extractor_class": PaperCNN},
+            "PaperCNN needs images of 20 x 20 pixels or more, not 19 x 84",
+        ),
+    ],
+)
+def test_bad_images_are_refused(space: spaces.Space[Any], policy_kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TRPO("CnnPolicy", RandomEnv(space), n_steps=8, batch_size=8, policy_kwargs=policy_kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:Treating image space as channels-last")  # SB3's own
+def test_channels_in_the_middle_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"channels first or last.* shape \(84, 84, 4\) reads as 84 channels of 84 x 4"):
+        TRPO("CnnPolicy", RandomEnv(image(84, 4, 84)), n_steps=8, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("space", "policy_kwargs"),
+    [
+        (image(36, 36, 1), {}),
+        (image(1, 36, 40), {}),
+        (image(20, 20, 3), {"features_extractor_class": PaperCNN}),
+        (spaces.Box(0.0, 1.0, (3, 36, 36)), {"normalize_images": False}),
+    ],
+)
+def test_images_of_the_smallest_size_are_trained_on(space: spaces.Space[Any], policy_kwargs: dict[str, Any]) -> None:
+    TRPO("CnnPolicy", RandomEnv(space), n_steps=8, batch_size=8, n_critic_updates=1, policy_kwargs=policy_kwargs).learn(8)
+
+
+def test_a_rollout_beyond_the_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`n_steps \* n_envs` = 1000000000 \* 1 observations of 1,296 bytes need 1296.0 GB"):
+        TRPO("CnnPolicy", RandomEnv(image(36, 36, 1)), n_steps=10**9, batch_size=10**9)
