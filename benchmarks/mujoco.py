@@ -12,39 +12,15 @@ an environment of their own; the last one, of the final model, has 20 episodes. 
 """
 
 import argparse
-import json
-import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import rl_zoo3
 import torch as th
 import yaml
-from rl_zoo3.exp_manager import ExperimentManager
 
-from benchmarks.train import PACKAGES, CurveCallback
-
-ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
-
-
-def hyperparameters(algorithm: str, env_id: str) -> dict[str, Any]:
-    """
-    :param algorithm: one of :data:`ZOO_NAMES`
-    :param env_id: environment id
-    :return: the entry that RL Zoo would read
-    """
-    if algorithm == "sb3_trpo":
-        from sb3_trpo.zoo import hyperparameters_file  # also makes this package's class RL Zoo's trpo
-
-        path = hyperparameters_file()
-    else:
-        path = Path(rl_zoo3.__file__).parent / "hyperparams" / f"{ZOO_NAMES[algorithm]}.yml"
-    entries = yaml.safe_load(path.read_text())
-    entry = entries.get(env_id) or entries[env_id.replace("-v5", "-v4")]
-    return dict(entry)
+from benchmarks.experiment import ZOO_NAMES, hyperparameters, set_up, write_run
+from benchmarks.train import CurveCallback
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -72,29 +48,11 @@ def main(arguments: list[str]) -> int:
     """
     options = parse(arguments)
     th.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
     entry = hyperparameters(options.algo, options.env)
     entry.update({name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.set)})
     if options.steps:
         entry["n_timesteps"] = options.steps
-    config = options.out / "hyperparameters.yml"
-    config.write_text(yaml.safe_dump({options.env: entry}))
-
-    manager = ExperimentManager(
-        argparse.Namespace(),
-        ZOO_NAMES[options.algo],
-        options.env,
-        str(options.out / "zoo"),
-        eval_freq=-1,
-        log_interval=-1,
-        seed=options.seed,
-        config=str(config),
-        device="cpu",
-        verbose=0,
-    )
-    experiment = manager.setup_experiment()
-    assert experiment is not None
-    model = experiment[0]
+    manager, model = set_up(options.algo, options.env, options.seed, options.out, entry)
     eval_env = manager.create_envs(1, eval_env=True)
     eval_env.seed(options.seed + 10_000)
     labels = [options.algo, options.env, options.seed]
@@ -111,17 +69,8 @@ def main(arguments: list[str]) -> int:
     curve.episodes = options.final_episodes
     mean, std = curve.evaluate()
     manager.save_trained_model(model)
-    run = {
-        "command": ["python", "-m", "benchmarks.mujoco", *arguments],
-        "hyperparameters": entry,
-        "mean_return": mean,
-        "std_return": std,
-        "episodes": options.final_episodes,
-        "threads": th.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in [*PACKAGES, "rl_zoo3"]},
-    }
-    (options.out / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    result = {"mean_return": mean, "std_return": std, "episodes": options.final_episodes}
+    write_run(options.out, "benchmarks.mujoco", arguments, entry, result)
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.final_episodes} episodes")
     return 0
 

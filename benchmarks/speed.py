@@ -166,14 +166,17 @@ def learn(model: OnPolicyAlgorithm) -> float:
     return seconds(lambda: model.learn(model.n_steps * model.n_envs, reset_num_timesteps=False))
 
 
-def whole_run(index: int, rounds: int) -> tuple[float, float, float]:
+Models = tuple[OnPolicyAlgorithm, OnPolicyAlgorithm]
+
+
+def whole_run(models: Models, rounds: int) -> tuple[float, float, float]:
     """
-    :param index: which of ``WHOLE_RUNS`` to compare
+    :param models: ours and the peer's
     :param rounds: turns of both sides
     :return: median ratio; our and the peer's median env steps per second
     """
-    ours, peer = WHOLE_RUNS[index].models()
-    for model in (ours, peer):
+    ours, peer = models
+    for model in models:
         model.learn(model.n_steps * model.n_envs)
     pairs = [(learn(ours), learn(peer)) for _ in range(rounds)]
     steps = ours.n_steps * ours.n_envs
@@ -181,23 +184,30 @@ def whole_run(index: int, rounds: int) -> tuple[float, float, float]:
     return ratio, *(steps / statistics.median(side) for side in zip(*pairs, strict=True))
 
 
-def update_alone(index: int, rounds: int) -> tuple[float, float, float]:
+def update_alone(models: Models, rounds: int) -> tuple[float, float, float]:
     """
-    :param index: which of ``UPDATES`` to compare
+    :param models: ours and the peer's
     :param rounds: turns of both sides
     :return: median ratio; our and the peer's median updates per second
     """
-    models = UPDATES[index].models()
     times: tuple[list[float], list[float]] = ([], [])
     for model, record in zip(models, times, strict=True):
         model.train = _timed(model.train, record)  # type: ignore[method-assign]
-        model.learn(model.n_steps)
+        model.learn(model.n_steps * model.n_envs)
     for _ in range(rounds):
         for model in models:
             learn(model)
     mine, theirs = (record[1:] for record in times)
     ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
     return ratio, 1.0 / statistics.median(mine), 1.0 / statistics.median(theirs)
+
+
+def _whole_run_of(index: int, rounds: int) -> tuple[float, float, float]:
+    return whole_run(WHOLE_RUNS[index].models(), rounds)
+
+
+def _update_of(index: int, rounds: int) -> tuple[float, float, float]:
+    return update_alone(UPDATES[index].models(), rounds)
 
 
 def share_of_bare_env(env_id: str, rounds: int) -> tuple[float, float, float]:
@@ -240,13 +250,16 @@ def peak_memory(n_steps: int) -> float:
     buffer.log_probs[:] = -8.0
     buffer.full = True
     copy = sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
-    before = _memory("VmRSS")
+    before = memory("VmRSS")
     model.train()
-    return (_memory("VmHWM") - before - copy) / 1e6
+    return (memory("VmHWM") - before - copy) / 1e6
 
 
-def _memory(key: str) -> int:
-    """Bytes of this process from Linux's own account: VmRSS is now, VmHWM the peak."""
+def memory(key: str) -> int:
+    """
+    :param key: VmRSS for now, VmHWM for the peak
+    :return: bytes of this process, from Linux's own account
+    """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[key].split()[0]) * 1024
 
@@ -322,22 +335,22 @@ def main(arguments: list[str]) -> None:
     print(", ".join(f"{package} {version(package)}" for package in packages) + f"; one thread; {rounds} rounds\n")
     print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
     for index, case in enumerate(WHOLE_RUNS):
-        ratio, mine, theirs = alone(whole_run, index, rounds)
+        ratio, mine, theirs = alone(_whole_run_of, index, rounds)
         ratios[case.label] = ratio
-        _row(case.label, f"{ratio:.2f}x", f"{mine:,.0f} steps/s", f"{theirs:,.0f} steps/s", *case.goals())
+        table_row(case.label, f"{ratio:.2f}x", f"{mine:,.0f} steps/s", f"{theirs:,.0f} steps/s", *case.goals())
     for index, case in enumerate(UPDATES[: 1 if quick else None]):
-        ratio, mine, theirs = alone(update_alone, index, min(rounds, 5))
+        ratio, mine, theirs = alone(_update_of, index, min(rounds, 5))
         ratios[case.label] = ratio
-        _row(case.label, f"{ratio:.2f}x", f"{1e3 / mine:,.0f} ms", f"{1e3 / theirs:,.0f} ms", *case.goals())
+        table_row(case.label, f"{ratio:.2f}x", f"{1e3 / mine:,.0f} ms", f"{1e3 / theirs:,.0f} ms", *case.goals())
     if options.chart:
         draw(options.chart, ratios)
     for env_id, floor, aim in SHARES:
         share, mine, bare = alone(share_of_bare_env, env_id, rounds)
         label = f"share of the bare env's rate, {env_id}"
-        _row(label, f"{share:.0%}", f"{mine:,.0f} steps/s", f"{bare:,.0f} steps/s", f"{floor:.0%}", f"{aim:.0%}")
+        table_row(label, f"{share:.0%}", f"{mine:,.0f} steps/s", f"{bare:,.0f} steps/s", f"{floor:.0%}", f"{aim:.0%}")
     for n_steps in (20_480, 204_800):
         label = f"peak memory of the update beyond the buffer and a copy of it, {n_steps:,} samples"
-        _row(label, f"{alone(peak_memory, n_steps):.0f} MB", "", "", "100 MB", "")
+        table_row(label, f"{alone(peak_memory, n_steps):.0f} MB", "", "", "100 MB", "")
 
     for env_id in ("HalfCheetah-v5", "CartPole-v1"):
         print(f"\n| {env_id}: part | µs an env step |\n|---|---|")
@@ -369,7 +382,10 @@ def draw(path: Path, ratios: dict[str, float]) -> None:
     plt.close(figure)
 
 
-def _row(*cells: str) -> None:
+def table_row(*cells: str) -> None:
+    """
+    :param cells: a row of a Markdown table to print
+    """
     print(f"| {' | '.join(cells)} |", flush=True)
 
 

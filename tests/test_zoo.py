@@ -62,7 +62,13 @@ def test_registered() -> None:
     assert HYPERPARAMS_SAMPLER["trpo"].__module__ == HYPERPARAMS_CONVERTER["trpo"].__module__ == "sb3_trpo.zoo"
 
 
-@pytest.mark.parametrize("env_id", [name for name in ENTRIES if name not in ("default", "atari", "Pusher-v4")])
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        *(name for name in ENTRIES if name not in ("default", "atari", "Pusher-v4")),
+        *("PongNoFrameskip-v4", "ALE/Pong-v5"),
+    ],
+)
 def test_every_entry_builds_a_model(env_id: str, folder: Path) -> None:
     experiment = manager(env_id, folder, eval_freq=-1).setup_experiment()
     assert experiment is not None
@@ -137,6 +143,15 @@ def test_subproc_progress_and_vec_normalize(folder: Path) -> None:
 def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
     main(["enjoy", "--env", "CartPole-v1", "--no-render", "-n", "600"])
     assert "Mean reward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("env_id", ["PongNoFrameskip-v4", "ALE/Pong-v5"])
+def test_atari(env_id: str, folder: Path) -> None:
+    short = ["--env", env_id, "--device", "cpu", "--num-threads", "1", "--verbose", "0"]
+    fewer = ["-params", "n_envs:1", "n_steps:16", "batch_size:16", "cg_max_steps:1", "n_critic_updates:1"]
+    main(["train", *short, "-n", "16", *fewer])
+    main(["enjoy", *short, "-f", "logs", "-n", "8", "--no-render"])
+    assert (folder / "logs" / "trpo" / f"{env_id.replace('/', '-')}_1" / f"{env_id.replace('/', '-')}.zip").exists()
 
 
 def test_resume(trained: Path, folder: Path) -> None:

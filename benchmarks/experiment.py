@@ -1,0 +1,90 @@
+"""Models and environments as RL Zoo makes them, for ours and for the peers."""
+
+import argparse
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import rl_zoo3
+import torch as th
+import yaml
+from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from benchmarks.train import PACKAGES
+
+ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
+
+
+def hyperparameters(algorithm: str, env_id: str) -> dict[str, Any]:
+    """
+    :param algorithm: one of :data:`ZOO_NAMES`
+    :param env_id: environment id
+    :return: the entry that RL Zoo would read: of sb3-trpo's own file or of the Zoo's, where v4 serves for v5
+    """
+    if algorithm == "sb3_trpo":
+        from sb3_trpo.zoo import hyperparameters_file  # also makes this package's class RL Zoo's trpo
+
+        path = hyperparameters_file()
+    else:
+        path = Path(rl_zoo3.__file__).parent / "hyperparams" / f"{ZOO_NAMES[algorithm]}.yml"
+    entries = yaml.safe_load(path.read_text())
+    atari = "NoFrameskip" in env_id or env_id.startswith("ALE/")
+    names = ["atari"] if atari else [env_id, env_id.replace("-v5", "-v4")]
+    return dict(next(entries[name] for name in names if name in entries))
+
+
+def set_up(
+    algorithm: str, env_id: str, seed: int, folder: Path, entry: dict[str, Any]
+) -> tuple[ExperimentManager, OnPolicyAlgorithm]:
+    """
+    :param algorithm: one of :data:`ZOO_NAMES`
+    :param env_id: environment id
+    :param seed: seed of the run
+    :param folder: where RL Zoo writes to
+    :param entry: hyperparameters, as in RL Zoo's files; written to ``hyperparameters.yml`` in the folder
+    :return: RL Zoo's manager, and the model with its environments
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "hyperparameters.yml"
+    config.write_text(yaml.safe_dump({env_id: entry}))
+    manager = ExperimentManager(
+        argparse.Namespace(),
+        ZOO_NAMES[algorithm],
+        env_id,
+        str(folder / "zoo"),
+        eval_freq=-1,
+        log_interval=-1,
+        seed=seed,
+        config=str(config),
+        device="cpu",
+        verbose=0,
+    )
+    experiment = manager.setup_experiment()
+    assert experiment is not None
+    model = experiment[0]
+    assert isinstance(model, OnPolicyAlgorithm)
+    return manager, model
+
+
+def write_run(folder: Path, module: str, arguments: list[str], entry: dict[str, Any], result: dict[str, Any]) -> None:
+    """
+    Write ``run.json``: command, hyperparameters, result, threads and versions.
+
+    :param folder: where to write
+    :param module: the module that was run
+    :param arguments: its command line
+    :param entry: hyperparameters
+    :param result: what came out
+    """
+    run = {
+        "command": ["python", "-m", module, *arguments],
+        "hyperparameters": entry,
+        **result,
+        "threads": th.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in [*PACKAGES, "rl_zoo3"]},
+    }
+    (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n")

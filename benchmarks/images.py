@@ -1,0 +1,201 @@
+"""
+Speed and memory on images: Atari games through SB3's ``AtariWrapper``, 8 environments, NatureCNN, on one thread.
+
+Ours has the hyperparameters of the ``atari`` entry of ``zoo_hyperparams/trpo.yml``, PPO those of RL Zoo, and sb3-contrib's
+TRPO its defaults, with ``n_steps=128``: an update is of 1,024 frames. Both sides train in one process, in turns; a figure is
+the median over the rounds of the ratio of a round. Every case has a process of its own. ::
+
+    python -m benchmarks.images           # about 20 minutes
+    python -m benchmarks.images --quick   # one round
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import sb3_contrib
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+
+from benchmarks.experiment import hyperparameters, set_up
+from benchmarks.speed import alone, memory, seconds, table_row, update_alone, whole_run
+from sb3_trpo import TRPO
+from sb3_trpo.envpool import AtariEnvPool, EnvPoolVecEnv
+
+GAME = "PongNoFrameskip-v4"
+SAME: dict[str, Any] = {"n_steps": 128, "seed": 0, "device": "cpu"}
+
+
+def shipped(algorithm: str, share: bool | None = None) -> OnPolicyAlgorithm:
+    """
+    :param algorithm: a name of :mod:`benchmarks.experiment`
+    :param share: whether actor and critic share the extractor; None: as the entry says
+    :return: the model that RL Zoo makes from the ``atari`` entry
+    """
+    entry = hyperparameters(algorithm, GAME)
+    if share is not None:
+        entry["policy_kwargs"] = f"dict(share_features_extractor={share})"
+    with tempfile.TemporaryDirectory() as folder:
+        return set_up(algorithm, GAME, 0, Path(folder), entry)[1]
+
+
+def contrib(share: bool) -> OnPolicyAlgorithm:
+    """
+    :param share: whether actor and critic share the extractor
+    :return: sb3-contrib's TRPO with its defaults
+    """
+    return sb3_contrib.TRPO("CnnPolicy", games(), policy_kwargs={"share_features_extractor": share}, **SAME)
+
+
+def identical(share: bool) -> OnPolicyAlgorithm:
+    """
+    :param share: whether actor and critic share the extractor
+    :return: ours with the settings of :func:`contrib`; its solver takes all of its steps
+    """
+    return TRPO("CnnPolicy", games(), policy_kwargs={"share_features_extractor": share}, cg_tol=0.0, **SAME)
+
+
+def games() -> VecEnv:
+    """
+    :return: 8 environments
+    """
+    return VecFrameStack(make_atari_env(GAME, 8, seed=0), 4)
+
+
+def update_shipped(share: bool, rounds: int) -> tuple[float, float, float]:
+    """
+    :param share: whether actor and critic share the extractor
+    :param rounds: turns of both sides
+    :return: median ratio; our and sb3-contrib's updates per second
+    """
+    return update_alone((shipped("sb3_trpo", share), contrib(share)), rounds)
+
+
+def update_identical(share: bool, rounds: int) -> tuple[float, float, float]:
+    """
+    :param share: whether actor and critic share the extractor
+    :param rounds: turns of both sides
+    :return: median ratio; our and sb3-contrib's updates per second
+    """
+    return update_alone((identical(share), contrib(share)), rounds)
+
+
+def against_ppo(rounds: int) -> tuple[float, float, float]:
+    """
+    :param rounds: turns of both sides
+    :return: median ratio; our and PPO's env steps per second
+    """
+    return whole_run((shipped("sb3_trpo"), shipped("sb3_ppo")), rounds)
+
+
+def peak_memory(n_steps: int) -> float:
+    """
+    Peak memory of this process in one update of the shipped settings, beyond the rollout buffer.
+
+    :param n_steps: steps of the 8 environments
+    :return: MB
+    """
+    model = shipped("sb3_trpo")
+    assert isinstance(model, TRPO)
+    model.learn(model.n_steps * model.n_envs)  # whatever is allocated once
+    space, actions = model.observation_space, model.action_space
+    buffer = model.rollout_buffer = type(model.rollout_buffer)(n_steps, space, actions, "cpu", n_envs=8)
+    rng = np.random.default_rng(0)
+    buffer.observations[:] = rng.integers(0, 256, (n_steps, 8, 1, 1, 1), dtype=np.uint8)
+    buffer.advantages[:] = rng.standard_normal(buffer.advantages.shape)
+    buffer.returns[:] = rng.standard_normal(buffer.returns.shape)
+    buffer.log_probs[:] = -np.log(6.0)
+    buffer.full = True
+    before = memory("VmRSS")
+    model.train()
+    return (memory("VmHWM") - before) / 1e6
+
+
+def envpool_games(num_threads: int, rounds: int) -> tuple[float, float, float]:
+    """
+    :param num_threads: threads of EnvPool
+    :param rounds: turns of both sides
+    :return: median ratio; env steps per second of ``AtariEnvPool`` and of ``make_atari_env``, random actions
+    """
+    return _stepping(AtariEnvPool(GAME, 8, 0, num_threads), make_atari_env(GAME, 8, seed=0), 250, rounds)
+
+
+def envpool_mujoco(num_threads: int, rounds: int) -> tuple[float, float, float]:
+    """
+    :param num_threads: threads of EnvPool
+    :param rounds: turns of both sides
+    :return: median ratio; env steps per second of ``EnvPoolVecEnv`` and of ``make_vec_env``, random actions
+    """
+    env_id = "HalfCheetah-v5"
+    return _stepping(EnvPoolVecEnv(env_id, 8, 0, num_threads), make_vec_env(env_id, 8, seed=0), 2_000, rounds)
+
+
+def _stepping(ours: VecEnv, theirs: VecEnv, n_steps: int, rounds: int) -> tuple[float, float, float]:
+    actions = np.array([[ours.action_space.sample() for _ in range(8)] for _ in range(n_steps)])
+
+    def step(env: VecEnv) -> None:
+        for action in actions:
+            env.step(action)
+
+    for env in (ours, theirs):
+        env.reset()
+    pairs = [(seconds(lambda: step(ours)), seconds(lambda: step(theirs))) for _ in range(rounds)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    return ratio, *(8 * n_steps / statistics.median(side) for side in zip(*pairs, strict=True))
+
+
+def main(arguments: list[str]) -> None:
+    """
+    Measure and print.
+
+    :param arguments: the command line, without the program
+    """
+    parser = argparse.ArgumentParser(description="Speed and memory of sb3-trpo on images, against its peers.")
+    parser.add_argument("--quick", action="store_true", help="one round")
+    rounds = 1 if parser.parse_args(arguments).quick else 5
+    packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "ale-py", "envpool", "numpy"]
+    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; one thread; {rounds} rounds\n")
+    print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
+    _print_updates(min(rounds, 3))
+    ratio, mine, theirs = alone(against_ppo, rounds)
+    label = "whole run, shipped settings, against SB3 PPO with RL Zoo's"
+    table_row(label, f"{ratio:.2f}x", f"{mine:.0f} steps/s", f"{theirs:.0f} steps/s", "0.6x", "1.2x")
+    for n_steps in (128, 2048):
+        label = f"peak memory of an update beyond the buffer, {8 * n_steps:,} frames"
+        table_row(label, f"{alone(peak_memory, n_steps):.0f} MB", "", "", "", "1,000 MB")
+    for threads in (1, 2):
+        _print_stepping(threads, rounds)
+
+
+def _print_updates(rounds: int) -> None:
+    label = "update on 1,024 frames, our shipped settings against sb3-contrib's defaults"
+    for update, name, goals in (
+        (update_shipped, label, {True: ("20x", "40x"), False: ("10x", "20x")}),
+        (update_identical, "the same with identical settings", {True: ("2x", "3x"), False: ("2x", "3x")}),
+    ):
+        for share, extractors in ((True, "shared extractor"), (False, "separate extractors")):
+            ratio, mine, theirs = alone(update, share, rounds)
+            table_row(f"{name}, {extractors}", f"{ratio:.1f}x", f"{1 / mine:.2f} s", f"{1 / theirs:.1f} s", *goals[share])
+
+
+def _print_stepping(threads: int, rounds: int) -> None:
+    for stepping, name, peer in (
+        (envpool_games, "`AtariEnvPool`", "`make_atari_env`"),
+        (envpool_mujoco, "`EnvPoolVecEnv`, HalfCheetah-v5", "`make_vec_env`"),
+    ):
+        ratio, mine, theirs = alone(stepping, threads, rounds)
+        label = f"8 environments alone, {name} on {threads} thread{'s' * (threads > 1)}, against {peer}"
+        table_row(label, f"{ratio:.2f}x", f"{mine:,.0f} steps/s", f"{theirs:,.0f} steps/s", "", "")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
