@@ -1,0 +1,286 @@
+"""
+Simulators whose state can be saved and restored exactly: MuJoCo, the Arcade Learning Environment, classic control.
+
+An environment is a chain of wrappers around a simulator, inside SB3's ``DummyVecEnv`` and perhaps SB3's own wrappers around
+that. A snapshot has one part for every layer of that chain. An environment of one's own takes part through
+:func:`register_simulator`, or with methods ``get_state()`` and ``set_state(state)``.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import wrappers
+from gymnasium.envs.classic_control import (
+    AcrobotEnv,
+    CartPoleEnv,
+    Continuous_MountainCarEnv,
+    MountainCarEnv,
+    PendulumEnv,
+)
+from stable_baselines3.common import atari_wrappers
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecCheckNan,
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
+
+GetState = Callable[[Any], Any]
+SetState = Callable[[Any, Any], None]
+State = Any
+
+_REGISTRY: dict[type, tuple[GetState, SetState]] = {}
+
+
+def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, set_state: SetState) -> None:
+    """
+    Make an environment, or a wrapper, one that vine sampling can branch from. Subclasses are included.
+
+    :param env_class: class of the environment or of the wrapper; only its own layer, not what it wraps
+    :param get_state: layer -> all that its next steps depend on, random generators included; later changes of the layer must
+        not reach it
+    :param set_state: layer, state -> nothing; the state may be set any number of times, so it must not be changed either
+    """
+    _REGISTRY[env_class] = (get_state, set_state)
+
+
+def plain_attributes(layer: object) -> State:
+    """
+    The state of a layer that keeps all of it in attributes of plain data: numbers, strings, arrays, random generators, and
+    lists, tuples, sets, deques and dicts of these. Other attributes (spaces, models, renderers) are taken as constant.
+
+    :param layer: an environment or a wrapper
+    :return: for :func:`set_plain_attributes`
+    """
+    return {name: copy.deepcopy(value) for name, value in vars(layer).items() if _is_plain(value)}
+
+
+def set_plain_attributes(layer: object, state: State) -> None:
+    """
+    :param layer: an environment or a wrapper
+    :param state: what :func:`plain_attributes` gave
+    """
+    for name, value in state.items():
+        current = getattr(layer, name, None)
+        if isinstance(value, np.random.Generator) and isinstance(current, np.random.Generator):
+            current.bit_generator.state = value.bit_generator.state  # others may hold the same generator
+        else:
+            setattr(layer, name, copy.deepcopy(value))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(part) for part in value.values())
+    if isinstance(value, (list, tuple, set, deque)):
+        return all(_is_plain(part) for part in value)
+    plain = (bool, int, float, complex, str, bytes, np.generic, np.random.Generator)
+    return value is None or isinstance(value, plain) or (isinstance(value, np.ndarray) and value.dtype != object)
+
+
+def _mujoco_state(env: Any) -> State:
+    # all of it, not the integration state alone: rewards read positions that the last step has left behind
+    return copy.copy(env.data), plain_attributes(env)
+
+
+def _set_mujoco_state(env: Any, state: State) -> None:
+    import mujoco  # type: ignore[import-untyped]
+
+    data, attributes = state
+    mujoco.mj_copyData(env.data, env.model, data)
+    set_plain_attributes(env, attributes)
+
+
+def _ale_state(env: Any) -> State:
+    return env.ale.cloneState(include_rng=True), plain_attributes(env)
+
+
+def _set_ale_state(env: Any, state: State) -> None:
+    game, attributes = state
+    env.ale.restoreState(game)
+    set_plain_attributes(env, attributes)
+
+
+def _stack_state(env: Any) -> State:
+    return copy.deepcopy(env.stacked_obs.stacked_obs)
+
+
+def _set_stack_state(env: Any, state: State) -> None:
+    env.stacked_obs.stacked_obs = copy.deepcopy(state)
+
+
+def _normalizer_state(env: Any) -> State:
+    return {name: copy.deepcopy(getattr(env, name)) for name in ("returns", "old_obs", "old_reward", "training")}
+
+
+def _register_known() -> None:
+    plain = [
+        *(AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv),
+        *(wrappers.ClipAction, wrappers.DtypeObservation, wrappers.FlattenObservation, wrappers.FrameStackObservation),
+        *(wrappers.OrderEnforcing, wrappers.PassiveEnvChecker, wrappers.RescaleAction, wrappers.RescaleObservation),
+        *(wrappers.ReshapeObservation, wrappers.TimeAwareObservation, wrappers.TimeLimit),
+        *(atari_wrappers.StickyActionEnv, atari_wrappers.NoopResetEnv, atari_wrappers.FireResetEnv),
+        *(atari_wrappers.EpisodicLifeEnv, atari_wrappers.MaxAndSkipEnv, atari_wrappers.ClipRewardEnv),
+        *(atari_wrappers.WarpFrame, atari_wrappers.AtariWrapper),
+        *(DummyVecEnv, VecTransposeImage, VecCheckNan),
+    ]
+    for layer in plain:
+        register_simulator(layer, plain_attributes, set_plain_attributes)
+    register_simulator(VecFrameStack, _stack_state, _set_stack_state)  # type: ignore[arg-type]
+    register_simulator(VecNormalize, _normalizer_state, set_plain_attributes)  # type: ignore[arg-type]
+    try:
+        from gymnasium.envs.mujoco import MujocoEnv
+    except ImportError:
+        pass
+    else:
+        register_simulator(MujocoEnv, _mujoco_state, _set_mujoco_state)
+    try:
+        from ale_py.env import AtariEnv
+    except ImportError:
+        pass
+    else:
+        register_simulator(AtariEnv, _ale_state, _set_ale_state)
+
+
+def _methods(layer: object) -> tuple[GetState, SetState] | None:
+    """How the state of one layer is read and set; None if nobody knows."""
+    if hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state"):
+        return lambda env: env.get_state(), lambda env, state: env.set_state(state)
+    return next((_REGISTRY[cls] for cls in type(layer).__mro__ if cls in _REGISTRY), None)
+
+
+def _layers(env: VecEnv) -> Iterator[Any]:
+    """All layers whose state matters, from outside to inside. Monitors do not: branches go past them."""
+    vec_env: Any = env
+    while isinstance(vec_env, VecEnvWrapper):
+        if type(vec_env) is not VecMonitor:
+            yield vec_env
+        vec_env = vec_env.venv
+    yield vec_env
+    for layer in getattr(vec_env, "envs", []):
+        while layer is not None:
+            if type(layer) is not Monitor:
+                yield layer
+            layer = layer.env if isinstance(layer, gym.Wrapper) else None
+
+
+def why_not_restorable(env: VecEnv) -> str | None:
+    """
+    :param env: the training environments
+    :return: None if their state can be saved and restored; otherwise what stands against it, and what to do
+    """
+    for layer in _layers(env):
+        if isinstance(layer, VecEnv) and not isinstance(layer, (VecEnvWrapper, DummyVecEnv)):
+            return f"{type(layer).__name__} keeps its environments out of reach; put them into a DummyVecEnv"
+        if _methods(layer) is None:
+            name = f"{type(layer).__module__}.{type(layer).__qualname__}"
+            return (
+                f"the state of {name} cannot be saved and restored; give it methods get_state() and set_state(state), "
+                "or call sb3_trpo.simulator.register_simulator with its class and two such functions"
+            )
+    return None
+
+
+class Simulator:
+    """
+    The training environments as a simulator that can go back.
+
+    :param env: the training environments
+    :raises ValueError: if the state of a layer cannot be saved and restored
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        reason = why_not_restorable(env)
+        if reason is not None:
+            raise ValueError(f"vine sampling needs an environment that can be restored: {reason}")
+        self._env = env
+        self._layers = [(layer, *(_methods(layer) or ())) for layer in _layers(env)]
+
+    def save(self) -> list[State]:
+        """
+        :return: the state of all environments, random generators included
+        """
+        return [get_state(layer) for layer, get_state, _ in self._layers]
+
+    def restore(self, snapshot: list[State]) -> None:
+        """
+        :param snapshot: what :meth:`save` gave; it may be restored any number of times
+        """
+        for (layer, _, set_state), state in zip(self._layers, snapshot, strict=True):
+            set_state(layer, state)
+
+    @contextmanager
+    def excursion(self) -> Iterator[VecEnv]:
+        """
+        Leave the present state, and come back to it at the end, whatever happens.
+
+        Meanwhile monitors see no step, and the statistics of ``VecNormalize`` stand still.
+
+        :return: the environments to step
+        """
+        here = self.save()
+        with _without_monitors(self._env) as env:
+            try:
+                for layer, *_ in self._layers:
+                    if isinstance(layer, VecNormalize):
+                        layer.training = False
+                yield env
+            finally:
+                self.restore(here)
+
+
+@contextmanager
+def _without_monitors(env: VecEnv) -> Iterator[VecEnv]:
+    """Take every monitor out of the chain, and put it back at the end."""
+    undo: list[Callable[[], None]] = []
+    outer, parent = env, None
+    vec_env: Any = env
+    while isinstance(vec_env, VecEnvWrapper):
+        if type(vec_env) is VecMonitor:
+            if parent is None:
+                outer = vec_env.venv
+            else:
+                undo.append(_splice(parent, "venv", vec_env.venv))
+        else:
+            parent = vec_env
+        vec_env = vec_env.venv
+    envs = vec_env.envs
+    undo.append(_splice(vec_env, "envs", [_without_monitor(layer, undo) for layer in envs]))
+    try:
+        yield outer
+    finally:
+        for put_back in undo:
+            put_back()
+
+
+def _without_monitor(env: Any, undo: list[Callable[[], None]]) -> Any:
+    """The chain of one environment past its monitors."""
+    while type(env) is Monitor:
+        env = env.env
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        inner: Any = layer.env
+        while type(inner) is Monitor:
+            inner = inner.env
+        if inner is not layer.env:
+            undo.append(_splice(layer, "env", inner))
+        layer = inner
+    return env
+
+
+def _splice(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    return lambda: setattr(owner, name, before)
+
+
+_register_known()
