@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.distributions import Distribution
 
 Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
 Index: TypeAlias = slice | th.Tensor
@@ -45,7 +46,7 @@ class Batch:
         """
         parts = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "observations"}
         observations = map_observations(self.observations, lambda obs: obs[index].to(self.advantages.device))
-        return Batch(observations=observations, **parts)
+        return replace(self, observations=observations, **parts)
 
     def chunks(self, size: int) -> Iterator[Batch]:
         """
@@ -54,6 +55,17 @@ class Batch:
         """
         for start in range(0, len(self), size):
             yield self.take(slice(start, start + size))
+
+    def averages(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Estimate averages over the actions of another policy from those that were taken.
+
+        :param distribution: π_θ at the B states
+        :return: estimates of the mean of Â and of the mean of -log π_θ, of each state, shape (B,)
+        """
+        log_prob = distribution.log_prob(self.actions)
+        ratio = th.exp(log_prob - self.old_log_prob)
+        return ratio * self.advantages, -ratio * log_prob
 
     def with_advantages(self, advantages: th.Tensor) -> Batch:
         """

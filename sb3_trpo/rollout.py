@@ -68,6 +68,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                     self.policy.reset_noise(env.num_envs)
                 check_finite("observation", self._last_obs, n_steps, self._vec_normalize_env)
+                self._before_step(n_steps)
                 actions, values, log_probs = recorder.act(self._last_obs, n_steps)
                 check_finite("action", actions, n_steps)
                 clipped_actions = to_env(actions)
@@ -84,6 +85,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 n_steps += 1
             check_finite("observation", new_obs, n_steps, self._vec_normalize_env)  # type: ignore[arg-type]
             values, log_probs = recorder.finish(new_obs, dones)  # type: ignore[arg-type]
+            self._after_rollout(env)
         except BaseException:
             self._last_obs = None
             raise
@@ -91,6 +93,12 @@ class RolloutCollector(OnPolicyAlgorithm):
         callback.on_rollout_end()
         self.logger.record("time/collect_seconds", time.perf_counter() - started)
         return True
+
+    def _before_step(self, step: int) -> None:
+        """For variants: called before every step of the environments."""
+
+    def _after_rollout(self, env: VecEnv) -> None:
+        """For variants: called when the buffer is full."""
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
@@ -166,9 +174,9 @@ class _Immediate:
     ) -> None:
         check_finite("value", self._values.cpu().numpy(), step)
         check_finite("log-probability of the action", self._log_probs.cpu().numpy(), step)
-        ended = _timeouts(infos, dones)
+        ended = timeouts(infos, dones)
         if ended:
-            terminal_obs = _terminal_observations(infos, ended, step)
+            terminal_obs = terminal_observations(infos, ended, step)
             rewards = np.array(rewards, dtype=np.float32)
             rewards[ended] += self._gamma * torch_values(self._policy, terminal_obs)
         if isinstance(self._policy.action_space, spaces.Discrete):
@@ -211,9 +219,9 @@ class _Deferred:
         buffer.rewards[step] = rewards
         buffer.episode_starts[step] = starts
         buffer.pos = step + 1
-        ended = _timeouts(infos, dones)
+        ended = timeouts(infos, dones)
         if ended:
-            terminal_obs = _terminal_observations(infos, ended, step)
+            terminal_obs = terminal_observations(infos, ended, step)
             self._timeouts += [(step, i) for i in ended]
             self._terminal_obs.append(terminal_obs)
 
@@ -248,8 +256,12 @@ class _Deferred:
         buffer.returns[:] = buffer.advantages + buffer.values
 
 
-def _timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
-    """Environments whose episode was cut off by a time limit at this step."""
+def timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
+    """
+    :param infos: one an environment
+    :param dones: shape (n_envs,)
+    :return: environments whose episode was cut off by a time limit at this step
+    """
     if not np.count_nonzero(dones):  # five times faster than any()
         return []
     return [
@@ -259,8 +271,14 @@ def _timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
     ]
 
 
-def _terminal_observations(infos: Infos, ended: list[int], step: int) -> Any:
-    """Copy the terminal observations of k environments into an array, or a dict of arrays, with k rows; refuse NaN."""
+def terminal_observations(infos: Infos, ended: list[int], step: int) -> Any:
+    """
+    :param infos: one an environment
+    :param ended: the k environments to look at
+    :param step: index of the step in the rollout, for the message
+    :return: copies of their terminal observations: an array with k rows, or a dict of such
+    :raises ValueError: if one is not finite
+    """
     observations: list[Any] = [infos[i]["terminal_observation"] for i in ended]
     stacked: Any
     if isinstance(observations[0], dict):

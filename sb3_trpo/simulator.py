@@ -119,7 +119,7 @@ def _set_stack_state(env: Any, state: State) -> None:
 
 
 def _normalizer_state(env: Any) -> State:
-    return {name: copy.deepcopy(getattr(env, name)) for name in ("returns", "old_obs", "old_reward", "training")}
+    return {name: copy.deepcopy(getattr(env, name)) for name in ("returns", "old_obs", "old_reward")}
 
 
 def _register_known() -> None:
@@ -228,14 +228,16 @@ class Simulator:
         :return: the environments to step
         """
         here = self.save()
+        learning = [layer for layer, *_ in self._layers if isinstance(layer, VecNormalize) and layer.training]
         with _without_monitors(self._env) as env:
             try:
-                for layer, *_ in self._layers:
-                    if isinstance(layer, VecNormalize):
-                        layer.training = False
+                for normalizer in learning:
+                    normalizer.training = False
                 yield env
             finally:
                 self.restore(here)
+                for normalizer in learning:
+                    normalizer.training = True
 
 
 @contextmanager

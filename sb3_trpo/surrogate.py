@@ -65,14 +65,13 @@ class Surrogate:
                 self.family = distribution_family(distribution)
                 new = self.family.parameters(distribution, chunk.actions)
                 kl = self.family.kl_old_new(old_of(new), new)
-                log_prob = distribution.log_prob(chunk.actions)
-                ratio = th.exp(log_prob - chunk.old_log_prob)
-                per_state = th.stack([ratio * chunk.advantages, kl, _entropy(distribution, log_prob, ratio)])
+                gain, entropy = _gain_and_entropy(chunk, distribution)
+                per_state = th.stack([gain, kl, entropy])
                 totals += per_state.cpu().double().sum(dim=1)
                 if totals[1] > _BEYOND * max_kl * len(self.batch):
                     return Trial(surrogate=math.nan, kl=float(totals[1]) / len(self.batch))
-        gain, mean_kl, self.entropy = (totals / len(self.batch)).tolist()
-        return Trial(surrogate=gain + self.ent_coef * self.entropy if self.ent_coef else gain, kl=mean_kl)
+        mean_gain, mean_kl, self.entropy = (totals / len(self.batch)).tolist()
+        return Trial(mean_gain + self.ent_coef * self.entropy if self.ent_coef else mean_gain, mean_kl)
 
     def gradient(self, parameters: Sequence[th.nn.Parameter], batch: Batch) -> th.Tensor:
         """
@@ -84,10 +83,8 @@ class Surrogate:
         """
 
         def objective(distribution: Distribution) -> th.Tensor:
-            log_prob = distribution.log_prob(chunk.actions)
-            ratio = th.exp(log_prob - chunk.old_log_prob)
-            gain = ratio * chunk.advantages
-            return gain + self.ent_coef * _entropy(distribution, log_prob, ratio) if self.ent_coef else gain
+            gain, entropy = _gain_and_entropy(chunk, distribution)
+            return gain + self.ent_coef * entropy if self.ent_coef else gain
 
         total = th.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
         for chunk in batch.chunks(self.chunk_size):
@@ -96,7 +93,8 @@ class Surrogate:
         return total / len(batch)
 
 
-def _entropy(distribution: Distribution, log_prob: th.Tensor, ratio: th.Tensor) -> th.Tensor:
-    """Entropy a state; without a closed form the importance-weighted estimate, whose gradient is right at θ_old."""
+def _gain_and_entropy(chunk: Batch, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
+    """One value a state; entropy without a closed form is an importance-weighted estimate with the right gradient at θ_old."""
+    gain, estimate = chunk.averages(distribution)
     entropy = distribution.entropy()
-    return -ratio * log_prob if entropy is None else entropy
+    return gain, estimate if entropy is None else entropy

@@ -208,7 +208,7 @@ class TRPO(RolloutCollector):
         probe = probe_actor(self.policy, batch)
         chunk_size = self.chunk_size or probe.chunk_size()
 
-        self.last_step = self._step_policy(batch, probe.parameters, chunk_size)
+        self.last_step = self._step_policy(self._policy_batch(batch), probe.parameters, chunk_size)
         rest = critic_parameters(self.policy, probe.parameters)
         epoch = make_epoch(self.policy, rest, self.rollout_buffer, batch, self.batch_size, chunk_size)
         critic = fit_critic(self.policy, rest, epoch, self.n_critic_updates, self.max_grad_norm)
@@ -217,6 +217,10 @@ class TRPO(RolloutCollector):
         self._n_updates += 1
         self._log_update(self.last_step, critic)
         self.logger.record("time/update_seconds", time.perf_counter() - started)
+
+    def _policy_batch(self, rollout: Batch) -> Batch:
+        """What the policy step reads of a rollout; a variant may give another estimate of the same surrogate."""
+        return rollout
 
     def _step_policy(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> StepReport:
         """Move the actor's parameters as far as the trust region allows; draws no number from a global generator."""

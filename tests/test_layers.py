@@ -18,6 +18,7 @@ LAYERS = [
         "policies",
         "vec_env",
         "envpool",
+        "simulator",
         "hyperparameters",
         "advantages",
         "checkpoints",
@@ -26,6 +27,7 @@ LAYERS = [
     ["actor", "trust_region", "probe", "network", "critic", "batch_norm"],
     ["surrogate", "fisher", "rollout"],
     ["trpo"],
+    ["vine"],
     ["__init__", "zoo"],
     ["__main__"],
 ]

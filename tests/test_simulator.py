@@ -108,7 +108,9 @@ def test_an_excursion_leaves_no_trace(name: str, tmp_path: Path) -> None:
         infos: list[Any] = []
         for step in range(60):
             if excursions and step % 7 == 0:
+                snapshot = simulator.save()
                 with simulator.excursion() as branch:
+                    simulator.restore(snapshot)
                     run(branch, [np.zeros_like(action) for action in sample_without_a_trace(env, 40)])
             obs, _, _, info = env.step(np.array(sample(env, 1)[0]))
             observations.append(np.array(obs))

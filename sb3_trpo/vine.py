@@ -1,0 +1,297 @@
+"""Vine sampling: TRPO that branches from states of its trajectories and estimates Q-values with short rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trpo.actor import NumpyActor
+from sb3_trpo.batch import Batch, read_batch
+from sb3_trpo.finite import check_finite
+from sb3_trpo.hyperparameters import is_number
+from sb3_trpo.kl import unchecked_distributions
+from sb3_trpo.rollout import terminal_observations, timeouts, torch_values, value_function
+from sb3_trpo.simulator import Simulator, State
+from sb3_trpo.trpo import TRPO
+
+_MOST_ACTIONS, _SAMPLED_ACTIONS = 18, 4
+"""Where nothing else is said: most actions of a space that are all tried, and how many are drawn otherwise."""
+
+
+@dataclass(frozen=True)
+class VineBatch(Batch):
+    """
+    N branching states with K actions each. The inherited ``actions`` are the first of each state.
+
+    :param old_log_prob: log-probabilities of the branches' actions, shape (N, K), nats
+    :param advantages: Q-values less their mean over the state's branches, shape (N, K)
+    :param returns: Q-values, shape (N, K)
+    :param branch_actions: shape (N, K), or (N, K, d)
+    :param weights: of the branches, before importance sampling: 1 for sampled actions, π_old for all actions, shape (N, K)
+    """
+
+    branch_actions: th.Tensor
+    weights: th.Tensor
+
+    def averages(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Self-normalised importance sampling within each state; with all actions it is the exact sum over them.
+
+        Source: equations 15 to 17 of the paper (https://arxiv.org/abs/1502.05477).
+
+        :param distribution: π_θ at the N states
+        :return: estimates of the mean of Q and of the mean of -log π_θ, of each state, shape (N,)
+        """
+        log_prob = th.stack([distribution.log_prob(actions) for actions in self.branch_actions.unbind(1)], dim=1)
+        weights = self.weights * th.exp(log_prob - self.old_log_prob)
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        return (weights * self.advantages).sum(dim=1), -(weights * log_prob).sum(dim=1)
+
+
+class VineTRPO(TRPO):
+    """
+    TRPO with vine sampling.
+
+    The policy runs as in :class:`~sb3_trpo.trpo.TRPO`; these steps are the trunk, and train the critic. From some of its
+    states the simulator tries several actions; each is followed by the policy for some steps and by the critic's value
+    after them. All actions of a state see the same random numbers. The policy step then uses these states alone.
+
+    Branch steps count towards ``total_timesteps``. Callbacks are called at trunk steps. The environments' state and
+    statistics are those of the trunk alone: nothing in them tells that there were branches.
+
+    Source: section 5.2 of the paper (https://arxiv.org/abs/1502.05477).
+
+    :param policy: the policy to use
+    :param env: an environment that :mod:`sb3_trpo.simulator` can save and restore
+    :param n_branch_states: branching states of a rollout, rounded up to a multiple of the number of environments
+    :param n_branch_actions: actions tried in each: a number, drawn from the policy, or "all" of a Discrete space; None: all
+        of a Discrete space with at most 18, else 4
+    :param branch_length: env steps of a branch, its first action included
+    :param n_branch_rollouts: rollouts over which the Q-value of one action is averaged
+    :param kwargs: all arguments of :class:`~sb3_trpo.trpo.TRPO`, by name
+    :raises ValueError: for a hyperparameter out of range, or an environment that cannot be restored, naming it
+    """
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        *,
+        n_branch_states: int = 64,
+        n_branch_actions: int | Literal["all"] | None = None,
+        branch_length: int = 16,
+        n_branch_rollouts: int = 1,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(policy, env, _init_setup_model=False, **kwargs)
+        self.n_branch_states = n_branch_states
+        self.n_branch_actions = n_branch_actions
+        self.branch_length = branch_length
+        self.n_branch_rollouts = n_branch_rollouts
+        self.trunk_steps = 0
+        self.branch_steps = 0
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        for name in ("n_branch_states", "branch_length", "n_branch_rollouts"):
+            value = getattr(self, name)
+            if not (is_number(value) and int(value) == value and value >= 1):
+                raise ValueError(f"`{name}` must be an integer >= 1, not {value!r}")
+        self._check_branch_actions()
+        size = self.n_steps * self.n_envs
+        if self.n_branch_states > size:
+            raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {size}, not {self.n_branch_states}")
+        if self.env is not None:
+            Simulator(self.env)
+
+    def _check_branch_actions(self) -> None:
+        actions, discrete = self.n_branch_actions, isinstance(self.action_space, spaces.Discrete)
+        if actions is None or (actions == "all" and discrete):
+            return
+        # with one action there is nothing to compare it with
+        if actions == "all" or not (is_number(actions) and int(actions) == actions and actions >= 2):
+            allowed = "None, 'all' or an integer >= 2" if discrete else f"None or an integer >= 2 (for {self.action_space})"
+            raise ValueError(f"`n_branch_actions` must be {allowed}, not {actions!r}")
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_branching_steps", "_snapshots", "_simulator", "_branches"]
+
+    def _init_callback(self, callback: Any, progress_bar: bool = False) -> Any:
+        if progress_bar:
+            callback = CallbackList(callback) if isinstance(callback, list) else callback
+            callback = callback if hasattr(callback, "on_step") else ConvertCallback(callback)
+            callback = CallbackList([callback, _ProgressBar()])
+        return super()._init_callback(callback, progress_bar=False)
+
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> bool:
+        """
+        Collect the trunk, then the branches.
+
+        :param env: the training environments
+        :param args: see :meth:`~sb3_trpo.rollout.RolloutCollector.collect_rollouts`
+        :param kwargs: likewise
+        :return: False if the callback stopped the training
+        :raises ValueError: if an environment cannot be restored, or a number is not finite
+        """
+        n_times = -(-self.n_branch_states // env.num_envs)
+        steps = self._generator(0).choice(self.n_steps, n_times, replace=False)
+        self._branching_steps = np.sort(steps)
+        self._snapshots: list[State] = []
+        self._simulator = Simulator(env)
+        return super().collect_rollouts(env, *args, **kwargs)
+
+    def _generator(self, purpose: int) -> np.random.Generator:
+        """A generator of this update's own, so that a resumed run draws the same."""
+        return np.random.default_rng((abs(self.seed or 0), self._n_updates, purpose))
+
+    def _before_step(self, step: int) -> None:
+        n_saved = len(self._snapshots)
+        if n_saved < len(self._branching_steps) and step == self._branching_steps[n_saved]:
+            self._snapshots.append(self._simulator.save())
+
+    def _after_rollout(self, env: VecEnv) -> None:
+        rows = self._branching_steps[:, None] * env.num_envs + np.arange(env.num_envs)
+        states = read_batch(self.rollout_buffer, self.action_space).take(th.from_numpy(rows.flatten()))
+        seeds = self._generator(1).integers(2**31, size=(len(self._snapshots) + 1, self.n_branch_rollouts)).tolist()
+        with _random_numbers(seeds[-1][0], self.policy.device):
+            actions, log_prob, weights = self._draw_actions(states)
+        with self._simulator.excursion() as branch_env:
+            q_values = self._q_values(branch_env, actions, seeds)
+        self._snapshots = []
+        self._branches = self._make_batch(states, actions, log_prob, weights, q_values)
+        self.trunk_steps += self.n_steps * env.num_envs
+        self.logger.record("rollout/trunk_steps", self.trunk_steps)
+        self.logger.record("rollout/branch_steps", self.branch_steps)
+
+    def _draw_actions(self, states: Batch) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param states: N branching states
+        :return: K actions of each, their log-probabilities, and their weights
+        """
+        with th.no_grad(), unchecked_distributions():
+            distribution = self.policy.get_distribution(states.observations)
+            choice = self.n_branch_actions
+            n_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else 0
+            if choice == "all" or (choice is None and 0 < n_actions <= _MOST_ACTIONS):
+                all_actions = th.arange(n_actions, device=self.policy.device)
+                columns = [all_actions[k].expand(len(states)) for k in range(n_actions)]
+                log_prob = th.stack([distribution.log_prob(column) for column in columns], dim=1)
+                return th.stack(columns, dim=1), log_prob, log_prob.exp()
+            columns = [distribution.sample() for _ in range(int(choice or _SAMPLED_ACTIONS))]
+            log_prob = th.stack([distribution.log_prob(column) for column in columns], dim=1)
+        return th.stack(columns, dim=1), log_prob, th.ones_like(log_prob)
+
+    def _q_values(self, env: VecEnv, actions: th.Tensor, seeds: list[list[int]]) -> np.ndarray:
+        """
+        :param env: environments that may be restored and stepped freely
+        :param actions: shape (N, K, ...), step by step and within that environment by environment
+        :param seeds: of each branching step's rollouts
+        :return: Q-values, shape (N, K)
+        """
+        plain = self._why_not_deferred(self.rollout_buffer) is None
+        value = value_function(self.policy) if plain else partial(torch_values, self.policy)
+        n_times, n_actions = len(self._snapshots), actions.shape[1]
+        first = actions.cpu().numpy().reshape(n_times, env.num_envs, *actions.shape[1:])
+        q_values = np.zeros((n_times, env.num_envs, n_actions))
+        for time, snapshot in enumerate(self._snapshots):
+            for seed in seeds[time]:
+                with _random_numbers(seed, self.policy.device):
+                    actor = NumpyActor(self.policy, self.branch_length, env.num_envs) if plain else None
+                for k in range(n_actions):
+                    self._simulator.restore(snapshot)
+                    with _random_numbers(seed, self.policy.device):  # the same for all actions of a state
+                        q_values[time, :, k] += self._branch(env, first[time, :, k], actor, value)
+        check_finite("Q-value", q_values, 0)
+        return q_values.reshape(-1, n_actions) / self.n_branch_rollouts
+
+    def _branch(
+        self, env: VecEnv, actions: np.ndarray, actor: NumpyActor | None, value: Callable[[Any], np.ndarray]
+    ) -> np.ndarray:
+        """
+        Take an action, follow the policy, and end with the critic's value.
+
+        :param env: environments in the branching state
+        :param actions: first actions, shape (n_envs, ...)
+        :param actor: draws the further ones; None: the policy does
+        :param value: observations -> values
+        :return: discounted returns, shape (n_envs,)
+        """
+        to_env = self._env_actions()
+        returns, discount, alive = np.zeros(env.num_envs), 1.0, np.ones(env.num_envs, dtype=bool)
+        observations: Any = None
+        for step in range(self.branch_length):
+            if step > 0:
+                check_finite("observation of a branch", observations, step)
+                actions = self._torch_actions(observations) if actor is None else actor.act(observations, step)
+            observations, rewards, dones, infos = env.step(to_env(actions))
+            self.num_timesteps += env.num_envs
+            self.branch_steps += env.num_envs
+            returns += discount * rewards * alive
+            discount *= self.gamma
+            ended = timeouts(infos, dones & alive)
+            if ended:
+                returns[ended] += discount * value(terminal_observations(infos, ended, step))
+            alive &= ~dones
+            if not alive.any():
+                return returns
+        return np.where(alive, returns + discount * value(observations), returns)
+
+    def _torch_actions(self, observations: Any) -> np.ndarray:
+        with th.no_grad():
+            actions: np.ndarray = self.policy(obs_as_tensor(observations, self.policy.device))[0].cpu().numpy()
+        return actions
+
+    def _make_batch(
+        self, states: Batch, actions: th.Tensor, log_prob: th.Tensor, weights: th.Tensor, q_values: np.ndarray
+    ) -> VineBatch:
+        q = th.as_tensor(q_values, dtype=th.float32, device=log_prob.device)
+        mean = (weights * q).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
+        return VineBatch(
+            observations=states.observations,
+            actions=actions[:, 0],
+            old_log_prob=log_prob,
+            advantages=q - mean,  # the self-normalised estimator does not change by a constant of the state
+            returns=q,
+            branch_actions=actions,
+            weights=weights,
+        )
+
+    def _policy_batch(self, rollout: Batch) -> Batch:
+        return self._branches
+
+
+@contextmanager
+def _random_numbers(seed: int, device: th.device) -> Iterator[None]:
+    """Random numbers of torch from a seed; afterwards the generators are as before."""
+    with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        th.manual_seed(seed)
+        yield
+
+
+class _ProgressBar(ProgressBarCallback):
+    """SB3's bar, which branch steps move too."""
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._shown = self.model.branch_steps  # type: ignore[attr-defined]
+
+    def _on_rollout_end(self) -> None:
+        branch_steps: int = self.model.branch_steps  # type: ignore[attr-defined]
+        self.pbar.update(branch_steps - self._shown)
+        self._shown = branch_steps
