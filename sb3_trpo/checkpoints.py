@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.save_util import open_path
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
@@ -97,4 +97,7 @@ def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:
     settings = {name: getattr(model, name) for name in names}
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
     settings["stats_window_size"] = model._stats_window_size
+    if type(model.policy) in (ActorCriticCnnPolicy, MultiInputActorCriticPolicy):  # where the defaults differ
+        share = model.policy.share_features_extractor
+        settings["policy_kwargs"] = {"share_features_extractor": share, **(model.policy_kwargs or {})}
     return settings

@@ -46,6 +46,10 @@ from sb3_trpo.vec_env import wrap_bare_env
 SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
 
 
+_POLICIES_WITH_EXTRACTORS = ("CnnPolicy", CnnPolicy, "MultiInputPolicy", MultiInputPolicy)
+"""A shared features extractor belongs to the actor, and leaves the critic its last layer: these share none unless told to."""
+
+
 class TRPO(RolloutCollector):
     """
     Trust Region Policy Optimization (TRPO).
@@ -80,7 +84,8 @@ class TRPO(RolloutCollector):
         on the whole rollout)
     :param stats_window_size: episodes over which the logged success rate, length and reward are averaged
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
-    :param policy_kwargs: additional arguments of the policy
+    :param policy_kwargs: additional arguments of the policy; actor and critic of CnnPolicy and MultiInputPolicy have
+        features extractors of their own unless ``share_features_extractor=True`` is among them
     :param verbose: 0 no output, 1 info, 2 debug
     :param seed: seed of the pseudo random generators
     :param device: device (cpu, cuda, ...); "auto": the GPU if there is one
@@ -140,6 +145,8 @@ class TRPO(RolloutCollector):
         **unsupported: Never,
     ) -> None:
         refuse_arguments(unsupported)
+        if policy in _POLICIES_WITH_EXTRACTORS:
+            policy_kwargs = {"share_features_extractor": False, **(policy_kwargs or {})}
         super().__init__(
             policy,
             env,

@@ -12,7 +12,7 @@ from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_trpo import TRPO
+from sb3_trpo import TRPO, CnnPolicy
 from tests.envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
 
 SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 16, "seed": 0}
@@ -132,6 +132,29 @@ def test_from_ppo_takes_over_policy_and_settings(tmp_path: Path, where: str) -> 
 def test_from_ppo_keeps_the_models_own_environment() -> None:
     ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
     assert TRPO.from_ppo(ppo, batch_size=16).get_env() is ppo.get_env()
+
+
+def test_from_ppo_keeps_a_shared_extractor() -> None:
+    env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])
+    ppo = PPO("CnnPolicy", env, n_steps=8, batch_size=8)
+    model = TRPO.from_ppo(ppo, batch_size=8, n_critic_updates=1)
+    assert model.policy.share_features_extractor is True
+    observation = env.observation_space.sample()
+    assert model.predict(observation, deterministic=True)[0] == ppo.predict(observation, deterministic=True)[0]
+    model.learn(8)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"policy_kwargs": {"share_features_extractor": True}}])
+@pytest.mark.parametrize("policy", ["CnnPolicy", CnnPolicy])
+def test_extractors_are_separate_unless_told_otherwise(policy: Any, kwargs: dict[str, Any], tmp_path: Path) -> None:
+    env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])
+    model = TRPO(policy, env, n_steps=8, batch_size=8, **kwargs)
+    assert model.policy.share_features_extractor is bool(kwargs)
+    model.save(tmp_path / "model")
+    assert TRPO.load(tmp_path / "model").policy.share_features_extractor is bool(kwargs)
+    theirs = sb3_contrib.TRPO("CnnPolicy", env, n_steps=8, batch_size=8)
+    theirs.save(tmp_path / "theirs")
+    assert TRPO.load(tmp_path / "theirs").policy.share_features_extractor is True
 
 
 def test_from_ppo_takes_over_gsde() -> None:

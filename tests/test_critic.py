@@ -105,7 +105,7 @@ def test_a_shared_extractor_belongs_to_the_actor(share: bool) -> None:
 
 
 def test_features_of_a_shared_extractor_are_computed_once() -> None:
-    model = collected("CnnPolicy", "image")
+    model = collected("CnnPolicy", "image", policy_kwargs={"share_features_extractor": True})
     seen = []
     fit(model, n_epochs=0)
     model.policy.features_extractor.register_forward_hook(lambda *args: seen.append(len(args[2])))

@@ -1,0 +1,187 @@
+"""
+How good is the gradient that vine sampling gives for the same number of simulator calls?
+
+A policy is trained for a while with single path and then held fixed. The reference is its gradient from a very large batch,
+single path with returns to the end of the episode (λ = 1). Against it stand gradients of small batches: their mean cosine to
+the reference, and their variance over the squared norm of their mean. Example::
+
+    python -m benchmarks.vine --env Hopper-v5 --train 100000 --out benchmarks/results/vine/hopper.csv
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+
+from sb3_trpo import TRPO, VineTRPO
+from sb3_trpo.batch import read_batch
+from sb3_trpo.network import actor_network
+from sb3_trpo.probe import probe_actor
+from sb3_trpo.surrogate import Surrogate
+
+gym.register_envs(ale_py)
+
+COLUMNS = ["env", "trained_steps", "estimator", "settings", "calls", "repeats", "cosine", "cosine_std", "cosine_of_mean"]
+COLUMNS += ["relative_variance"]
+
+
+def make_env(env_id: str, n_envs: int, seed: int) -> VecEnv:
+    """
+    :param env_id: environment id; a game goes through SB3's ``AtariWrapper``
+    :param n_envs: number of environments
+    :param seed: of the environments
+    :return: the environments
+    """
+    if "NoFrameskip" in env_id:
+        return VecFrameStack(make_atari_env(env_id, n_envs, seed=seed), 4)
+    return make_vec_env(env_id, n_envs, seed=seed)
+
+
+def gradients(model: TRPO, repeats: int) -> tuple[np.ndarray, float]:
+    """
+    Gradients of the surrogate at the model's policy, which stays as it is; every rollout goes on where the last one ended.
+
+    :param model: the model
+    :param repeats: rollouts
+    :return: shape (repeats, P); simulator calls of a rollout
+    """
+    _, callback = model._setup_learn(10**9, reset_num_timesteps=model._last_obs is None)
+    callback.on_training_start({}, {})
+    before, rows = model.num_timesteps, []
+    for _ in range(repeats):
+        assert model.env is not None
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+        model._n_updates += 1  # other branching states next time
+        model.policy.set_training_mode(False)
+        rollout = read_batch(model.rollout_buffer, model.action_space)
+        probe = probe_actor(model.policy, rollout)
+        batch, chunk_size = model._policy_batch(rollout), probe.chunk_size()
+        surrogate = Surrogate(actor_network(model.policy), batch, 0.0, chunk_size)
+        rows.append(surrogate.gradient(probe.parameters, batch).numpy())
+    return np.array(rows), (model.num_timesteps - before) / repeats
+
+
+def with_policy_of(model: TRPO, cls: type[TRPO], env: VecEnv, seed: int, **settings: Any) -> TRPO:
+    """
+    :param model: a trained model
+    :param cls: class of the new one
+    :param env: its environments
+    :param seed: its seed
+    :param settings: further hyperparameters
+    :return: a model with the same policy and critic
+    """
+    policy_kwargs = model.policy_kwargs
+    other = cls(type(model.policy), env, seed=seed, device="cpu", policy_kwargs=policy_kwargs, gamma=model.gamma, **settings)
+    other.policy.load_state_dict(model.policy.state_dict())
+    return other
+
+
+def measure(rows: np.ndarray, reference: np.ndarray) -> dict[str, str]:
+    """
+    :param rows: gradients, shape (M, P)
+    :param reference: shape (P,)
+    :return: mean and standard deviation of the cosine, the cosine of the mean, which is short of 1 by what is left of the
+        noise and by bias, and the relative variance
+    """
+    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(reference)
+    cosines = rows @ reference / norms
+    mean = rows.mean(axis=0)
+    variance = ((rows - mean) ** 2).sum() / (len(rows) - 1)
+    # the norm of the mean is too long by the variance of the mean
+    signal = max((mean**2).sum() - variance / len(rows), 1e-30)
+    return {
+        "cosine": f"{cosines.mean():.4f}",
+        "cosine_std": f"{cosines.std(ddof=1):.4f}",
+        "cosine_of_mean": f"{mean @ reference / np.linalg.norm(mean) / np.linalg.norm(reference):.4f}",
+        "relative_variance": f"{variance / signal:.3g}",
+    }
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """
+    :param arguments: the command line, without the program
+    :return: what it says
+    """
+    parser = argparse.ArgumentParser(description="Gradients of vine sampling against single path, at equal simulator calls.")
+    parser.add_argument("--env", required=True, help="environment id")
+    parser.add_argument("--train", type=int, default=0, help="env steps of training before, with single path")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n-envs", type=int, default=1)
+    parser.add_argument("--reference", type=int, default=1_000_000, help="env steps of the reference")
+    parser.add_argument("--calls", type=int, nargs="+", default=[2048, 8192], help="simulator calls of one gradient")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[4, 16, 64], help="lengths of the branches")
+    parser.add_argument("--repeats", type=int, default=30, help="gradients of each kind")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """
+    Measure, and write one row an estimator.
+
+    :param arguments: the command line, without the program
+    """
+    options = parse(arguments)
+    th.set_num_threads(1)
+    game = "NoFrameskip" in options.env
+    settings: dict[str, Any] = {"gamma": 0.99, "device": "cpu", "seed": options.seed}
+    if game:
+        settings |= {"n_steps": 1024 // options.n_envs, "policy_kwargs": {"share_features_extractor": False}}
+        settings |= {"fisher_sample_fraction": 0.1, "cg_max_steps": 10, "n_critic_updates": 2, "batch_size": 256}
+    env = make_env(options.env, options.n_envs, options.seed)
+    trained = TRPO("CnnPolicy" if game else "MlpPolicy", env, **settings).learn(options.train)
+
+    def fresh(cls: type[TRPO], number: int, n_steps: int, **more: Any) -> TRPO:
+        env = make_env(options.env, options.n_envs, options.seed + 1 + number)
+        return with_policy_of(trained, cls, env, options.seed + 1 + number, n_steps=n_steps, batch_size=n_steps, **more)
+
+    chunk = min(options.reference, 64 * 1024 if not game else 8 * 1024) // options.n_envs
+    n_chunks = -(-options.reference // (chunk * options.n_envs))
+    reference = gradients(fresh(TRPO, 0, chunk, gae_lambda=1.0), n_chunks)[0].mean(axis=0)
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for calls in options.calls:
+            for name, settings_text, model in candidates(fresh, calls, options):
+                rows, used = gradients(model, options.repeats)
+                row = {"env": options.env, "trained_steps": options.train, "estimator": name, "settings": settings_text}
+                row |= {"calls": f"{used:.0f}", "repeats": options.repeats, **measure(rows, reference)}
+                writer.writerow(row)
+                file.flush()
+                print(" ".join(str(value) for value in row.values()), flush=True)
+
+
+def candidates(fresh: Any, calls: int, options: argparse.Namespace) -> list[tuple[str, str, TRPO]]:
+    """
+    :param fresh: makes a model
+    :param calls: simulator calls of one gradient
+    :param options: the command line
+    :return: name, settings and model of every estimator
+    """
+    n_envs = options.n_envs
+    found: list[tuple[str, str, TRPO]] = [
+        ("single path", f"gae_lambda={gae_lambda}", fresh(TRPO, 1, calls // n_envs, gae_lambda=gae_lambda))
+        for gae_lambda in (0.95, 1.0)
+    ]
+    trunk = calls // 4
+    n_actions = int(getattr(found[0][2].action_space, "n", 4))
+    for length in options.lengths:
+        n_states = max(n_envs, (calls - trunk) // (n_actions * length) // n_envs * n_envs)
+        more = {"n_branch_states": n_states, "branch_length": length}
+        text = f"trunk={trunk} states={n_states} actions={n_actions} length={length}"
+        found.append(("vine", text, fresh(VineTRPO, 2, trunk // n_envs, **more)))
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
