@@ -1,0 +1,156 @@
+"""
+Train on an Atari game with RL Zoo's machinery and the ``atari`` entry of the hyperparameters; may be killed and run again.
+
+Writes to the output folder: ``curve.csv`` (one row every so many env steps: the mean return of the games that ended since the
+last one), ``checkpoint.zip``, and at the end ``model.zip`` and ``run.json`` with the mean of 20 further games. Games are whole
+ones, returns are unclipped, and the actions are the policy's own, drawn at random. Run again with the same command, a
+killed run goes on from its checkpoint. Training takes one thread; its seconds are CPU time. Example::
+
+    python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 0 --steps 3e6 --out runs/atari/Pong/seed0
+"""
+
+import argparse
+import csv
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+import torch as th
+import yaml
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from benchmarks.experiment import hyperparameters, set_up, write_run
+
+gym.register_envs(ale_py)
+
+COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "games", "train_seconds"]
+
+
+class GamesCallback(BaseCallback):
+    """
+    Appends a row to a CSV file every ``log_freq`` env steps, and saves a checkpoint with every fifth.
+
+    :param folder: where the files are
+    :param labels: values of the first columns
+    :param log_freq: env steps between two rows
+    """
+
+    def __init__(self, folder: Path, labels: list[Any], log_freq: int) -> None:
+        super().__init__()
+        self.folder = folder
+        self.labels = labels
+        self.log_freq = log_freq
+        self.returns: list[float] = []
+        self.rows = 0
+        self.earlier_seconds = 0.0
+
+    def _on_training_start(self) -> None:
+        self.next_step = self.num_timesteps + self.log_freq
+        path = self.folder / "curve.csv"
+        rows = []
+        if path.exists():  # what came after the checkpoint is done again
+            with path.open() as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.num_timesteps]
+        self.earlier_seconds = float(rows[-1]["train_seconds"]) if rows else 0.0
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        self.started = time.process_time()
+
+    def _on_step(self) -> bool:
+        self.returns += [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
+        return True
+
+    def _on_rollout_start(self) -> None:
+        # between two rollouts, so that a checkpoint is of a whole number of updates
+        if self.num_timesteps < self.next_step:
+            return
+        self.next_step += self.log_freq
+        self.rows += 1
+        mean, std = (float(f(self.returns)) if self.returns else float("nan") for f in (np.mean, np.std))
+        seconds = self.earlier_seconds + time.process_time() - self.started
+        row = [*self.labels, self.num_timesteps, f"{mean:.2f}", f"{std:.2f}", len(self.returns), f"{seconds:.1f}"]
+        with (self.folder / "curve.csv").open("a", newline="") as file:
+            csv.writer(file).writerow(row)
+        self.returns = []
+        if self.rows % 5 == 0:
+            save(self.model, self.folder / "checkpoint.zip")
+
+
+def save(model: Any, path: Path) -> None:
+    """
+    Save a model so that a kill at any moment leaves a whole file.
+
+    :param model: the model
+    :param path: of the zip file
+    """
+    model.save(path.with_name("half_written.zip"))
+    os.replace(path.with_name("half_written.zip"), path)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """
+    :param arguments: the command line, without the program
+    :return: what it says
+    """
+    parser = argparse.ArgumentParser(description="Train on an Atari game; may be killed and run again.")
+    parser.add_argument("--algo", choices=["sb3_trpo", "sb3_ppo"], default="sb3_trpo")
+    parser.add_argument("--env", required=True, help="for instance PongNoFrameskip-v4")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--steps", type=float, required=True, help="env steps, those of a killed run included")
+    parser.add_argument("--log-freq", type=int, default=20_480, help="env steps between two rows of the curve")
+    parser.add_argument("--games", type=int, default=20, help="games of the last evaluation")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """
+    :param arguments: the command line, without the program
+    :return: exit status
+    """
+    options = parse(arguments)
+    th.set_num_threads(1)
+    entry = hyperparameters(options.algo, options.env)
+    entry.update({name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.set)})
+    entry["n_timesteps"] = options.steps
+    manager, model = set_up(options.algo, options.env, options.seed, options.out, entry)
+    checkpoint = options.out / "checkpoint.zip"
+    if checkpoint.exists():
+        model = type(model).load(checkpoint, env=model.get_env(), device="cpu")
+        print(f"going on from {model.num_timesteps:,} steps", flush=True)
+    games = GamesCallback(options.out, [options.algo, options.env, options.seed], options.log_freq)
+    left = int(options.steps) - model.num_timesteps
+    model.learn(max(0, left), callback=games, log_interval=10**9, reset_num_timesteps=False)
+    save(model, options.out / "model.zip")
+
+    mean, std = evaluate(model, manager.create_envs(8, eval_env=True), options)
+    result = {"steps": model.num_timesteps, "mean_return": mean, "std_return": std, "games": options.games}
+    write_run(options.out, "benchmarks.atari", arguments, entry, result)
+    print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.games} games")
+    return 0
+
+
+def evaluate(model: OnPolicyAlgorithm, env: Any, options: argparse.Namespace) -> tuple[float, float]:
+    """
+    :param model: the trained model
+    :param env: environments to play in
+    :param options: the command line
+    :return: mean and standard deviation of the returns of whole games, unclipped, with the policy's own random actions
+    """
+    env.seed(options.seed + 10_000)
+    returns, _ = evaluate_policy(model, env, options.games, deterministic=False, return_episode_rewards=True)
+    return float(np.mean(returns)), float(np.std(returns))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
