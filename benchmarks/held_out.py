@@ -1,0 +1,136 @@
+"""
+Does a step gain on states that it was not computed from?
+
+The gradient and the Fisher matrix come from one part of a rollout. The direction (F + damping I)⁻¹ g is scaled to the same KL
+on that part whatever the damping, and the surrogate's gain is compared there and on the rest of the rollout. Where the batch
+gains much and the rest nothing, the step fits noise: raise ``cg_damping`` or the size of the batch. Example::
+
+    python -m benchmarks.held_out --env Humanoid-v5 --train 300000 --batch 2048 --kl 0.03
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+import torch as th
+import yaml
+
+from benchmarks.experiment import hyperparameters, set_up
+from sb3_trpo import TRPO
+from sb3_trpo.advantages import effective_advantages
+from sb3_trpo.batch import Batch, read_batch
+from sb3_trpo.fisher import FisherVectorProduct, fisher_subset
+from sb3_trpo.flat import assign, flatten
+from sb3_trpo.network import actor_network
+from sb3_trpo.probe import probe_actor
+from sb3_trpo.surrogate import Surrogate
+from sb3_trpo.trust_region import conjugate_gradient
+
+gym.register_envs(ale_py)
+
+DAMPINGS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+def rollout(model: TRPO, n_states: int) -> Batch:
+    """
+    :param model: the model, whose policy stays as it is
+    :param n_states: states to collect
+    :return: them, with the advantages that the step uses
+    """
+    assert model.env is not None
+    n_steps = n_states // model.n_envs
+    model.rollout_buffer.buffer_size = model.n_steps = n_steps
+    model.rollout_buffer.reset()
+    _, callback = model._setup_learn(10**9, reset_num_timesteps=model._last_obs is None)
+    callback.on_training_start({}, {})
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, n_steps)
+    model.policy.set_training_mode(False)
+    batch = read_batch(model.rollout_buffer, model.action_space)
+    return batch.with_advantages(effective_advantages(batch.advantages, batch.returns, normalize=True))
+
+
+def scaled(surrogate: Surrogate, parameters: list[th.nn.Parameter], direction: th.Tensor, kl: float) -> th.Tensor:
+    """
+    :param surrogate: of the batch
+    :param parameters: the actor's, at θ_old; left there
+    :param direction: shape (P,)
+    :param kl: nats
+    :return: the step along the direction whose KL on the batch is ``kl``, by bisection
+    """
+    old = flatten(parameters)
+    low, high, length = 0.0, np.inf, 0.02 / float(direction.norm())
+    for _ in range(16):
+        assign(parameters, old + length * direction)
+        if surrogate.evaluate().kl > kl:
+            high = length
+        else:
+            low = length
+        length = (low + high) / 2.0 if np.isfinite(high) else 3.0 * length
+    assign(parameters, old)
+    return low * direction
+
+
+def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch) -> tuple[float, float, int]:
+    """
+    :param model: the model
+    :param batch_size: states that the step is computed from
+    :param kl: nats
+    :param damping: of the Fisher matrix
+    :param states: those and the ones held out
+    :return: gain on the batch, gain on the others, products of the solver
+    """
+    probe = probe_actor(model.policy, states)
+    parameters, chunk_size, network = probe.parameters, probe.chunk_size(), actor_network(model.policy)
+    batch, others = (states.take(slice(*part)) for part in ((0, batch_size), (batch_size, len(states))))
+    inside, outside = (Surrogate(network, part, model.ent_coef, chunk_size) for part in (batch, others))
+    thinned = batch.take(fisher_subset(batch_size, model.fisher_sample_fraction, (0, 0)))
+    fisher = FisherVectorProduct(network, parameters, thinned, chunk_size)
+    gradient = inside.gradient(parameters, batch)
+    cg = conjugate_gradient(lambda v: fisher(v) + damping * v, gradient, model.cg_max_steps, model.cg_tol)
+    old = flatten(parameters)
+    assign(parameters, old + scaled(inside, parameters, cg.solution, kl))
+    trials = [surrogate.evaluate().surrogate - surrogate.at_old.surrogate for surrogate in (inside, outside)]
+    assign(parameters, old)
+    return trials[0], trials[1], cg.iterations
+
+
+def main(arguments: list[str]) -> None:
+    """
+    Train for a while with the hyperparameters of the Zoo, then measure and print.
+
+    :param arguments: the command line, without the program
+    """
+    parser = argparse.ArgumentParser(description="Gain of a step on the batch and on held-out states, by damping.")
+    parser.add_argument("--env", required=True, help="environment id")
+    parser.add_argument("--train", type=float, default=100_000, help="env steps of training before")
+    parser.add_argument("--batch", type=int, default=2048, help="states that the step is computed from")
+    parser.add_argument("--kl", type=float, default=0.02, help="nats")
+    parser.add_argument("--repeats", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
+    options = parser.parse_args(arguments)
+    th.set_num_threads(1)
+    entry = hyperparameters("sb3_trpo", options.env)
+    entry.update({name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.set)})
+    with tempfile.TemporaryDirectory() as folder:
+        model: Any = set_up("sb3_trpo", options.env, options.seed, Path(folder), entry)[1]
+    model.learn(options.train)
+    measured: dict[float, list[tuple[float, float, int]]] = {damping: [] for damping in DAMPINGS}
+    for _ in range(options.repeats):
+        states = rollout(model, 5 * options.batch)
+        for damping, rows in measured.items():
+            rows.append(gains(model, options.batch, options.kl, damping, states))
+    print("| cg_damping | gain on the batch | gain on held-out states | products |\n|---|---|---|---|")
+    for damping, rows in measured.items():
+        inside, outside, products = np.array(rows).T
+        error = outside.std(ddof=1) / np.sqrt(len(rows))
+        print(f"| {damping:g} | {inside.mean():.4f} | {outside.mean():.5f} ± {error:.5f} | {products.mean():.0f} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
