@@ -21,7 +21,6 @@ import ale_py
 import gymnasium as gym
 import numpy as np
 import torch as th
-import yaml
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -120,8 +119,7 @@ def main(arguments: list[str]) -> int:
     """
     options = parse(arguments)
     th.set_num_threads(1)
-    entry = hyperparameters(options.algo, options.env)
-    entry.update({name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.set)})
+    entry = hyperparameters(options.algo, options.env, options.set)
     entry["n_timesteps"] = options.steps
     manager, model = set_up(options.algo, options.env, options.seed, options.out, entry)
     checkpoint = options.out / "checkpoint.zip"

@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.train import PACKAGES
+from benchmarks.train import PACKAGES, parse_settings
 
 ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
 
 
-def hyperparameters(algorithm: str, env_id: str) -> dict[str, Any]:
+def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """
     :param algorithm: one of :data:`ZOO_NAMES`
     :param env_id: environment id
+    :param settings: ``NAME=VALUE`` that take precedence
     :return: the entry that RL Zoo would read: of sb3-trpo's own file or of the Zoo's, where v4 serves for v5
     """
     if algorithm == "sb3_trpo":
@@ -33,7 +35,7 @@ def hyperparameters(algorithm: str, env_id: str) -> dict[str, Any]:
     entries = yaml.safe_load(path.read_text())
     atari = "NoFrameskip" in env_id or env_id.startswith("ALE/")
     names = ["atari"] if atari else [env_id, env_id.replace("-v5", "-v4")]
-    return dict(next(entries[name] for name in names if name in entries))
+    return {**next(entries[name] for name in names if name in entries), **parse_settings(list(settings))}
 
 
 def set_up(

@@ -18,7 +18,6 @@ import ale_py
 import gymnasium as gym
 import numpy as np
 import torch as th
-import yaml
 
 from benchmarks.experiment import hyperparameters, set_up
 from sb3_trpo import TRPO
@@ -115,8 +114,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
     options = parser.parse_args(arguments)
     th.set_num_threads(1)
-    entry = hyperparameters("sb3_trpo", options.env)
-    entry.update({name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.set)})
+    entry = hyperparameters("sb3_trpo", options.env, options.set)
     with tempfile.TemporaryDirectory() as folder:
         model: Any = set_up("sb3_trpo", options.env, options.seed, Path(folder), entry)[1]
     model.learn(options.train)

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch as th
-import yaml
 
 from benchmarks.experiment import ZOO_NAMES, hyperparameters, set_up, write_run
 from benchmarks.train import CurveCallback
@@ -48,8 +47,7 @@ def main(arguments: list[str]) -> int:
     """
     options = parse(arguments)
     th.set_num_threads(1)
-    entry = hyperparameters(options.algo, options.env)
-    entry.update({name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.set)})
+    entry = hyperparameters(options.algo, options.env, options.set)
     if options.steps:
         entry["n_timesteps"] = options.steps
     manager, model = set_up(options.algo, options.env, options.seed, options.out, entry)

@@ -98,6 +98,14 @@ class CurveCallback(BaseCallback):
         return float(np.mean(returns)), float(np.std(returns))
 
 
+def parse_settings(items: list[str]) -> dict[str, Any]:
+    """
+    :param items: ``NAME=VALUE``, the values as YAML
+    :return: hyperparameters by name
+    """
+    return {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in items)}
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """
     :param arguments: the command line, without the program
@@ -124,7 +132,7 @@ def main(arguments: list[str]) -> int:
     :return: exit status
     """
     options = parse(arguments)
-    hyperparameters = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.set)}
+    hyperparameters = parse_settings(options.set)
     options.out.mkdir(parents=True, exist_ok=True)
     model = algorithms()[options.algo]("MlpPolicy", options.env, seed=options.seed, device="cpu", **hyperparameters)
     labels = [options.algo, options.env, options.seed]

@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch, keeps_sb3_layout, minibatches
-from sb3_trpo.plain import critic_layers, encoder, make_layers, why_not_layers, why_not_plain
+from sb3_trpo.plain import critic_layers, encoder, in_blocks, make_layers, why_not_layers, why_not_plain
 
 Epoch: TypeAlias = Callable[[], Iterator[float]]
 """One pass over the rollout. Each item is the loss of a mini-batch, whose gradient the critic's parameters then hold."""
@@ -156,11 +156,8 @@ def _epoch_by_hand(
     if not layers.differentiable or {id(p) for p in layers.parameters} != trained:
         return None
     assert isinstance(batch.observations, th.Tensor)
-    features, returns = encoder(policy)(batch.observations.numpy()), batch.returns.numpy()
-    if fixed:
-        extract = make_layers(policy, fixed)
-        starts = range(0, len(features), extract.block_rows)
-        features = np.concatenate([extract(features[i : i + extract.block_rows]) for i in starts])
+    observations, encode, returns = batch.observations.numpy(), encoder(policy), batch.returns.numpy()
+    features = in_blocks(make_layers(policy, fixed), encode, observations) if fixed else encode(observations)
     gradients = [th.empty_like(parameter) for parameter in layers.parameters]
     out = [gradient.numpy() for gradient in gradients]
 

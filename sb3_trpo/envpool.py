@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -33,6 +33,9 @@ class EnvPoolVecEnv(VecEnv):
     :raises ValueError: if EnvPool does not have the environment, or ``n_envs`` is not positive
     """
 
+    _length_of_a_step = 1
+    """What a step adds to the length of an episode."""
+
     def __init__(self, env_id: str, n_envs: int = 1, seed: int | None = None, num_threads: int = 0, **settings: Any) -> None:
         self._envpool = _import_envpool()
         if n_envs < 1:
@@ -45,6 +48,7 @@ class EnvPoolVecEnv(VecEnv):
         super().__init__(n_envs, self._pool.observation_space, self._pool.action_space)
         self._all = np.arange(n_envs, dtype=np.int32)
         self._actions = np.zeros(0)
+        self._returns, self._lengths, self._started = np.zeros(n_envs), np.zeros(n_envs, dtype=np.int64), np.zeros(n_envs)
         self._begin(self._all)
 
     def _make(self, seed: int) -> Any:
@@ -53,9 +57,6 @@ class EnvPoolVecEnv(VecEnv):
 
     def _begin(self, ids: np.ndarray) -> None:
         """Clear the statistics of the episode."""
-        if len(ids) == self.num_envs:
-            self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.int64)
-            self._started = np.full(self.num_envs, time.time())
         self._returns[ids], self._lengths[ids], self._started[ids] = 0.0, 0, time.time()
 
     def reset(self) -> VecEnvObs:
@@ -99,9 +100,9 @@ class EnvPoolVecEnv(VecEnv):
     def _advance(self, actions: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Step k environments; their rewards go to the statistics, which are reported where an episode ends."""
         actions = np.asarray(actions, dtype=self._pool.action_space.dtype)
-        observations, rewards, terminated, truncated, _ = self._pool.step(actions, ids)
+        observations, rewards, terminated, truncated, self._pool_info = self._pool.step(actions, ids)
         self._returns[ids] += rewards
-        self._lengths[ids] += 1
+        self._lengths[ids] += self._length_of_a_step
         infos: Infos = [{} for _ in ids]
         for row in np.flatnonzero(terminated | truncated):
             infos[row]["episode"] = self._statistics(ids[row])
@@ -129,7 +130,7 @@ class EnvPoolVecEnv(VecEnv):
         :return: its value, once an environment
         """
         value = None if attr_name == "render_mode" else getattr(self._pool, attr_name)
-        return [value for _ in self._indices(indices)]
+        return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
@@ -153,10 +154,7 @@ class EnvPoolVecEnv(VecEnv):
         :param indices: of which environments
         :return: True for ``Monitor``, whose statistics this class reports
         """
-        return [wrapper_class is Monitor for _ in self._indices(indices)]
-
-    def _indices(self, indices: VecEnvIndices) -> Iterable[int]:
-        return self._get_indices(indices)
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
 
 class AtariEnvPool(EnvPoolVecEnv):
@@ -196,7 +194,7 @@ class AtariEnvPool(EnvPoolVecEnv):
         name, sticky = _parse_game(game)
         self._terminal_on_life_loss = terminal_on_life_loss
         self._clip_reward = clip_reward
-        self._frame_skip = frame_skip
+        self._length_of_a_step = frame_skip
         super().__init__(
             f"{name}-v5",
             n_envs,
@@ -225,22 +223,16 @@ class AtariEnvPool(EnvPoolVecEnv):
         return self._fire(self._all) if self._fires else observations
 
     def _advance(self, actions: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
-        actions = np.asarray(actions, dtype=self._pool.action_space.dtype)
-        observations, rewards, terminated, truncated, pool_info = self._pool.step(actions, ids)
-        self._returns[ids] += rewards
-        self._lengths[ids] += self._frame_skip
-        lives = pool_info["lives"]
-        infos: Infos = [{"lives": int(left)} for left in lives]
+        observations, rewards, terminated, truncated, infos = super()._advance(actions, ids)
         self._over[ids] = terminated | truncated
-        for row in np.flatnonzero(self._over[ids]):
-            infos[row]["episode"] = self._statistics(ids[row])
-            self._begin(ids[row : row + 1])
+        lives = self._pool_info["lives"]
+        for info, left in zip(infos, lives, strict=True):
+            info["lives"] = int(left)
         if self._terminal_on_life_loss:
             # some games stay at 0 lives for a while before they are over
             terminated = terminated | ((lives > 0) & (lives < self._lives[ids]))
         self._lives[ids] = lives
-        rewards = np.sign(rewards) if self._clip_reward else rewards
-        return observations, rewards.astype(np.float32), terminated, truncated, infos
+        return observations, np.sign(rewards) if self._clip_reward else rewards, terminated, truncated, infos
 
     def _restart(self, ids: np.ndarray) -> np.ndarray:
         observations = self._next_life(ids)

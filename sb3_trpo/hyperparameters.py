@@ -118,6 +118,15 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+def is_integer(value: Any, low: int) -> bool:
+    """
+    :param value: anything
+    :param low: least value allowed
+    :return: whether it is an integer of at least ``low``
+    """
+    return _integer(low)[1](value)
+
+
 def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
     """
     Check what the user passed, alone and against the size of the rollout.

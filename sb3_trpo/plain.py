@@ -120,6 +120,17 @@ def make_layers(policy: ActorCriticPolicy, modules: Sequence[nn.Module]) -> Laye
     return Cnn(modules, scale=255.0 if _scales_images(policy) else 1.0) if _convolves(modules) else Mlp(modules)
 
 
+def in_blocks(layers: Layers, encode: Callable[[np.ndarray], np.ndarray], observations: np.ndarray) -> np.ndarray:
+    """
+    :param layers: a network
+    :param encode: see :func:`encoder`
+    :param observations: shape (B, ...)
+    :return: results, shape (B, n_out), with the hidden layers of one block at a time in memory
+    """
+    starts = range(0, len(observations), layers.block_rows)
+    return np.concatenate([layers(encode(observations[i : i + layers.block_rows])) for i in starts])
+
+
 def _convolves(modules: Sequence[nn.Module]) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in modules)
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo.actor import NumpyActor, why_not_numpy
 from sb3_trpo.advantages import generalized_advantages
 from sb3_trpo.finite import check_finite
-from sb3_trpo.plain import critic_layers, encoder, make_layers, why_not_layers
+from sb3_trpo.plain import critic_layers, encoder, in_blocks, make_layers, why_not_layers
 
 Obs: TypeAlias = np.ndarray | dict[str, np.ndarray]
 Infos: TypeAlias = list[dict[str, object]]
@@ -298,8 +298,7 @@ def value_function(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarr
 
     def numpy_values(observations: np.ndarray) -> np.ndarray:
         layers.refresh()
-        blocks = (observations[i : i + layers.block_rows] for i in range(0, len(observations), layers.block_rows))
-        return np.concatenate([layers(encode(block))[:, 0] for block in blocks])
+        return in_blocks(layers, encode, observations)[:, 0]
 
     return numpy_values
 

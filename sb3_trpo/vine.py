@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo.actor import NumpyActor
 from sb3_trpo.batch import Batch, read_batch
 from sb3_trpo.finite import check_finite
-from sb3_trpo.hyperparameters import is_number
+from sb3_trpo.hyperparameters import is_integer
 from sb3_trpo.kl import unchecked_distributions
 from sb3_trpo.rollout import terminal_observations, timeouts, torch_values, value_function
 from sb3_trpo.simulator import Simulator, State
@@ -111,7 +111,7 @@ class VineTRPO(TRPO):
         super()._setup_model()
         for name in ("n_branch_states", "branch_length", "n_branch_rollouts"):
             value = getattr(self, name)
-            if not (is_number(value) and int(value) == value and value >= 1):
+            if not is_integer(value, 1):
                 raise ValueError(f"`{name}` must be an integer >= 1, not {value!r}")
         self._check_branch_actions()
         size = self.n_steps * self.n_envs
@@ -125,7 +125,7 @@ class VineTRPO(TRPO):
         if actions is None or (actions == "all" and discrete):
             return
         # with one action there is nothing to compare it with
-        if actions == "all" or not (is_number(actions) and int(actions) == actions and actions >= 2):
+        if actions == "all" or not is_integer(actions, 2):
             allowed = "None, 'all' or an integer >= 2" if discrete else f"None or an integer >= 2 (for {self.action_space})"
             raise ValueError(f"`n_branch_actions` must be {allowed}, not {actions!r}")
 

@@ -51,7 +51,10 @@ def test_channels_in_the_middle_are_refused() -> None:
     ],
 )
 def test_images_of_the_smallest_size_are_trained_on(space: spaces.Space[Any], policy_kwargs: dict[str, Any]) -> None:
-    TRPO("CnnPolicy", RandomEnv(space), n_steps=8, batch_size=8, n_critic_updates=1, policy_kwargs=policy_kwargs).learn(8)
+    env = RandomEnv(space)
+    model = TRPO("CnnPolicy", env, n_steps=8, batch_size=8, n_critic_updates=1, policy_kwargs=policy_kwargs).learn(8)
+    assert model.last_step is not None
+    assert model.last_step.accepted
 
 
 def test_a_rollout_beyond_the_memory_is_refused() -> None:
