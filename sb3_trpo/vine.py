@@ -261,12 +261,13 @@ class VineTRPO(TRPO):
         self, states: Batch, actions: th.Tensor, log_prob: th.Tensor, weights: th.Tensor, q_values: np.ndarray
     ) -> VineBatch:
         q = th.as_tensor(q_values, dtype=th.float32, device=log_prob.device)
-        mean = (weights * q).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
+        gaps = q - q[:, :1]  # equal Q-values must stay equal to the last bit
+        mean = (weights * gaps).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
         return VineBatch(
             observations=states.observations,
             actions=actions[:, 0],
             old_log_prob=log_prob,
-            advantages=q - mean,  # the self-normalised estimator does not change by a constant of the state
+            advantages=gaps - mean,  # the self-normalised estimator does not change by a constant of the state
             returns=q,
             branch_actions=actions,
             weights=weights,
