@@ -23,7 +23,7 @@ from benchmarks.experiment import hyperparameters, set_up
 from sb3_trpo import TRPO
 from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import Batch, read_batch
-from sb3_trpo.fisher import FisherVectorProduct, fisher_subset
+from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
 from sb3_trpo.flat import assign, flatten
 from sb3_trpo.network import actor_network
 from sb3_trpo.probe import probe_actor
@@ -87,7 +87,7 @@ def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch
     parameters, chunk_size, network = probe.parameters, probe.chunk_size(), actor_network(model.policy)
     batch, others = (states.take(slice(*part)) for part in ((0, batch_size), (batch_size, len(states))))
     inside, outside = (Surrogate(network, part, model.ent_coef, chunk_size) for part in (batch, others))
-    thinned = batch.take(fisher_subset(batch_size, model.fisher_sample_fraction, (0, 0)))
+    thinned = batch.take(fisher_subsets(th.arange(batch_size), model.fisher_sample_fraction, batch_size, (0, 0))[0])
     fisher = FisherVectorProduct(network, parameters, thinned, chunk_size)
     gradient = inside.gradient(parameters, batch)
     cg = conjugate_gradient(lambda v: fisher(v) + damping * v, gradient, model.cg_max_steps, model.cg_tol)

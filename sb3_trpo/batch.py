@@ -150,18 +150,16 @@ def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[np.ndarr
         yield positions[start : start + batch_size]
 
 
-def every_kth(batch: Batch, k: int, n_envs: int) -> Batch:
+def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:
     """
     Every k-th transition, counted environment by environment, so that none is left out whatever k and ``n_envs``.
 
     :param batch: the whole rollout, in time-major order
     :param k: 1 for all of them
     :param n_envs: number of environments
-    :return: ceil(B / k) transitions
+    :return: positions, shape (ceil(B / k),)
     """
-    if k == 1:
-        return batch
-    return batch.take(th.from_numpy(_env_major(np.arange(0, len(batch), k), len(batch), n_envs)))
+    return th.from_numpy(_env_major(np.arange(0, len(batch), k), len(batch), n_envs))
 
 
 def _env_major(positions: np.ndarray, size: int, n_envs: int) -> np.ndarray:

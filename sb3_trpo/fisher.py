@@ -47,15 +47,22 @@ class FisherVectorProduct:
         return total / len(self.batch)
 
 
-def fisher_subset(n_states: int, fraction: float, seed: tuple[int, int]) -> th.Tensor:
+def fisher_subsets(candidates: th.Tensor, fraction: float, n_states: int, seed: tuple[int, int]) -> tuple[th.Tensor, th.Tensor]:
     """
-    Draw the states that the Fisher products use, from a generator of its own (appendix C.1 of the paper takes 10%).
+    Draw the states of the Fisher products, and others that tell how long the solver's step is.
 
-    :param n_states: states to draw from
+    The solver fits its step to the noise of its states: on these the step looks shorter, in KL, than it is. Drawn from a
+    generator of its own.
+
+    :param candidates: positions that the products may use (appendix C.1 of the paper takes 10% of them)
     :param fraction: share to take, in (0, 1]
+    :param n_states: states of the whole batch
     :param seed: seed of the run and number of the update, so that a resumed run draws the same
-    :return: sorted positions, at least one
+    :return: sorted positions of the products' states, at least one, and of as many others, if there are
     """
-    size = max(1, round(fraction * n_states))
-    chosen = np.random.default_rng(seed).choice(n_states, size=size, replace=False, shuffle=False)
-    return th.from_numpy(np.sort(chosen))
+    rng = np.random.default_rng(seed)
+    size = max(1, round(fraction * len(candidates)))
+    chosen = rng.choice(candidates.numpy(), size=size, replace=False, shuffle=False)
+    rest = np.setdiff1d(np.arange(n_states), chosen, assume_unique=True)
+    others = rng.choice(rest, size=min(size, len(rest)), replace=False, shuffle=False)
+    return th.from_numpy(np.sort(chosen)), th.from_numpy(np.sort(others))

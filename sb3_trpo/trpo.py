@@ -5,6 +5,7 @@ import pathlib
 import time
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from sb3_trpo.batch import Batch, every_kth, read_batch
 from sb3_trpo.batch_norm import refresh_batch_norm
 from sb3_trpo.critic import CriticReport, critic_parameters, fit_critic, make_epoch
 from sb3_trpo.finite import check_returns
-from sb3_trpo.fisher import FisherVectorProduct, fisher_subset
+from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
 from sb3_trpo.hyperparameters import (
     check_hyperparameters,
     hyperparameter_names,
@@ -244,9 +245,9 @@ class TRPO(RolloutCollector):
         if not advantages.any() and not self.ent_coef:
             return StepReport(Outcome.ZERO_SIGNAL, surrogate_old)
 
-        thinned = every_kth(surrogate.batch, self.sub_sampling_factor, self.n_envs)
-        gradient = surrogate.gradient(parameters, thinned)
-        fisher = FisherVectorProduct(network, parameters, self._fisher_states(thinned), chunk_size)
+        whole, kept = surrogate.batch, every_kth(surrogate.batch, self.sub_sampling_factor, self.n_envs)
+        gradient = surrogate.gradient(parameters, whole if len(kept) == len(whole) else whole.take(kept))
+        products = [FisherVectorProduct(network, parameters, part, chunk_size) for part in self._fisher_states(whole, kept)]
         settings = StepSettings(
             max_kl,
             self.cg_damping,
@@ -256,7 +257,8 @@ class TRPO(RolloutCollector):
             self.line_search_max_iter,
             self.line_search_accept_ratio,
         )
-        return trust_region_step(parameters, gradient, fisher, lambda: surrogate.evaluate(max_kl), surrogate_old, settings)
+        trial = partial(surrogate.evaluate, max_kl)
+        return trust_region_step(parameters, gradient, products[0], trial, surrogate_old, settings, *products[1:])
 
     def _current_max_kl(self) -> float:
         progress = self._current_progress_remaining
@@ -265,10 +267,13 @@ class TRPO(RolloutCollector):
             raise ValueError(f"the schedule `target_kl` must give finite numbers >= 0, not {max_kl} at {progress=:g}")
         return max_kl
 
-    def _fisher_states(self, batch: Batch) -> Batch:
-        if self.fisher_sample_fraction == 1.0:
-            return batch
-        return batch.take(fisher_subset(len(batch), self.fisher_sample_fraction, (abs(self.seed or 0), self._n_updates)))
+    def _fisher_states(self, whole: Batch, kept: th.Tensor) -> list[Batch]:
+        """The states of the Fisher products and, unless these are all, others that tell how long the step is."""
+        if len(kept) == len(whole) and self.fisher_sample_fraction == 1.0:
+            return [whole]
+        seed = (abs(self.seed or 0), self._n_updates)
+        subsets = fisher_subsets(kept, self.fisher_sample_fraction, len(whole), seed)
+        return [whole.take(positions) for positions in subsets if len(positions)]
 
     def _log_update(self, step: StepReport, critic: CriticReport) -> None:
         record = self.logger.record

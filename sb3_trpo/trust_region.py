@@ -231,11 +231,13 @@ def trust_region_step(
     evaluate: Callable[[], Trial],
     surrogate_old: float,
     settings: StepSettings,
+    other_product: MatVec | None = None,
 ) -> StepReport:
     """
     Move the parameters along (F + damping I)⁻¹ g, scaled to √(2δ / xᵀFx), as far as the line search accepts.
 
-    The scale uses F without the damping, so that the realised KL comes near δ. If nothing is accepted, or if anything
+    The scale uses F without the damping, so that the realised KL comes near δ; where F is an estimate from few states, the
+    solution fits their noise, and an independent estimate tells its length. If nothing is accepted, or if anything
     is raised, the saved parameters are copied back bit for bit.
 
     :param parameters: tensors to move, P elements in all
@@ -244,6 +246,7 @@ def trust_region_step(
     :param evaluate: surrogate and KL at the present value of the parameters
     :param surrogate_old: L(θ_old)
     :param settings: what the user chose
+    :param other_product: v -> F v, undamped, from states that the solver does not see
     :return: what happened
     """
     if not math.isfinite(surrogate_old) or not math.isfinite(dot(gradient, gradient)):
@@ -254,6 +257,9 @@ def trust_region_step(
         lambda v: fisher_vector_product(v) + settings.damping * v, gradient, settings.cg_max_steps, settings.cg_tol
     )
     curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product)
+    if other_product is not None:
+        other = dot(cg.solution, other_product(cg.solution))
+        curvature = curvature if other <= curvature else other  # NaN included
     if not cg.finite or not math.isfinite(curvature):
         return StepReport(Outcome.NON_FINITE, surrogate_old, cg_iterations=cg.iterations)
     if curvature <= 0.0:

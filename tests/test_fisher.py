@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_trpo.batch import Batch
-from sb3_trpo.fisher import FisherVectorProduct, fisher_subset
+from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
 from sb3_trpo.network import actor_network
 from tests.helpers import (
     ACTORS,
@@ -187,29 +187,40 @@ def test_a_policy_that_is_not_finite_gives_nan_and_no_exception() -> None:
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
-    n_states=st.integers(1, 500), fraction=st.floats(1e-6, 1.0), seed=st.tuples(st.integers(0, 2**32), st.integers(0, 10**6))
+    n_states=st.integers(1, 500),
+    every=st.integers(1, 9),
+    fraction=st.floats(1e-6, 1.0),
+    seed=st.tuples(st.integers(0, 2**32), st.integers(0, 10**6)),
 )
-def test_subset_is_sorted_distinct_in_range_and_of_the_right_size(
-    n_states: int, fraction: float, seed: tuple[int, int]
+def test_subsets_are_sorted_disjoint_and_of_the_right_size(
+    n_states: int, every: int, fraction: float, seed: tuple[int, int]
 ) -> None:
-    subset = fisher_subset(n_states, fraction, seed).tolist()
-    assert subset == sorted(set(subset))
-    assert 0 <= subset[0] <= subset[-1] < n_states
-    assert len(subset) == max(1, round(fraction * n_states))
+    candidates = th.arange(0, n_states, every).flip(0)
+    chosen, others = (subset.tolist() for subset in fisher_subsets(candidates, fraction, n_states, seed))
+    assert len(chosen) == max(1, round(fraction * len(candidates)))
+    assert len(others) == min(len(chosen), n_states - len(chosen))
+    assert set(chosen) <= set(candidates.tolist())
+    assert set(others) <= set(range(n_states)) - set(chosen)
+    assert (chosen, others) == (sorted(set(chosen)), sorted(set(others)))
 
 
-def test_subset_repeats_for_the_same_seed_and_update_and_no_other() -> None:
-    draws = {seed: tuple(fisher_subset(200, 0.1, seed).tolist()) for seed in [(0, 0), (0, 1), (1, 0), (1, 1)]}
-    assert all(tuple(fisher_subset(200, 0.1, seed).tolist()) == draw for seed, draw in draws.items())
+def draw(n_states: int, fraction: float, seed: tuple[int, int]) -> list[int]:
+    return th.cat(fisher_subsets(th.arange(n_states), fraction, n_states, seed)).tolist()
+
+
+def test_subsets_repeat_for_the_same_seed_and_update_and_no_other() -> None:
+    draws = {seed: tuple(draw(200, 0.1, seed)) for seed in [(0, 0), (0, 1), (1, 0), (1, 1)]}
+    assert all(tuple(draw(200, 0.1, seed)) == found for seed, found in draws.items())
     assert len(set(draws.values())) == len(draws)
 
 
-def test_subset_reaches_every_state() -> None:
-    seen = np.concatenate([fisher_subset(20, 0.1, (0, update)).numpy() for update in range(200)])
+@pytest.mark.parametrize("which", [0, 1])
+def test_either_subset_reaches_every_state(which: int) -> None:
+    seen = np.concatenate([fisher_subsets(th.arange(20), 0.1, 20, (0, update))[which].numpy() for update in range(200)])
     assert set(seen) == set(range(20))
 
 
-def test_subset_draws_nothing_from_the_global_generators() -> None:
+def test_subsets_draw_nothing_from_the_global_generators() -> None:
     before = generator_states()
-    fisher_subset(100, 0.5, (3, 4))
+    draw(100, 0.5, (3, 4))
     assert generator_states() == before

@@ -330,7 +330,13 @@ class Problem:
         # the bound is met exactly at the full step: keep rounding from deciding
         return Trial(gain.item(), 0.5 * th.dot(moved, self.fisher @ moved).item() * (1.0 - 1e-9))
 
-    def step(self, evaluate: Callable[[], Trial] | None = None, surrogate_old: float = 0.0, **settings: float) -> StepReport:
+    def step(
+        self,
+        evaluate: Callable[[], Trial] | None = None,
+        surrogate_old: float = 0.0,
+        other_product: Callable[[th.Tensor], th.Tensor] | None = None,
+        **settings: float,
+    ) -> StepReport:
         chosen = {"max_kl": 0.01, "damping": 0.0, "cg_tol": 1e-12, "shrinking_factor": 0.5, "accept_ratio": 0.0, **settings}
         counts = {name: int(chosen.pop(name, 20)) for name in ("cg_max_steps", "max_iter")}
         return trust_region_step(
@@ -340,6 +346,7 @@ class Problem:
             evaluate or self.evaluate,
             surrogate_old,
             StepSettings(**chosen, **counts),  # type: ignore[arg-type]
+            other_product,
         )
 
     @property
@@ -369,6 +376,20 @@ def test_damping_turns_the_step_but_does_not_shorten_it(damping: float) -> None:
     length = math.sqrt(0.02 / th.dot(direction, problem.fisher @ direction).item())
     th.testing.assert_close(problem.moved, length * direction, rtol=1e-6, atol=1e-12)
     assert report.kl == pytest.approx(0.01, rel=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "shorter"), [(4.0, 0.5), (1.0, 1.0), (0.25, 1.0)])
+def test_an_independent_estimate_may_shorten_the_step(factor: float, shorter: float) -> None:
+    problem, same = Problem(), Problem()
+    assert problem.step(other_product=lambda v: factor * problem.fisher @ v).accepted
+    assert same.step().accepted
+    th.testing.assert_close(problem.moved, shorter * same.moved)
+
+
+def test_an_independent_estimate_that_is_not_finite_makes_no_step() -> None:
+    problem = Problem()
+    assert problem.step(other_product=lambda v: v * NAN).outcome is Outcome.NON_FINITE
+    assert not problem.moved.any()
 
 
 @pytest.mark.parametrize(("scale", "spared"), [(1.0, True), (1e-3, True), (1e-6, False)])
