@@ -47,7 +47,9 @@ class FisherVectorProduct:
         return total / len(self.batch)
 
 
-def fisher_subsets(candidates: th.Tensor, fraction: float, n_states: int, seed: tuple[int, int]) -> tuple[th.Tensor, th.Tensor]:
+def fisher_subsets(
+    candidates: th.Tensor, fraction: float, n_states: int, seed: tuple[int, int]
+) -> tuple[th.Tensor, th.Tensor]:
     """
     Draw the states of the Fisher products, and others that tell how long the solver's step is.
 

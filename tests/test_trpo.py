@@ -181,13 +181,14 @@ def test_a_failed_search_leaves_every_bit_of_the_actor(case: str, monkeypatch: p
     assert th.equal(actor, actor_after)
     assert not th.equal(critic, critic_after)
 
+
 @pytest.mark.parametrize("independent", [True, False])
 def test_few_states_in_the_fisher_matrix_do_not_make_the_step_too_long(
     independent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not independent:  # how it would be if the solver's own states told the step's length
         monkeypatch.setattr("sb3_trpo.trpo.fisher_subsets", lambda *args: (fisher_subsets(*args)[0], th.arange(0)))
-    few = {"fisher_sample_fraction": 0.02, "cg_damping": 1e-4}
+    few: dict[str, Any] = {"fisher_sample_fraction": 0.02, "cg_damping": 1e-4}
     model = TRPO("MlpPolicy", "Pendulum-v1", n_steps=512, n_critic_updates=1, seed=0, **few)
     accepted = []
     for _ in range(8):
