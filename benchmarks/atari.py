@@ -26,10 +26,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from benchmarks.experiment import hyperparameters, set_up, write_run
+from benchmarks.train import updates
 
 gym.register_envs(ale_py)
 
-COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "games", "train_seconds"]
+COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "games", "train_seconds", "updates"]
 
 
 class GamesCallback(BaseCallback):
@@ -76,7 +77,7 @@ class GamesCallback(BaseCallback):
         self.rows += 1
         mean, std = (float(f(self.returns)) if self.returns else float("nan") for f in (np.mean, np.std))
         seconds = self.earlier_seconds + time.process_time() - self.started
-        row = [*self.labels, self.num_timesteps, f"{mean:.2f}", f"{std:.2f}", len(self.returns), f"{seconds:.1f}"]
+        row = [*self.labels, self.num_timesteps, f"{mean:.2f}", f"{std:.2f}", len(self.returns), f"{seconds:.1f}", updates(self.model)]
         with (self.folder / "curve.csv").open("a", newline="") as file:
             csv.writer(file).writerow(row)
         self.returns = []
@@ -101,7 +102,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     :return: what it says
     """
     parser = argparse.ArgumentParser(description="Train on an Atari game; may be killed and run again.")
-    parser.add_argument("--algo", choices=["sb3_trpo", "sb3_ppo"], default="sb3_trpo")
+    parser.add_argument("--algo", choices=["sb3_trpo", "sb3_vine_trpo", "sb3_ppo"], default="sb3_trpo")
     parser.add_argument("--env", required=True, help="for instance PongNoFrameskip-v4")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--steps", type=float, required=True, help="env steps, those of a killed run included")

@@ -16,7 +16,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from benchmarks.train import PACKAGES, parse_settings
 
-ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
+ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_vine_trpo": "vine_trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
 
 
 def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -
     :param settings: ``NAME=VALUE`` that take precedence
     :return: the entry that RL Zoo would read: of sb3-trpo's own file or of the Zoo's, where v4 serves for v5
     """
-    if algorithm == "sb3_trpo":
+    if algorithm in ("sb3_trpo", "sb3_vine_trpo"):
         from sb3_trpo.zoo import hyperparameters_file  # also makes this package's class RL Zoo's trpo
 
         path = hyperparameters_file()

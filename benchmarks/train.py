@@ -33,7 +33,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 from benchmarks.plot import plot
 from sb3_trpo import TRPO
 
-COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "train_seconds"]
+COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "train_seconds", "updates"]
 PACKAGES = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
 
 
@@ -92,10 +92,20 @@ class CurveCallback(BaseCallback):
         sync_envs_normalization(self.training_env, self.eval_env)
         returns, _ = evaluate_policy(self.model, self.eval_env, self.episodes, return_episode_rewards=True)
         row = [self.model.num_timesteps, f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}"]
+        row += [f"{before - self.started - self.evaluating:.1f}", updates(self.model)]
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow([*self.labels, *row, f"{before - self.started - self.evaluating:.1f}"])
+            csv.writer(file).writerow([*self.labels, *row])
         self.evaluating += self.clock() - before
         return float(np.mean(returns)), float(np.std(returns))
+
+
+def updates(model: BaseAlgorithm) -> int:
+    """
+    :param model: a model
+    :return: rollouts that its policy was updated with
+    """
+    n_updates: int = model._n_updates
+    return n_updates // getattr(model, "n_epochs", 1)  # PPO counts its epochs
 
 
 def parse_settings(items: list[str]) -> dict[str, Any]:

@@ -90,14 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
-    """The hyperparameters and the model's folder are TRPO's; only the plots can show others too."""
+    """The hyperparameters are TRPO's; only the plots can show others too."""
     if "--algo" not in script.defaults:
         return
     for option, value in zip(options, [*options[1:], ""], strict=True):
         name, _, joined = option.partition("=")
-        if name == "--algo" and (joined or value) != "trpo":
-            named = joined or value
-            raise SystemExit(f"sb3-trpo: `--algo` must be trpo, not {named!r}; for that there is python -m {script.module}")
+        if name == "--algo" and (joined or value) not in ("trpo", "vine_trpo"):
+            named, instead = joined or value, f"python -m {script.module}"
+            raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for that there is {instead}")
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class Cnn:
 
     def __init__(self, modules: Sequence[nn.Module], scale: float) -> None:
         self._modules = modules
-        self._scale = scale
+        self._scale = np.float32(scale)
 
     @property
     def parameters(self) -> list[th.Tensor]:
@@ -157,8 +157,11 @@ class Cnn:
         return [module for module in self._modules if isinstance(module, (nn.Conv2d, nn.Linear))]
 
     def _read(self, images: Array) -> th.Tensor:
-        tensor = th.from_numpy(images).contiguous(memory_format=th.channels_last)
-        return tensor.float() / self._scale
+        n_images, channels, height, width = images.shape
+        x = np.empty((n_images, height, width, channels), dtype=np.float32)
+        for channel in range(channels):  # one pass; torch takes one to move, one to cast and one to divide
+            np.divide(images[:, channel], self._scale, out=x[..., channel])
+        return th.from_numpy(x).permute(0, 3, 1, 2)
 
 
 def _forward(module: nn.Module, x: th.Tensor) -> th.Tensor:

@@ -1,5 +1,5 @@
 """
-RL Zoo: importing this module makes ``trpo`` mean this package's TRPO there.
+RL Zoo: importing this module makes ``trpo`` mean this package's TRPO there, and ``vine_trpo`` its vine sampling.
 
 ``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else; the ``sb3-trpo`` command
 (:mod:`sb3_trpo.__main__`) imports it before every script of the Zoo.
@@ -14,6 +14,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER, 
 from rl_zoo3.utils import ALGOS
 
 from sb3_trpo.trpo import TRPO
+from sb3_trpo.vine import VineTRPO
 
 
 def hyperparameters_file() -> Path:
@@ -48,7 +49,7 @@ def sample_hyperparameters(
         "learning_rate": trial.suggest_float("learning_rate", 2e-4, 5e-3, log=True),
         "n_critic_updates": trial.suggest_int("n_critic_updates", 5, 30),
         "target_kl": trial.suggest_float("target_kl", 0.005, 0.1, log=True),
-        "cg_damping": trial.suggest_float("cg_damping", 0.001, 0.5, log=True),
+        "cg_damping": trial.suggest_float("cg_damping", 0.01, 100.0, log=True),
         "net_arch": trial.suggest_categorical("net_arch", ["small", "medium"]),
         "activation_fn": trial.suggest_categorical("activation_fn", ["tanh", "relu"]),
     }
@@ -87,6 +88,7 @@ def mend_push_to_hub() -> None:
         vars(integration)["generate_metadata"] = lambda *args: private(*args).to_dict()
 
 
-ALGOS.update(trpo=TRPO)
-HYPERPARAMS_SAMPLER.update(trpo=sample_hyperparameters)
-HYPERPARAMS_CONVERTER.update(trpo=convert_hyperparameters)
+ALGOS.update(trpo=TRPO, vine_trpo=VineTRPO)
+for _algorithm in ("trpo", "vine_trpo"):
+    HYPERPARAMS_SAMPLER[_algorithm] = sample_hyperparameters
+    HYPERPARAMS_CONVERTER[_algorithm] = convert_hyperparameters
