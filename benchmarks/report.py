@@ -19,7 +19,8 @@ from scipy import stats  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "benchmarks" / "results" / "mujoco"
-NAMES = {"sb3_trpo": "sb3-trpo", "sb3_contrib_trpo": "sb3-contrib TRPO", "sb3_ppo": "SB3 PPO"}
+NAMES = {"sb3_trpo": "sb3-trpo", "sb3_vine_trpo": "vine", "sb3_contrib_trpo": "sb3-contrib TRPO", "sb3_ppo": "SB3 PPO"}
+AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
 OURS, PEER = "sb3_trpo", "sb3_contrib_trpo"
 N_BOOTSTRAP = 10_000
 
@@ -31,11 +32,13 @@ class Curve(NamedTuple):
     :param steps: env steps at the evaluations, shape (E,)
     :param returns: mean returns, shape (E,); the last is of the final model over 20 episodes
     :param seconds: of training, shape (E,)
+    :param updates: of the policy, shape (E,); 0 where they were not counted
     """
 
     steps: np.ndarray
     returns: np.ndarray
     seconds: np.ndarray
+    updates: np.ndarray
 
 
 Runs = dict[str, dict[str, list[Curve]]]
@@ -51,7 +54,8 @@ def read_runs(folder: Path) -> Runs:
     for path in sorted(folder.glob("*/*/seed*/curve.csv")):
         with path.open() as file:
             rows = list(csv.DictReader(file))
-        columns = (np.array([float(row[key]) for row in rows]) for key in ("step", "mean_return", "train_seconds"))
+        keys = ("step", "mean_return", "train_seconds", "updates")
+        columns = (np.array([float(row.get(key, 0.0)) for row in rows]) for key in keys)
         runs.setdefault(path.parts[-4], {}).setdefault(path.parts[-3], []).append(Curve(*columns))
     return runs
 
@@ -163,36 +167,38 @@ def print_aggregate(runs: Runs) -> None:
         print(f"| probability of improvement | {mean_improvement(both):.2f} | [{low:.2f}, {high:.2f}] |")
 
 
-def draw(path: Path, runs: Runs, against_time: bool) -> None:
+def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3) -> None:
     """
     Mean over seeds, and its 95% interval by Student's t.
 
     :param path: the picture to write
     :param runs: every run
-    :param against_time: seconds of training on the horizontal axis; else env steps
+    :param columns: what to draw each environment against, a panel for each of them: names of :data:`AXES`
+    :param per_row: panels in a row
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    columns = min(3, len(runs))
-    rows = -(-len(runs) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.6 * rows), layout="constrained", squeeze=False)
-    for axis, (env_id, algorithms) in zip(axes.flat, runs.items(), strict=False):
-        for name, curves in algorithms.items():
+    panels = [(env_id, column) for env_id in runs for column in columns]
+    per_row = min(per_row, len(panels))
+    rows = -(-len(panels) // per_row)
+    figure, axes = plt.subplots(rows, per_row, figsize=(5 * per_row, 3.6 * rows), layout="constrained", squeeze=False)
+    for axis, (env_id, column) in zip(axes.flat, panels, strict=False):
+        for name, curves in runs[env_id].items():
             length = min(len(curve.returns) for curve in curves)
             returns = np.array([curve.returns[:length] for curve in curves])
-            x = np.mean([(curve.seconds if against_time else curve.steps)[:length] for curve in curves], axis=0)
+            x = np.mean([getattr(curve, column)[:length] for curve in curves], axis=0)
             mean = returns.mean(axis=0)
             axis.plot(x, mean, label=f"{NAMES[name]} ({len(curves)} seeds)")
             if len(curves) > 1:
                 half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(returns, axis=0)
                 axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0)
-        axis.set(title=env_id, xlabel="seconds of training" if against_time else "env steps", ylabel="return")
+        axis.set(title=env_id, xlabel=AXES[column], ylabel="return")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-        if against_time:
+        if column == "seconds":
             axis.set_xscale("log")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -207,8 +213,8 @@ def main() -> None:
     for env_id, algorithms in runs.items():
         print_environment(env_id, algorithms)
     print_aggregate(runs)
-    for name, against_time in (("mujoco_steps.png", False), ("mujoco_time.png", True)):
-        draw(ROOT / "docs" / "img" / name, runs, against_time)
+    for name, column in (("mujoco_steps.png", "steps"), ("mujoco_time.png", "seconds")):
+        draw(ROOT / "docs" / "img" / name, runs, [column])
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ def test_bootstrap_interval_holds_the_mean_and_shrinks_with_more_seeds() -> None
 
 def test_seconds_to_reach_reads_the_mean_curve() -> None:
     steps = np.array([1.0, 2.0, 3.0])
-    runs = [Curve(steps, np.array([0.0, 4.0, 8.0]), 10.0 * steps), Curve(steps, np.array([0.0, 0.0, 8.0]), 20.0 * steps)]
+    runs = [
+        Curve(steps, np.array(returns), seconds * steps, steps)
+        for returns, seconds in (([0.0, 4.0, 8.0], 10.0), ([0.0, 0.0, 8.0], 20.0))
+    ]
     assert seconds_to_reach(runs, 2.0) == 30.0
     assert seconds_to_reach(runs, 9.0) == np.inf

@@ -16,7 +16,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
-from sb3_trpo import TRPO
+from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.__main__ import SCRIPTS, main
 from sb3_trpo.zoo import hyperparameters_file
 
@@ -59,6 +59,7 @@ def manager(env_id: str, folder: Path, **kwargs: Any) -> ExperimentManager:
 
 def test_registered() -> None:
     assert ALGOS["trpo"] is TRPO
+    assert ALGOS["vine_trpo"] is VineTRPO
     assert HYPERPARAMS_SAMPLER["trpo"].__module__ == HYPERPARAMS_CONVERTER["trpo"].__module__ == "sb3_trpo.zoo"
 
 
@@ -252,7 +253,7 @@ def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(SystemExit, match="unknown command 'trian'"):
         main(["trian"])
     for options in (["--algo", "ppo"], ["--algo=ppo"]):
-        with pytest.raises(SystemExit, match="`--algo` must be trpo, not 'ppo'"):
+        with pytest.raises(SystemExit, match="`--algo` must be trpo or vine_trpo, not 'ppo'"):
             main(["train", *options])
 
 
