@@ -128,17 +128,17 @@ def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
     :param env_id: environment id
     :param algorithms: runs of each algorithm
     """
-    ours = finals(algorithms[OURS])
+    ours = finals(algorithms.get(OURS, []))
     goal = finals(algorithms[PEER]).mean() if PEER in algorithms else np.nan
     for name in NAMES:
         if name not in algorithms:
             continue
         runs = algorithms[name]
         scores = finals(runs)
-        half = stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores) if len(scores) > 1 else np.nan
-        cells = [env_id, NAMES[name], str(len(scores)), f"{scores.mean():.0f} ± {half:.0f}", f"{scores.min():.0f}"]
+        half = f" ± {stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores):.0f}" if len(scores) > 1 else ""
+        cells = [env_id, NAMES[name], str(len(scores)), f"{scores.mean():.0f}{half}", f"{scores.min():.0f}"]
         cells += [f"{interquartile_mean(scores):.0f}", f"{seconds_to_reach(runs, goal):.0f} s"]
-        if name == OURS:
+        if name == OURS or not len(ours):
             cells += ["", ""]
         else:
             low, high = bootstrap(lambda pair: interquartile_mean(pair[0]) - interquartile_mean(pair[1]), [ours, scores])

@@ -22,6 +22,7 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_trpo import TRPO, VineTRPO
+from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import read_batch
 from sb3_trpo.network import actor_network
 from sb3_trpo.probe import probe_actor
@@ -64,6 +65,8 @@ def gradients(model: TRPO, repeats: int) -> tuple[np.ndarray, float]:
         rollout = read_batch(model.rollout_buffer, model.action_space)
         probe = probe_actor(model.policy, rollout)
         batch, chunk_size = model._policy_batch(rollout), probe.chunk_size()
+        # standardised as in a step: with few samples a common offset of the advantages is noise
+        batch = batch.with_advantages(effective_advantages(batch.advantages, batch.returns, normalize=True))
         surrogate = Surrogate(actor_network(model.policy), batch, 0.0, chunk_size)
         rows.append(surrogate.gradient(probe.parameters, batch).numpy())
     return np.array(rows), (model.num_timesteps - before) / repeats
