@@ -159,6 +159,8 @@ def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:
     :param n_envs: number of environments
     :return: positions, shape (ceil(B / k),)
     """
+    if k == 1:  # a rollout buffer of the user's own may hold another number than n_steps * n_envs
+        return th.arange(len(batch))
     return th.from_numpy(_env_major(np.arange(0, len(batch), k), len(batch), n_envs))
 
 
