@@ -77,15 +77,8 @@ class GamesCallback(BaseCallback):
         self.rows += 1
         mean, std = (float(f(self.returns)) if self.returns else float("nan") for f in (np.mean, np.std))
         seconds = self.earlier_seconds + time.process_time() - self.started
-        row = [
-            *self.labels,
-            self.num_timesteps,
-            f"{mean:.2f}",
-            f"{std:.2f}",
-            len(self.returns),
-            f"{seconds:.1f}",
-            updates(self.model),
-        ]
+        row = [*self.labels, self.num_timesteps, f"{mean:.2f}", f"{std:.2f}", len(self.returns)]
+        row += [f"{seconds:.1f}", updates(self.model)]
         with (self.folder / "curve.csv").open("a", newline="") as file:
             csv.writer(file).writerow(row)
         self.returns = []

@@ -215,13 +215,16 @@ _LEAST_SHARE = 1e-3
 """Share of xᵀ(F + damping I)x from which xᵀFx may be taken as a difference in float32."""
 
 
-def _undamped_curvature(cg: CGResult, damping: float, fisher_vector_product: MatVec) -> float:
-    """xᵀFx: what the solver knows of (F + damping I)x spares a product, unless the damping drowns F."""
+def _undamped_curvature(cg: CGResult, damping: float, fisher_vector_product: MatVec, other_product: MatVec | None) -> float:
+    """xᵀFx: what the solver knows of (F + damping I)x spares a product, unless the damping drowns F; the larger estimate."""
     damped = dot(cg.solution, cg.image)
     curvature = damped - damping * dot(cg.solution, cg.solution)
-    if curvature > _LEAST_SHARE * damped:
+    if not curvature > _LEAST_SHARE * damped:
+        curvature = dot(cg.solution, fisher_vector_product(cg.solution))
+    if other_product is None:
         return curvature
-    return dot(cg.solution, fisher_vector_product(cg.solution))
+    other = dot(cg.solution, other_product(cg.solution))
+    return curvature if other <= curvature else other  # NaN included
 
 
 def trust_region_step(
@@ -256,10 +259,7 @@ def trust_region_step(
     cg = conjugate_gradient(
         lambda v: fisher_vector_product(v) + settings.damping * v, gradient, settings.cg_max_steps, settings.cg_tol
     )
-    curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product)
-    if other_product is not None:
-        other = dot(cg.solution, other_product(cg.solution))
-        curvature = curvature if other <= curvature else other  # NaN included
+    curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product, other_product)
     if not cg.finite or not math.isfinite(curvature):
         return StepReport(Outcome.NON_FINITE, surrogate_old, cg_iterations=cg.iterations)
     if curvature <= 0.0:
