@@ -7,10 +7,14 @@ bootstrap, and the probability of improvement (both as in https://arxiv.org/abs/
 steps and against wall-clock. ::
 
     python -m benchmarks.report  # prints Markdown, writes docs/img/mujoco_steps.png and docs/img/mujoco_time.png
+
+The peers' runs in ``mujoco_rl_zoo_train.csv`` come from RL Zoo's own training command, not from ``benchmarks.mujoco``: they
+end with an evaluation of 10 episodes. They have a table of their own, and dashed lines.
 """
 
 import csv
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +23,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "benchmarks" / "results" / "mujoco"
+ZOO_RUNS = ROOT / "benchmarks" / "results" / "mujoco_rl_zoo_train.csv"
 NAMES = {"sb3_trpo": "sb3-trpo", "sb3_vine_trpo": "vine", "sb3_contrib_trpo": "sb3-contrib TRPO", "sb3_ppo": "SB3 PPO"}
 AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
 OURS, PEER = "sb3_trpo", "sb3_contrib_trpo"
@@ -57,6 +62,21 @@ def read_runs(folder: Path) -> Runs:
         keys = ("step", "mean_return", "train_seconds", "updates")
         columns = (np.array([float(row.get(key, 0.0)) for row in rows]) for key in keys)
         runs.setdefault(path.parts[-4], {}).setdefault(path.parts[-3], []).append(Curve(*columns))
+    return runs
+
+
+def read_zoo_runs(path: Path) -> Runs:
+    """
+    :param path: rows of many runs, without seconds of training
+    :return: every run
+    """
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    runs: Runs = {}
+    for (env_id, name, _), found in groupby(rows, lambda row: (row["env"], row["algorithm"], row["seed"])):
+        points = np.array([(float(row["step"]), float(row["mean_return"])) for row in found])
+        nothing = np.zeros(len(points))
+        runs.setdefault(env_id, {}).setdefault(name, []).append(Curve(points[:, 0], points[:, 1], nothing, nothing))
     return runs
 
 
@@ -167,7 +187,21 @@ def print_aggregate(runs: Runs) -> None:
         print(f"| probability of improvement | {mean_improvement(both):.2f} | [{low:.2f}, {high:.2f}] |")
 
 
-def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3) -> None:
+def print_zoo_runs(runs: Runs) -> None:
+    """
+    One table row an environment and algorithm.
+
+    :param runs: those of RL Zoo's own training command
+    """
+    print("\n| env | algorithm, `rl_zoo3.train` | seeds | last evaluations, 10 episodes | mean |\n|---|---|---|---|---|")
+    for env_id, algorithms in sorted(runs.items()):
+        for name, curves in algorithms.items():
+            scores = finals(curves)
+            each = ", ".join(f"{score:.0f}" for score in scores)
+            print(f"| {env_id} | {NAMES[name]} | {len(scores)} | {each} | {scores.mean():.0f} |")
+
+
+def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3, zoo_runs: Runs | None = None) -> None:
     """
     Mean over seeds, and its 95% interval by Student's t.
 
@@ -175,6 +209,7 @@ def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3) -> None:
     :param runs: every run
     :param columns: what to draw each environment against, a panel for each of them: names of :data:`AXES`
     :param per_row: panels in a row
+    :param zoo_runs: mean over seeds of these too, dashed
     """
     import matplotlib
 
@@ -191,10 +226,16 @@ def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3) -> None:
             returns = np.array([curve.returns[:length] for curve in curves])
             x = np.mean([getattr(curve, column)[:length] for curve in curves], axis=0)
             mean = returns.mean(axis=0)
-            axis.plot(x, mean, label=f"{NAMES[name]} ({len(curves)} seeds)")
+            colour = f"C{list(NAMES).index(name)}"
+            axis.plot(x, mean, color=colour, label=f"{NAMES[name]} ({len(curves)} seeds)")
             if len(curves) > 1:
                 half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(returns, axis=0)
-                axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0)
+                axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0, color=colour)
+        for name, curves in (zoo_runs or {}).get(env_id, {}).items():
+            mean = np.mean([curve.returns for curve in curves], axis=0)
+            colour = f"C{list(NAMES).index(name)}"
+            label = f"{NAMES[name]}, rl_zoo3.train ({len(curves)})"
+            axis.plot(getattr(curves[0], column), mean, "--", color=colour, linewidth=1, label=label)
         axis.set(title=env_id, xlabel=AXES[column], ylabel="return")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
@@ -213,8 +254,11 @@ def main() -> None:
     for env_id, algorithms in runs.items():
         print_environment(env_id, algorithms)
     print_aggregate(runs)
-    for name, column in (("mujoco_steps.png", "steps"), ("mujoco_time.png", "seconds")):
-        draw(ROOT / "docs" / "img" / name, runs, [column])
+    zoo_runs = read_zoo_runs(ZOO_RUNS)
+    print_zoo_runs(zoo_runs)
+    images = ROOT / "docs" / "img"
+    draw(images / "mujoco_steps.png", runs, ["steps"], zoo_runs=zoo_runs)
+    draw(images / "mujoco_time.png", runs, ["seconds"])
 
 
 if __name__ == "__main__":

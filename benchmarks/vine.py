@@ -3,7 +3,8 @@ How good is the gradient that vine sampling gives for the same number of simulat
 
 A policy is trained for a while with single path and then held fixed. The reference is its gradient from a very large batch,
 single path with returns to the end of the episode (λ = 1). Against it stand gradients of small batches: their mean cosine to
-the reference, and their variance over the squared norm of their mean. Example::
+the reference, and their variance over the squared norm of their mean. The first row says how good the reference is: the
+cosine between its two halves. A game is played with the paper's network. Example::
 
     python -m benchmarks.vine --env Hopper-v5 --train 100000 --out benchmarks/results/vine/hopper.csv
 """
@@ -25,6 +26,7 @@ from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import read_batch
 from sb3_trpo.network import actor_network
+from sb3_trpo.policies import PaperCNN
 from sb3_trpo.probe import probe_actor
 from sb3_trpo.surrogate import Surrogate
 
@@ -95,7 +97,7 @@ def measure(rows: np.ndarray, reference: np.ndarray) -> dict[str, str]:
         noise and by bias, and the relative variance
     """
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(reference)
-    cosines = rows @ reference / norms
+    cosines = rows @ reference / np.maximum(norms, 1e-30)  # no branch differed from another: no gradient, no direction
     mean = rows.mean(axis=0)
     variance = ((rows - mean) ** 2).sum() / (len(rows) - 1)
     # the norm of the mean is too long by the variance of the mean
@@ -137,7 +139,8 @@ def main(arguments: list[str]) -> None:
     game = "NoFrameskip" in options.env
     settings: dict[str, Any] = {"gamma": 0.99, "device": "cpu", "seed": options.seed}
     if game:
-        settings |= {"n_steps": 1024 // options.n_envs, "policy_kwargs": {"share_features_extractor": False}}
+        network = {"features_extractor_class": PaperCNN, "share_features_extractor": False}
+        settings |= {"n_steps": 1024 // options.n_envs, "policy_kwargs": network, "ent_coef": 0.01}
         settings |= {"fisher_sample_fraction": 0.1, "cg_max_steps": 10, "n_critic_updates": 2, "batch_size": 256}
     env = make_env(options.env, options.n_envs, options.seed)
     trained = TRPO("CnnPolicy" if game else "MlpPolicy", env, **settings).learn(options.train)
@@ -148,20 +151,27 @@ def main(arguments: list[str]) -> None:
 
     chunk = min(options.reference, 64 * 1024 if not game else 8 * 1024) // options.n_envs
     n_chunks = -(-options.reference // (chunk * options.n_envs))
-    reference = gradients(fresh(TRPO, 0, chunk, gae_lambda=1.0), n_chunks)[0].mean(axis=0)
+    parts = gradients(fresh(TRPO, 0, chunk, gae_lambda=1.0), n_chunks)[0]
+    reference = parts.mean(axis=0)
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
+
+        def write(name: str, settings_text: str, calls: float, repeats: int, measures: dict[str, str]) -> None:
+            row = {"env": options.env, "trained_steps": options.train, "estimator": name, "settings": settings_text}
+            row |= {"calls": f"{calls:.0f}", "repeats": repeats, **measures}
+            writer.writerow(row)
+            file.flush()
+            print(" ".join(str(value) for value in row.values()), flush=True)
+
+        halves = measure(parts[::2], parts[1::2].mean(axis=0))["cosine_of_mean"]
+        write("reference", "its halves", chunk * options.n_envs * n_chunks, 1, {"cosine_of_mean": halves})
         for calls in options.calls:
             for name, settings_text, model in candidates(fresh, calls, options):
                 rows, used = gradients(model, options.repeats)
-                row = {"env": options.env, "trained_steps": options.train, "estimator": name, "settings": settings_text}
-                row |= {"calls": f"{used:.0f}", "repeats": options.repeats, **measure(rows, reference)}
-                writer.writerow(row)
-                file.flush()
-                print(" ".join(str(value) for value in row.values()), flush=True)
+                write(name, settings_text, used, options.repeats, measure(rows, reference))
 
 
 def candidates(fresh: Any, calls: int, options: argparse.Namespace) -> list[tuple[str, str, TRPO]]:

@@ -35,10 +35,8 @@ def print_gradients() -> None:
         with path.open() as file:
             for row in csv.DictReader(file):
                 cells = [row["env"], f"{int(row['trained_steps']):,}", row["calls"], f"{row['estimator']}, {row['settings']}"]
-                cells += [
-                    f"{float(row['cosine']):.2f} ± {float(row['cosine_std']):.2f}",
-                    f"{float(row['cosine_of_mean']):.2f}",
-                ]
+                cells += [f"{float(row['cosine']):.2f} ± {float(row['cosine_std']):.2f}" if row["cosine"] else ""]
+                cells += [f"{float(row['cosine_of_mean']):.2f}"]
                 print(f"| {' | '.join([*cells, row['relative_variance']])} |")
 
 

@@ -27,8 +27,9 @@ from sb3_trpo.rollout import terminal_observations, timeouts, torch_values, valu
 from sb3_trpo.simulator import Simulator, State
 from sb3_trpo.trpo import TRPO
 
-_MOST_ACTIONS, _SAMPLED_ACTIONS = 18, 4
-"""Where nothing else is said: most actions of a space that are all tried, and how many are drawn otherwise."""
+_MOST_ACTIONS, _SAMPLED_ACTIONS, _TRUNK_PER_BRANCH = 18, 4, 8
+"""Where nothing else is said: most actions of a space that are all tried, how many are drawn otherwise, and of how many states
+of the trunk one is a branching state."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class VineTRPO(TRPO):
 
     :param policy: the policy to use
     :param env: an environment that :mod:`sb3_trpo.simulator` can save and restore
-    :param n_branch_states: branching states of a rollout, rounded up to a multiple of the number of environments
+    :param n_branch_states: branching states of a rollout, rounded up to a multiple of the number of environments; None: one
+        in eight of the trunk's
     :param n_branch_actions: actions tried in each: a number, drawn from the policy, or "all" of a Discrete space; None: all
         of a Discrete space with at most 18, else 4
     :param branch_length: env steps of a branch, its first action included
@@ -90,9 +92,9 @@ class VineTRPO(TRPO):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         *,
-        n_branch_states: int = 64,
+        n_branch_states: int | None = None,
         n_branch_actions: int | Literal["all"] | None = None,
-        branch_length: int = 16,
+        branch_length: int = 4,
         n_branch_rollouts: int = 1,
         _init_setup_model: bool = True,
         **kwargs: Any,
@@ -109,14 +111,16 @@ class VineTRPO(TRPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        for name in ("n_branch_states", "branch_length", "n_branch_rollouts"):
+        for name in ("branch_length", "n_branch_rollouts"):
             value = getattr(self, name)
             if not is_integer(value, 1):
                 raise ValueError(f"`{name}` must be an integer >= 1, not {value!r}")
         self._check_branch_actions()
-        size = self.n_steps * self.n_envs
-        if self.n_branch_states > size:
-            raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {size}, not {self.n_branch_states}")
+        size, states = self.n_steps * self.n_envs, self.n_branch_states
+        if states is not None and not is_integer(states, 1):
+            raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {states!r}")
+        if states is not None and states > size:
+            raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {size}, not {states}")
         if self.env is not None:
             Simulator(self.env)
 
@@ -149,7 +153,8 @@ class VineTRPO(TRPO):
         :return: False if the callback stopped the training
         :raises ValueError: if an environment cannot be restored, or a number is not finite
         """
-        n_times = -(-self.n_branch_states // env.num_envs)
+        n_states = self.n_branch_states or self.n_steps * env.num_envs // _TRUNK_PER_BRANCH
+        n_times = max(1, -(-n_states // env.num_envs))
         steps = self._generator(0).choice(self.n_steps, n_times, replace=False)
         self._branching_steps = np.sort(steps)
         self._snapshots: list[State] = []

@@ -210,6 +210,13 @@ def test_simulator_calls_are_counted(capsys: pytest.CaptureFixture[str]) -> None
     assert "324/300" in output.out + output.err
 
 
+@pytest.mark.parametrize(("n_steps", "n_envs", "states"), [(24, 1, 3), (8, 3, 3), (2, 3, 3), (20, 2, 6)])
+def test_by_default_one_state_in_eight_branches(n_steps: int, n_envs: int, states: int) -> None:
+    model = VineTRPO("MlpPolicy", DummyVecEnv([Line] * n_envs), n_steps=n_steps, batch_size=n_steps * n_envs, branch_length=1)
+    model.learn(1)
+    assert (model.trunk_steps, model.branch_steps) == (n_steps * n_envs, states * 2)
+
+
 def test_branches_without_a_difference_are_no_signal() -> None:
     class Indifferent(Line):
         def step(self, action: Any) -> Any:
@@ -296,7 +303,7 @@ def test_a_bad_number_in_a_branch_is_named_and_leaves_the_trunk() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n_branch_states": 0}, "`n_branch_states` must be an integer >= 1, not 0"),
+        ({"n_branch_states": 0}, "`n_branch_states` must be None or an integer >= 1, not 0"),
         ({"n_branch_states": 25}, "`n_branch_states` must be at most `n_steps \\* n_envs` = 24, not 25"),
         ({"branch_length": 1.5}, "`branch_length` must be an integer >= 1, not 1.5"),
         ({"n_branch_rollouts": -1}, "`n_branch_rollouts` must be an integer >= 1, not -1"),

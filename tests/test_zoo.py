@@ -162,6 +162,16 @@ def test_resume(trained: Path, folder: Path) -> None:
     assert resumed._n_updates == 2 * first._n_updates
 
 
+def test_vine_sampling(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vine = ["--algo", "vine_trpo"]
+    main(["train", *vine, *SHORT, "--eval-freq", "-1", "-params", "n_steps:64", "n_branch_states:8", "branch_length:4"])
+    model = VineTRPO.load(folder / "logs" / "vine_trpo" / "CartPole-v1_1" / "CartPole-v1.zip")
+    assert (model.n_branch_states, model.branch_length) == (8, 4)
+    assert 0 < model.branch_steps < model.num_timesteps == model.trunk_steps + model.branch_steps
+    main(["enjoy", *vine, "--env", "CartPole-v1", "--no-render", "-n", "600"])
+    assert "Mean reward" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("trained")
 def test_plots(folder: Path) -> None:
     main(["train", *SHORT, "--eval-freq", "1024", "--verbose", "0"])  # one run has no spread
