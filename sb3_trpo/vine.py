@@ -27,7 +27,7 @@ from sb3_trpo.rollout import terminal_observations, timeouts, torch_values, valu
 from sb3_trpo.simulator import Simulator, State
 from sb3_trpo.trpo import TRPO
 
-_MOST_ACTIONS, _SAMPLED_ACTIONS, _TRUNK_PER_BRANCH = 18, 4, 8
+_MOST_ACTIONS, _SAMPLED_ACTIONS, _TRUNK_PER_BRANCH = 18, 4, 32
 """Where nothing else is said: most actions of a space that are all tried, how many are drawn otherwise, and of how many states
 of the trunk one is a branching state."""
 
@@ -78,7 +78,7 @@ class VineTRPO(TRPO):
     :param policy: the policy to use
     :param env: an environment that :mod:`sb3_trpo.simulator` can save and restore
     :param n_branch_states: branching states of a rollout, rounded up to a multiple of the number of environments; None: one
-        in eight of the trunk's
+        in 32 of the trunk's
     :param n_branch_actions: actions tried in each: a number, drawn from the policy, or "all" of a Discrete space; None: all
         of a Discrete space with at most 18, else 4
     :param branch_length: env steps of a branch, its first action included
@@ -94,7 +94,7 @@ class VineTRPO(TRPO):
         *,
         n_branch_states: int | None = None,
         n_branch_actions: int | Literal["all"] | None = None,
-        branch_length: int = 4,
+        branch_length: int = 16,
         n_branch_rollouts: int = 1,
         _init_setup_model: bool = True,
         **kwargs: Any,

@@ -210,8 +210,8 @@ def test_simulator_calls_are_counted(capsys: pytest.CaptureFixture[str]) -> None
     assert "324/300" in output.out + output.err
 
 
-@pytest.mark.parametrize(("n_steps", "n_envs", "states"), [(24, 1, 3), (8, 3, 3), (2, 3, 3), (20, 2, 6)])
-def test_by_default_one_state_in_eight_branches(n_steps: int, n_envs: int, states: int) -> None:
+@pytest.mark.parametrize(("n_steps", "n_envs", "states"), [(64, 1, 2), (32, 3, 3), (2, 3, 3), (80, 2, 6)])
+def test_by_default_one_state_in_32_branches(n_steps: int, n_envs: int, states: int) -> None:
     model = VineTRPO("MlpPolicy", DummyVecEnv([Line] * n_envs), n_steps=n_steps, batch_size=n_steps * n_envs, branch_length=1)
     model.learn(1)
     assert (model.trunk_steps, model.branch_steps) == (n_steps * n_envs, states * 2)
