@@ -24,7 +24,8 @@ def score(runs: list[Curve], column: str, budget: float) -> str:
     :return: the mean return by then (the last evaluation within the budget), and that of every seed
     """
     reached = [run.returns[np.searchsorted(getattr(run, column), budget, side="right") - 1] for run in runs]
-    return f"{np.mean(reached):.0f} ({', '.join(f'{value:.0f}' for value in reached)})"
+    digits = 1 if max(reached) < 10.0 else 0
+    return f"{np.mean(reached):.{digits}f} ({', '.join(f'{value:.{digits}f}' for value in reached)})"
 
 
 def print_gradients() -> None:
@@ -37,7 +38,9 @@ def print_gradients() -> None:
                 cells = [row["env"], f"{int(row['trained_steps']):,}", row["calls"], f"{row['estimator']}, {row['settings']}"]
                 cells += [f"{float(row['cosine']):.2f} ± {float(row['cosine_std']):.2f}" if row["cosine"] else ""]
                 cells += [f"{float(row['cosine_of_mean']):.2f}"]
-                print(f"| {' | '.join([*cells, row['relative_variance']])} |")
+                variance = row["relative_variance"]
+                hidden = bool(variance) and float(variance) > 1e6  # the mean is not longer than its own noise
+                print(f"| {' | '.join([*cells, 'no signal' if hidden else variance])} |")
 
 
 def print_learning(environments: Runs) -> None:
