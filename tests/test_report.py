@@ -1,5 +1,7 @@
 """The statistics of the benchmark report, on known answers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from benchmarks.report import (
     interquartile_mean,
     mean_improvement,
     probability_of_improvement,
+    read_zoo_runs,
     seconds_to_reach,
 )
 
@@ -37,3 +40,17 @@ def test_seconds_to_reach_reads_the_mean_curve() -> None:
     ]
     assert seconds_to_reach(runs, 2.0) == 30.0
     assert seconds_to_reach(runs, 9.0) == np.inf
+
+
+def test_rows_of_many_runs_are_told_apart(tmp_path: Path) -> None:
+    rows = [
+        "sb3_ppo,Hopper-v5,1,10,1.0",
+        "sb3_ppo,Hopper-v5,1,20,2.0",
+        "sb3_ppo,Hopper-v5,2,10,3.0",
+        "sb3_ppo,Ant-v5,2,10,4.0",
+    ]
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(["algorithm,env,seed,step,mean_return", *rows]))
+    runs = read_zoo_runs(path)
+    assert [run.returns.tolist() for run in runs["Hopper-v5"]["sb3_ppo"]] == [[1.0, 2.0], [3.0]]
+    assert runs["Ant-v5"]["sb3_ppo"][0].steps.tolist() == [10.0]
