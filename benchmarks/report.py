@@ -157,8 +157,9 @@ def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
         scores = finals(runs)
         half = f" ± {stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores):.0f}" if len(scores) > 1 else ""
         cells = [env_id, NAMES[name], str(len(scores)), f"{scores.mean():.0f}{half}", f"{scores.min():.0f}"]
-        cells += [f"{interquartile_mean(scores):.0f}", f"{seconds_to_reach(runs, goal):.0f} s"]
-        if name == OURS or not len(ours):
+        seconds = seconds_to_reach(runs, goal)
+        cells += [f"{interquartile_mean(scores):.0f}", f"{seconds:.0f} s" if np.isfinite(seconds) else "not reached"]
+        if name == OURS or min(len(ours), len(scores)) < 2:  # one seed has no interval
             cells += ["", ""]
         else:
             low, high = bootstrap(lambda pair: interquartile_mean(pair[0]) - interquartile_mean(pair[1]), [ours, scores])
@@ -241,6 +242,8 @@ def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3, zoo_runs:
         axis.legend(fontsize="small")
         if column == "seconds":
             axis.set_xscale("log")
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
