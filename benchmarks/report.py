@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "benchmarks" / "results" / "mujoco"
 ZOO_RUNS = ROOT / "benchmarks" / "results" / "mujoco_rl_zoo_train.csv"
 NAMES = {"sb3_trpo": "sb3-trpo", "sb3_vine_trpo": "vine", "sb3_contrib_trpo": "sb3-contrib TRPO", "sb3_ppo": "SB3 PPO"}
+COLOURS = {name: f"C{i}" for i, name in enumerate(NAMES)}
 AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
 OURS, PEER = "sb3_trpo", "sb3_contrib_trpo"
 N_BOOTSTRAP = 10_000
@@ -227,16 +228,14 @@ def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3, zoo_runs:
             returns = np.array([curve.returns[:length] for curve in curves])
             x = np.mean([getattr(curve, column)[:length] for curve in curves], axis=0)
             mean = returns.mean(axis=0)
-            colour = f"C{list(NAMES).index(name)}"
-            axis.plot(x, mean, color=colour, label=f"{NAMES[name]} ({len(curves)} seeds)")
+            axis.plot(x, mean, color=COLOURS[name], label=f"{NAMES[name]} ({len(curves)} seeds)")
             if len(curves) > 1:
                 half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(returns, axis=0)
-                axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0, color=colour)
+                axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0, color=COLOURS[name])
         for name, curves in (zoo_runs or {}).get(env_id, {}).items():
             mean = np.mean([curve.returns for curve in curves], axis=0)
-            colour = f"C{list(NAMES).index(name)}"
             label = f"{NAMES[name]}, rl_zoo3.train ({len(curves)})"
-            axis.plot(getattr(curves[0], column), mean, "--", color=colour, linewidth=1, label=label)
+            axis.plot(getattr(curves[0], column), mean, "--", color=COLOURS[name], linewidth=1, label=label)
         axis.set(title=env_id, xlabel=AXES[column], ylabel="return")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
