@@ -6,6 +6,7 @@ on that part whatever the damping, and the surrogate's gain is compared there an
 gains much and the rest nothing, the step fits noise: raise ``cg_damping`` or the size of the batch. Example::
 
     python -m benchmarks.held_out --env Humanoid-v5 --train 300000 --batch 2048 --kl 0.03
+    python -m benchmarks.held_out --env PongNoFrameskip-v4 --model runs/atari/Pong/seed0/checkpoint.zip --batch 1024 --kl 0.01
 """
 
 import argparse
@@ -107,6 +108,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description="Gain of a step on the batch and on held-out states, by damping.")
     parser.add_argument("--env", required=True, help="environment id")
     parser.add_argument("--train", type=float, default=100_000, help="env steps of training before")
+    parser.add_argument("--model", type=Path, help="zip file of a policy to measure instead, on raw observations")
     parser.add_argument("--batch", type=int, default=2048, help="states that the step is computed from")
     parser.add_argument("--kl", type=float, default=0.02, help="nats")
     parser.add_argument("--repeats", type=int, default=6)
@@ -117,7 +119,10 @@ def main(arguments: list[str]) -> None:
     entry = hyperparameters("sb3_trpo", options.env, options.set)
     with tempfile.TemporaryDirectory() as folder:
         model: Any = set_up("sb3_trpo", options.env, options.seed, Path(folder), entry)[1]
-    model.learn(options.train)
+    if options.model:
+        model.policy.load_state_dict(TRPO.load(options.model, device="cpu").policy.state_dict())
+    else:
+        model.learn(options.train)
     measured: dict[float, list[tuple[float, float, int]]] = {damping: [] for damping in DAMPINGS}
     for _ in range(options.repeats):
         states = rollout(model, 5 * options.batch)

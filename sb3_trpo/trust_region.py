@@ -62,7 +62,7 @@ class CGResult(NamedTuple):
     image: th.Tensor
 
 
-_CURVATURE_NOISE = 100.0
+_CURVATURE_NOISE = 1.0
 """Roundings that a curvature must exceed to count as positive."""
 
 

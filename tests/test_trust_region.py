@@ -90,6 +90,14 @@ def test_cg_reports_the_true_residual_on_ill_conditioned_systems(matrix: th.Tens
     assert relative_residual(matrix, result.solution, b) == pytest.approx(result.residual, rel=1e-3)
 
 
+def test_cg_goes_on_in_float32_far_below_the_largest_curvature() -> None:
+    """Convolutional policies: one curvature of 1e4 and more, from what all images share, beside many that damping decides."""
+    matrix = th.cat([th.tensor([1e5]), th.linspace(0.1, 1.0, 30)]).diag()
+    expected = th.ones(31)
+    result = conjugate_gradient(matrix.mv, matrix @ expected, 40, 0.0)
+    th.testing.assert_close(result.solution, expected, rtol=1e-2, atol=1e-2)
+
+
 @PROPERTY
 @given(size=st.integers(1, 12), seed=st.integers(0, 1000), max_steps=st.integers(0, 14))
 def test_cg_reports_the_true_residual_wherever_it_stops(size: int, seed: int, max_steps: int) -> None:
