@@ -62,10 +62,6 @@ class CGResult(NamedTuple):
     image: th.Tensor
 
 
-_CURVATURE_NOISE = 1.0
-"""Roundings that a curvature must exceed to count as positive."""
-
-
 def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float) -> CGResult:
     """
     Solve A x = b for a symmetric positive semi-definite A, from x = 0.
@@ -94,7 +90,7 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float)
             return CGResult(best, iterations, math.sqrt(best_squared / initial), False, b - best_residual)
         length = dot(direction, direction)
         largest = max(largest, curvature / length)
-        if curvature <= _CURVATURE_NOISE * th.finfo(b.dtype).eps * largest * length:
+        if curvature <= th.finfo(b.dtype).eps * largest * length:
             break  # none, but for rounding
         step = squared / curvature
         x = x + step * direction
