@@ -98,6 +98,6 @@ def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
     settings["stats_window_size"] = model._stats_window_size
     if type(model.policy) in (ActorCriticCnnPolicy, MultiInputActorCriticPolicy):  # where the defaults differ
-        share = model.policy.share_features_extractor
-        settings["policy_kwargs"] = {"share_features_extractor": share, **(model.policy_kwargs or {})}
+        names = ["share_features_extractor", "features_extractor_class"]
+        settings["policy_kwargs"] = {name: getattr(model.policy, name) for name in names} | (model.policy_kwargs or {})
     return settings

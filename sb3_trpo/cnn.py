@@ -17,6 +17,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from sb3_trpo.image_normalization import ImageNormalization
+
 Array: TypeAlias = np.ndarray
 
 _SLOPES: dict[type[nn.Module], Callable[[th.Tensor], th.Tensor]] = {
@@ -33,7 +35,8 @@ def why_not_cnn(modules: Sequence[nn.Module]) -> str | None:
     :param modules: layers in order
     :return: None if it does; otherwise the first thing that speaks against it
     """
-    for module in modules:
+    layers = modules[1:] if type(modules[0]) is ImageNormalization else modules
+    for module in layers:
         if type(module) not in (nn.Conv2d, nn.Linear, nn.Flatten, *_SLOPES):
             return f"the network has a {type(module).__name__}"
         if isinstance(module, nn.Conv2d) and (isinstance(module.padding, str) or module.padding_mode != "zeros"):
@@ -45,14 +48,15 @@ def why_not_cnn(modules: Sequence[nn.Module]) -> str | None:
         for name, parameter in module.named_parameters():
             if parameter.dtype != th.float32 or parameter.device.type != "cpu":
                 return f"a {name} is {parameter.dtype} on {parameter.device.type}, not float32 on the CPU"
-    if type(modules[0]) is not nn.Conv2d:
-        return f"the network begins with a {type(modules[0]).__name__}"
+    if type(layers[0]) is not nn.Conv2d:
+        return f"the network begins with a {type(layers[0]).__name__}"
     return None
 
 
 class Cnn:
     """
-    Conv2d, activation, …, Flatten, Linear, activation, …, with the parameters of torch modules on the CPU.
+    Conv2d, activation, …, Flatten, Linear, activation, …, with the parameters of torch modules on the CPU. The images may
+    be normalised before.
 
     :param modules: layers that :func:`why_not_cnn` accepts
     :param scale: what the images are divided by
@@ -63,7 +67,8 @@ class Cnn:
     """Images whose hidden layers are computed at a time."""
 
     def __init__(self, modules: Sequence[nn.Module], scale: float) -> None:
-        self._modules = modules
+        self._normalization = modules[0] if isinstance(modules[0], ImageNormalization) else None
+        self._modules = modules if self._normalization is None else modules[1:]
         self._scale = np.float32(scale)
 
     @property
@@ -93,7 +98,7 @@ class Cnn:
     def trace(self, images: Array) -> list[Array]:
         """
         :param images: shape (B, c, h, w)
-        :return: input and output of every layer: the scaled images, the hidden activations, and the result
+        :return: input and output of every layer: images as the first convolution reads them, hidden activations, result
         """
         with th.no_grad():
             values = [self._read(images)]
@@ -161,7 +166,8 @@ class Cnn:
         x = np.empty((n_images, height, width, channels), dtype=np.float32)
         for channel in range(channels):  # one pass; torch takes one to move, one to cast and one to divide
             np.divide(images[:, channel], self._scale, out=x[..., channel])
-        return th.from_numpy(x).permute(0, 3, 1, 2)
+        scaled = th.from_numpy(x).permute(0, 3, 1, 2)
+        return scaled if self._normalization is None else self._normalization.normalize(scaled)
 
 
 def _forward(module: nn.Module, x: th.Tensor) -> th.Tensor:

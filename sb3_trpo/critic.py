@@ -148,7 +148,10 @@ def _epoch_by_hand(
     if policy.device.type != "cpu" or why_not_plain(policy):
         return None
     modules, trained = critic_layers(policy), {id(parameter) for parameter in parameters}
-    first = next(i for i, module in enumerate(modules) if any(id(p) in trained for p in module.parameters()))
+    own = [{id(parameter) for parameter in module.parameters()} for module in modules]
+    first = next(i for i, ids in enumerate(own) if ids & trained)
+    if not any(own[:first]):  # a normalisation alone
+        first = 0
     fixed, fitted = modules[:first], modules[first:]
     if (fixed and why_not_layers(fixed)) or why_not_layers(fitted):
         return None

@@ -8,9 +8,9 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy
 from stable_baselines3.common.torch_layers import NatureCNN
 
-from sb3_trpo.policies import PaperCNN
+from sb3_trpo.policies import NormalizedCNN, PaperCNN
 
-_SMALLEST = {NatureCNN: 36, PaperCNN: 20}
+_SMALLEST = {NatureCNN: 36, NormalizedCNN: 36, PaperCNN: 20}
 """Pixels a side below which the last convolution of the extractor has nothing to read."""
 
 

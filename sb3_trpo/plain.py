@@ -14,7 +14,7 @@ from torch import nn
 
 from sb3_trpo.cnn import Cnn, why_not_cnn
 from sb3_trpo.mlp import Mlp, why_not_mlp
-from sb3_trpo.policies import PaperCNN
+from sb3_trpo.policies import NormalizedCNN, PaperCNN
 
 Layers: TypeAlias = Mlp | Cnn
 """A network as a function with products of its Jacobian, in NumPy arrays."""
@@ -22,6 +22,7 @@ Layers: TypeAlias = Mlp | Cnn
 _EXTRACTORS: dict[type[nn.Module], Callable[[Any], list[nn.Module]]] = {
     FlattenExtractor: lambda extractor: [],
     NatureCNN: lambda extractor: [*extractor.cnn, *extractor.linear],
+    NormalizedCNN: lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear],
     PaperCNN: lambda extractor: [*extractor.cnn, *extractor.linear],
 }
 """Features extractors that are known: their layers, in order."""

@@ -1,4 +1,4 @@
-"""The policies that the aliases name, which are SB3's own, so that checkpoints interchange; and the paper's small network."""
+"""The policies that the aliases name, which are SB3's own, and networks for images: the default one and the paper's."""
 
 from typing import Any
 
@@ -6,8 +6,10 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import nn
+
+from sb3_trpo.image_normalization import ImageNormalization
 
 MlpPolicy = ActorCriticPolicy
 CnnPolicy = ActorCriticCnnPolicy
@@ -56,3 +58,56 @@ class PaperCNN(BaseFeaturesExtractor):
         """
         features: th.Tensor = self.linear(self.cnn(observations))
         return features
+
+
+class NormalizedCNN(NatureCNN):
+    """
+    SB3's ``NatureCNN`` on images minus their mean, over their standard deviation; see
+    :class:`~sb3_trpo.image_normalization.ImageNormalization`.
+
+    :param observation_space: images with the channels first
+    :param features_dim: units of the hidden layer
+    :param normalized_image: whether the images are in [0, 1] already (see ``normalize_images`` of the policy)
+    :param n_images: images from which mean and standard deviation are taken
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        features_dim: int = 512,
+        normalized_image: bool = False,
+        n_images: int = 100_000,
+    ) -> None:
+        super().__init__(observation_space, features_dim, normalized_image)
+        self.normalization = ImageNormalization(observation_space.shape, n_images)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """
+        :param observations: shape (B, c, h, w)
+        :return: features, shape (B, features_dim)
+        """
+        return super().forward(self.normalization(observations))
+
+
+def with_default_extractors(
+    policy: str | type[ActorCriticPolicy], policy_kwargs: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """
+    What ``CnnPolicy`` and ``MultiInputPolicy`` get unless told otherwise.
+
+    Separate features extractors: a shared one belongs to the actor, and leaves the critic its last layer. And for
+    ``CnnPolicy`` the normalised network.
+
+    :param policy: name or class
+    :param policy_kwargs: the user's choice
+    :return: the choice with the defaults
+    """
+    if policy in ("CnnPolicy", CnnPolicy):
+        network = {} if "features_extractor_class" in (policy_kwargs or {}) else _NORMALIZED
+        return {"share_features_extractor": False, **network, **(policy_kwargs or {})}
+    if policy in ("MultiInputPolicy", MultiInputPolicy):
+        return {"share_features_extractor": False, **(policy_kwargs or {})}
+    return policy_kwargs
+
+
+_NORMALIZED = {"features_extractor_class": NormalizedCNN, "net_arch": []}

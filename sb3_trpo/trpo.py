@@ -23,7 +23,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo import checkpoints
 from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import Batch, every_kth, read_batch
-from sb3_trpo.batch_norm import refresh_batch_norm
 from sb3_trpo.critic import CriticReport, critic_parameters, fit_critic, make_epoch
 from sb3_trpo.finite import check_returns
 from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
@@ -37,18 +36,15 @@ from sb3_trpo.hyperparameters import (
 )
 from sb3_trpo.network import actor_network
 from sb3_trpo.observations import check_images, check_memory
-from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, with_default_extractors
 from sb3_trpo.probe import probe_actor
 from sb3_trpo.rollout import RolloutCollector
+from sb3_trpo.running_statistics import refresh_running_statistics
 from sb3_trpo.surrogate import Surrogate
 from sb3_trpo.trust_region import Outcome, StepReport, StepSettings, trust_region_step
 from sb3_trpo.vec_env import wrap_bare_env
 
 SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
-
-
-_POLICIES_WITH_EXTRACTORS = ("CnnPolicy", CnnPolicy, "MultiInputPolicy", MultiInputPolicy)
-"""A shared features extractor belongs to the actor, and leaves the critic its last layer: these share none unless told to."""
 
 
 class TRPO(RolloutCollector):
@@ -146,8 +142,6 @@ class TRPO(RolloutCollector):
         **unsupported: Never,
     ) -> None:
         refuse_arguments(unsupported)
-        if policy in _POLICIES_WITH_EXTRACTORS:
-            policy_kwargs = {"share_features_extractor": False, **(policy_kwargs or {})}
         super().__init__(
             policy,
             env,
@@ -164,7 +158,7 @@ class TRPO(RolloutCollector):
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs=with_default_extractors(policy, policy_kwargs),
             verbose=verbose,
             device=device,
             seed=seed,
@@ -220,7 +214,7 @@ class TRPO(RolloutCollector):
         rest = critic_parameters(self.policy, probe.parameters)
         epoch = make_epoch(self.policy, rest, self.rollout_buffer, batch, self.batch_size, chunk_size)
         critic = fit_critic(self.policy, rest, epoch, self.n_critic_updates, self.max_grad_norm)
-        refresh_batch_norm(self.policy, batch, chunk_size)
+        refresh_running_statistics(self.policy, batch, chunk_size)
 
         self._n_updates += 1
         self._log_update(self.last_step, critic)

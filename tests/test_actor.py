@@ -56,6 +56,7 @@ def test_log_probs_of_images_are_the_policys(share: bool) -> None:
     env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])
     kwargs = {"share_features_extractor": share}
     model = TRPO("CnnPolicy", DummyVecEnv([lambda: env]), n_steps=64, batch_size=16, policy_kwargs=kwargs)
+    model.policy.set_training_mode(False)  # as in a rollout
     assert why_not_numpy(model.policy) is None
     actor, obs, taken = roll(model.policy)
     with th.no_grad():

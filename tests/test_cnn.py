@@ -8,6 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_trpo.cnn import Cnn, why_not_cnn
+from sb3_trpo.image_normalization import ImageNormalization
 
 NETWORKS: dict[str, list[nn.Module]] = {
     "like NatureCNN": [
@@ -29,7 +30,15 @@ NETWORKS: dict[str, list[nn.Module]] = {
         nn.Linear(4 * 9 * 9, 3),
     ],
     "one convolution": [nn.Conv2d(2, 3, (12, 10)), nn.Flatten()],
+    "normalised images": [
+        ImageNormalization((2, 12, 10), 5),
+        nn.Conv2d(2, 5, 4, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(5 * 5 * 4, 3),
+    ],
 }
+NETWORKS["normalised images"][0](th.rand(5, 2, 12, 10))
 
 
 @pytest.fixture(params=NETWORKS)
@@ -37,7 +46,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Sequential, Cnn, np.ndarray
     modules = NETWORKS[request.param]
     assert why_not_cnn(modules) is None
     images = np.random.default_rng(0).integers(0, 256, (9, 2, 12, 10), dtype=np.uint8)
-    return nn.Sequential(*modules), Cnn(modules, scale=255.0), images, th.from_numpy(images).float() / 255.0
+    return nn.Sequential(*modules).eval(), Cnn(modules, scale=255.0), images, th.from_numpy(images).float() / 255.0
 
 
 def test_values_are_torchs(case: Any) -> None:
@@ -75,7 +84,8 @@ def test_jacobian_products_are_torchs(case: Any) -> None:
 
 def test_replaced_parameters_are_found(case: Any) -> None:
     net, cnn, images, x = case
-    net[0].weight = nn.Parameter(th.randn_like(net[0].weight))
+    convolution = next(module for module in net if isinstance(module, nn.Conv2d))
+    convolution.weight = nn.Parameter(th.randn_like(convolution.weight))
     cnn.refresh()
     np.testing.assert_allclose(cnn(images), net(x).detach().numpy(), atol=1e-5)
 
@@ -84,6 +94,8 @@ def test_replaced_parameters_are_found(case: Any) -> None:
     ("modules", "reason"),
     [
         ([nn.Linear(3, 2)], "begins with a Linear"),
+        ([ImageNormalization((1, 4, 4), 1), nn.Linear(3, 2)], "begins with a Linear"),
+        ([nn.Conv2d(1, 2, 3), ImageNormalization((2, 4, 4), 1)], "ImageNormalization"),
         ([nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)], "BatchNorm2d"),
         ([nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)], "MaxPool2d"),
         ([nn.Conv2d(1, 2, 3, padding="same")], "pads"),

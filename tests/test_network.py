@@ -13,7 +13,7 @@ from sb3_trpo.batch import Batch, read_batch
 from sb3_trpo.flat import flatten
 from sb3_trpo.kl import distribution_family
 from sb3_trpo.network import GraphNetwork, PlainNetwork, actor_network
-from sb3_trpo.policies import PaperCNN
+from sb3_trpo.policies import NormalizedCNN, PaperCNN
 from sb3_trpo.probe import probe_actor
 from tests.envs import ACTIONS, OBSERVATIONS, RandomEnv
 
@@ -66,7 +66,7 @@ def test_both_networks_agree(actions: str, n_steps: int) -> None:
 
 
 # 160 images are more than one block of rows
-@pytest.mark.parametrize("extractor", [NatureCNN, PaperCNN])
+@pytest.mark.parametrize("extractor", [NatureCNN, NormalizedCNN, PaperCNN])
 @pytest.mark.parametrize("share", [True, False])
 def test_both_networks_agree_on_images(extractor: type[nn.Module], share: bool) -> None:
     env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])

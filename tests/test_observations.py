@@ -22,7 +22,7 @@ def image(*shape: int) -> spaces.Box:
         (spaces.Box(0.0, 1.0, (3, 84, 84)), {}, r"uint8 in \[0, 255\], not of float32 in \[0, 1\].*normalize_images=False"),
         (spaces.Box(0, 1, (3, 84, 84), dtype=np.uint8), {}, r"not of uint8 in \[0, 1\]"),
         (spaces.Box(0.0, 1.0, (84, 84, 3)), {"normalize_images": False}, "reads as 84 channels of 84 x 3 pixels"),
-        (image(84, 35, 1), {}, "NatureCNN needs images of 36 x 36 pixels or more, not 84 x 35"),
+        (image(84, 35, 1), {}, "NormalizedCNN needs images of 36 x 36 pixels or more, not 84 x 35"),
         (
             image(19, 84, 3),
             {"features_extractor_class": PaperCNN},

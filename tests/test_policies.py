@@ -1,4 +1,4 @@
-"""The paper's network for images."""
+"""The networks for images, and who gets which by default."""
 
 from typing import Any
 
@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticCnnPolicy
+from stable_baselines3.common.torch_layers import NatureCNN
 
 from sb3_trpo import TRPO
-from sb3_trpo.policies import PaperCNN
+from sb3_trpo.policies import NormalizedCNN, PaperCNN
 from tests.envs import RandomEnv
 
 ATARI = spaces.Box(0, 255, (84, 84, 4), dtype=np.uint8)
@@ -44,3 +46,52 @@ def test_features_are_finite_and_not_negative() -> None:
 def test_other_spaces_are_refused(space: spaces.Space[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PaperCNN(space)
+
+
+IMAGES = spaces.Box(0, 255, (36, 40, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", ActorCriticCnnPolicy])
+def test_images_are_normalised_unless_the_user_chooses_a_network(policy: Any) -> None:
+    model = TRPO(policy, RandomEnv(IMAGES), n_steps=8, batch_size=8)
+    assert type(model.policy.pi_features_extractor) is type(model.policy.vf_features_extractor) is NormalizedCNN
+    assert model.policy.pi_features_extractor is not model.policy.vf_features_extractor
+    assert len(model.policy.mlp_extractor.policy_net) == 0
+    chosen = {"features_extractor_class": NatureCNN, "share_features_extractor": True}
+    model = TRPO(policy, RandomEnv(IMAGES), n_steps=8, batch_size=8, policy_kwargs=chosen)
+    assert model.policy.pi_features_extractor is model.policy.vf_features_extractor
+    assert type(model.policy.features_extractor) is NatureCNN
+    assert model.policy_kwargs == chosen
+
+
+def test_other_networks_keep_the_hidden_layers_that_sb3_gives_them() -> None:
+    model = TRPO("CnnPolicy", RandomEnv(IMAGES), n_steps=8, batch_size=8, policy_kwargs={"features_extractor_class": PaperCNN})
+    assert len(model.policy.mlp_extractor.policy_net) == 4
+    model = TRPO("CnnPolicy", RandomEnv(IMAGES), n_steps=8, batch_size=8, policy_kwargs={"net_arch": [9]})
+    assert len(model.policy.mlp_extractor.policy_net) == 2
+    assert type(model.policy.features_extractor) is NormalizedCNN
+
+
+def test_normalised_network_is_sb3s_on_normalised_images() -> None:
+    space = spaces.Box(0, 255, (1, 36, 40), dtype=np.uint8)
+    network, sb3s, images = (
+        NormalizedCNN(space, features_dim=7).eval(),
+        NatureCNN(space, features_dim=7),
+        th.rand(5, 1, 36, 40),
+    )
+    network.load_state_dict(sb3s.state_dict(), strict=False)
+    th.testing.assert_close(network(images), sb3s(images))
+    network.train()
+    network(images)
+    network.eval()
+    std = (images - images.mean(dim=0)).pow(2).mean().sqrt()
+    th.testing.assert_close(network(images), sb3s((images - images.mean(dim=0)) / std))
+
+
+def test_statistics_survive_saving(tmp_path: Any) -> None:
+    model = TRPO("CnnPolicy", RandomEnv(IMAGES), n_steps=64, batch_size=64, seed=0).learn(64)
+    model.save(tmp_path / "model.zip")
+    loaded = TRPO.load(tmp_path / "model.zip")
+    mine, theirs = (dict(m.policy.pi_features_extractor.named_buffers()) for m in (model, loaded))
+    assert int(theirs["normalization.n_seen"]) == 64
+    assert all(th.equal(buffer, theirs[name]) for name, buffer in mine.items())

@@ -1,4 +1,4 @@
-"""Batch-norm statistics follow the data; nothing else of the policy does."""
+"""Running statistics follow the data; nothing else of the policy does."""
 
 import pytest
 import torch as th
