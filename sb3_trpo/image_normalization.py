@@ -52,14 +52,12 @@ class ImageNormalization(nn.Module):
         """
         if self.training and len(images) > 0:
             self._observe(images.detach())
-        return self.normalize(images)
+        return (images - self.mean) / self.std
 
-    def normalize(self, images: th.Tensor) -> th.Tensor:
-        """
-        :param images: shape (B, c, h, w)
-        :return: the same, normalised; the statistics stay as they are
-        """
-        return (images - self.mean) / (self.var + _EPS).sqrt()
+    @property
+    def std(self) -> th.Tensor:
+        """The standard deviation, shape ()."""
+        return (self.var + _EPS).sqrt()
 
     def _observe(self, images: th.Tensor) -> None:
         """Merge the moments of a batch (Chan, Golub and LeVeque 1979), the variance averaged over the pixels."""
