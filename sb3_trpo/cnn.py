@@ -15,7 +15,6 @@ import numpy as np
 import torch as th
 from torch import nn
 from torch.nn import functional
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from sb3_trpo.image_normalization import ImageNormalization
 
@@ -144,11 +143,9 @@ class Cnn:
             for i in reversed(range(len(self._modules))):
                 module, value = self._modules[i], values[i]
                 if isinstance(module, nn.Conv2d):
-                    next(parts).copy_(pull.sum(dim=(0, 2, 3)))
-                    geometry = module.stride, module.padding, module.dilation, module.groups
-                    next(parts).copy_(conv2d_weight(value, module.weight.shape, pull, *geometry))  # type: ignore[no-untyped-call]
-                    if i > 0:
-                        pull = conv2d_input(value.shape, module.weight, pull, *geometry)  # type: ignore[no-untyped-call]
+                    pull, weight, bias = _convolution_backward(module, value, pull, with_input=i > 0)
+                    next(parts).copy_(bias)
+                    next(parts).copy_(weight)
                 elif isinstance(module, nn.Linear):
                     next(parts).copy_(pull.sum(dim=0))
                     th.mm(pull.T, value, out=next(parts))
@@ -186,6 +183,19 @@ def _affine(module: nn.Conv2d | nn.Linear, x: th.Tensor, weight: th.Tensor, bias
     if isinstance(module, nn.Linear):
         return functional.linear(x, weight, bias)
     return functional.conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)
+
+
+def _convolution_backward(
+    module: nn.Conv2d, value: th.Tensor, pull: th.Tensor, with_input: bool
+) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """Gradients in input, weight and bias in one call, which is faster than one each; the first is empty if not wanted."""
+    assert module.bias is not None
+    shape, geometry = list(module.bias.shape), (module.stride, module.padding, module.dilation)
+    wanted = [with_input, True, True]
+    gradients: tuple[th.Tensor, th.Tensor, th.Tensor] = th.ops.aten.convolution_backward(
+        pull, value, module.weight, shape, *geometry, False, [0, 0], module.groups, wanted
+    )
+    return gradients
 
 
 def _slope(module: nn.Module, result: th.Tensor) -> th.Tensor:
