@@ -1,0 +1,34 @@
+"""
+Table and plot of the runs in ``benchmarks/results/atari``, which ``benchmarks.atari`` wrote.
+
+Whole games, unclipped returns, the policy's own random actions. A run that is under way has no ``run.json`` yet; its score is
+that of the last games of its training. ::
+
+    python -m benchmarks.atari_report  # prints Markdown, writes docs/img/atari.png
+"""
+
+import csv
+import json
+
+from benchmarks.report import NAMES, ROOT, draw, read_runs
+
+RESULTS = ROOT / "benchmarks" / "results" / "atari"
+
+
+def main() -> None:
+    """Print the table and draw the curves."""
+    print("| game | algorithm | seed | env steps | CPU time | return, mean ± std of the games |\n|---|---|---|---|---|---|")
+    for path in sorted(RESULTS.glob("*/*/seed*/curve.csv")):
+        with path.open() as file:
+            last = list(csv.DictReader(file))[-1]
+        finished = path.with_name("run.json")
+        score = json.loads(finished.read_text()) if finished.exists() else last
+        cells = [last["env"], NAMES[last["algorithm"]], last["seed"], f"{int(last['step']):,}"]
+        cells += [f"{float(last['train_seconds']) / 60:.0f} min"]
+        cells += [f"{float(score['mean_return']):.1f} ± {float(score['std_return']):.1f} ({score['games']})"]
+        print(f"| {' | '.join(cells)}{'' if finished.exists() else ', under way'} |")
+    draw(ROOT / "docs" / "img" / "atari.png", read_runs(RESULTS), ["steps"], per_row=2)
+
+
+if __name__ == "__main__":
+    main()
