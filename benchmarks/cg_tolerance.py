@@ -22,18 +22,19 @@ N_UPDATES = 30
 SOLVER = trust_region.conjugate_gradient
 
 
-def solutions(matvec: trust_region.MatVec, b: th.Tensor) -> list[tuple[float, int]]:
+def solutions(matvec: trust_region.MatVec, b: th.Tensor, smallest: float) -> list[tuple[float, int]]:
     """
     :param matvec: v -> A v
     :param b: right-hand side
+    :param smallest: bound below the eigenvalues of A
     :return: cosine to the converged solution, and products, for each of the limits
     """
 
     def precise(vector: th.Tensor) -> th.Tensor:
         return matvec(vector.float()).double()
 
-    exact = SOLVER(precise, b.double(), 300, 1e-5).solution
-    found = [SOLVER(matvec, b, max_steps, tol) for max_steps, tol in LIMITS.values()]
+    exact = SOLVER(precise, b.double(), 300, 1e-5, smallest).solution
+    found = [SOLVER(matvec, b, max_steps, tol, smallest) for max_steps, tol in LIMITS.values()]
     return [(th.nn.functional.cosine_similarity(cg.solution.double(), exact, dim=0).item(), cg.iterations) for cg in found]
 
 
@@ -45,9 +46,11 @@ def main() -> None:
     for env_id in ENVS:
         results: list[list[tuple[float, int]]] = []
 
-        def watched(matvec: trust_region.MatVec, b: th.Tensor, *args: Any, results: Any = results) -> trust_region.CGResult:
-            results.append(solutions(matvec, b))
-            return SOLVER(matvec, b, *args)
+        def watched(
+            matvec: trust_region.MatVec, b: th.Tensor, max_steps: int, tol: float, smallest: float, results: Any = results
+        ) -> trust_region.CGResult:
+            results.append(solutions(matvec, b, smallest))
+            return SOLVER(matvec, b, max_steps, tol, smallest)
 
         trust_region.conjugate_gradient = watched  # type: ignore[assignment]
         TRPO("MlpPolicy", env_id, seed=0, device="cpu").learn(2048 * N_UPDATES)

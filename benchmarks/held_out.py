@@ -91,7 +91,7 @@ def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch
     thinned = batch.take(fisher_subsets(th.arange(batch_size), model.fisher_sample_fraction, batch_size, (0, 0))[0])
     fisher = FisherVectorProduct(network, parameters, thinned, chunk_size)
     gradient = inside.gradient(parameters, batch)
-    cg = conjugate_gradient(lambda v: fisher(v) + damping * v, gradient, model.cg_max_steps, model.cg_tol)
+    cg = conjugate_gradient(lambda v: fisher(v) + damping * v, gradient, model.cg_max_steps, model.cg_tol, damping)
     old = flatten(parameters)
     assign(parameters, old + scaled(inside, parameters, cg.solution, kl))
     trials = [surrogate.evaluate().surrogate - surrogate.at_old.surrogate for surrogate in (inside, outside)]

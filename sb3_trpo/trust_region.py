@@ -48,7 +48,7 @@ class CGResult(NamedTuple):
     """
     What conjugate gradient found.
 
-    :param solution: the iterate with the smallest residual, shape (P,)
+    :param solution: the last iterate, shape (P,)
     :param iterations: products with the matrix
     :param residual: norm of b - A x over the norm of b
     :param finite: whether every product was finite
@@ -62,13 +62,16 @@ class CGResult(NamedTuple):
     image: th.Tensor
 
 
-def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float) -> CGResult:
+def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float, smallest: float = 0.0) -> CGResult:
     """
     Solve A x = b for a symmetric positive semi-definite A, from x = 0.
 
     Stops at the relative residual ``tol``, after ``max_steps``, or where A has no positive curvature. Differs from the
-    usual TRPO solver in that the tolerance is relative, that the start is not random, and that the best iterate is
-    returned: on a singular system the residual can grow again.
+    usual TRPO solver in that the tolerance is relative, that the start is not random, and that curvature that may be
+    rounding counts as none: on a singular system it would take over the solution.
+
+    Every iterate has a larger bᵀx than the one before, and a step that is scaled to the KL δ gains √(2δ bᵀx). The residual may
+    grow on the way: beside a few large curvatures the early iterates have the smallest, and gain least.
 
     Source: Hestenes and Stiefel 1952; appendix C of the paper.
 
@@ -76,31 +79,31 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float)
     :param b: right-hand side, shape (P,)
     :param max_steps: most products with A
     :param tol: relative residual to stop at
+    :param smallest: bound below the eigenvalues of A: the damping that it contains
     :return: solution and statistics; the solution is zero if the first product shows no positive curvature
     """
     x, residual, direction = th.zeros_like(b), b.clone(), b.clone()
-    squared = initial = best_squared = dot(b, b)
-    best, best_residual, iterations = x, residual, 0
+    squared = initial = dot(b, b)
+    iterations = 0
     largest = 0.0  # curvature per length of direction seen so far
-    while iterations < max_steps and best_squared > tol**2 * initial:
+    while iterations < max_steps and squared > tol**2 * initial:
         product = matvec(direction)
         iterations += 1
         curvature = dot(direction, product)
         if not math.isfinite(curvature):
-            return CGResult(best, iterations, math.sqrt(best_squared / initial), False, b - best_residual)
+            return CGResult(x, iterations, math.sqrt(squared / initial), False, b - residual)
         length = dot(direction, direction)
         largest = max(largest, curvature / length)
-        if curvature <= th.finfo(b.dtype).eps * largest * length:
+        rounding = th.finfo(b.dtype).eps * largest
+        if curvature <= (0.5 * smallest if smallest > rounding else 100.0 * rounding) * length:
             break  # none, but for rounding
         step = squared / curvature
         x = x + step * direction
         residual = residual - step * product
         previous, squared = squared, dot(residual, residual)
-        if iterations == 1 or squared < best_squared:  # the first is a gradient step, good even if its residual is not
-            best, best_residual, best_squared = x, residual, squared
         direction = residual + squared / previous * direction
-    relative = math.sqrt(best_squared / initial) if initial > 0.0 else 0.0
-    return CGResult(best, iterations, relative, True, b - best_residual)
+    relative = math.sqrt(squared / initial) if initial > 0.0 else 0.0
+    return CGResult(x, iterations, relative, True, b - residual)
 
 
 class LineSearchResult(NamedTuple):
@@ -253,7 +256,11 @@ def trust_region_step(
     if not gradient.any():
         return StepReport(Outcome.ZERO_GRADIENT, surrogate_old)
     cg = conjugate_gradient(
-        lambda v: fisher_vector_product(v) + settings.damping * v, gradient, settings.cg_max_steps, settings.cg_tol
+        lambda v: fisher_vector_product(v) + settings.damping * v,
+        gradient,
+        settings.cg_max_steps,
+        settings.cg_tol,
+        smallest=settings.damping,
     )
     curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product, other_product)
     if not cg.finite or not math.isfinite(curvature):
