@@ -9,7 +9,7 @@ Shapes: B images of c channels, h rows and w columns.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch as th
@@ -187,12 +187,12 @@ def _affine(module: nn.Conv2d | nn.Linear, x: th.Tensor, weight: th.Tensor, bias
 
 def _convolution_backward(
     module: nn.Conv2d, value: th.Tensor, pull: th.Tensor, with_input: bool
-) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-    """Gradients in input, weight and bias in one call, which is faster than one each; the first is empty if not wanted."""
+) -> tuple[Any, th.Tensor, th.Tensor]:
+    """Gradients in input (None if not wanted), weight and bias in one call, which is faster than one each."""
     assert module.bias is not None
     shape, geometry = list(module.bias.shape), (module.stride, module.padding, module.dilation)
     wanted = [with_input, True, True]
-    gradients: tuple[th.Tensor, th.Tensor, th.Tensor] = th.ops.aten.convolution_backward(
+    gradients: tuple[Any, th.Tensor, th.Tensor] = th.ops.aten.convolution_backward(
         pull, value, module.weight, shape, *geometry, False, [0, 0], module.groups, wanted
     )
     return gradients

@@ -102,12 +102,9 @@ def with_default_extractors(
     :param policy_kwargs: the user's choice
     :return: the choice with the defaults
     """
-    if policy in ("CnnPolicy", CnnPolicy):
-        network = {} if "features_extractor_class" in (policy_kwargs or {}) else _NORMALIZED
-        return {"share_features_extractor": False, **network, **(policy_kwargs or {})}
-    if policy in ("MultiInputPolicy", MultiInputPolicy):
-        return {"share_features_extractor": False, **(policy_kwargs or {})}
-    return policy_kwargs
-
-
-_NORMALIZED = {"features_extractor_class": NormalizedCNN, "net_arch": []}
+    if policy not in ("CnnPolicy", CnnPolicy, "MultiInputPolicy", MultiInputPolicy):
+        return policy_kwargs
+    kwargs = {"share_features_extractor": False, **(policy_kwargs or {})}
+    if policy in ("CnnPolicy", CnnPolicy) and "features_extractor_class" not in kwargs:
+        return {"features_extractor_class": NormalizedCNN, "net_arch": [], **kwargs}  # no hidden layers, as of NatureCNN
+    return kwargs

@@ -94,7 +94,7 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float,
             return CGResult(x, iterations, math.sqrt(squared / initial), False, b - residual)
         length = dot(direction, direction)
         largest = max(largest, curvature / length)
-        rounding = th.finfo(b.dtype).eps * largest
+        rounding = th.finfo(b.dtype).eps * largest  # of a product, per length
         if curvature <= (0.5 * smallest if smallest > rounding else 100.0 * rounding) * length:
             break  # none, but for rounding
         step = squared / curvature
