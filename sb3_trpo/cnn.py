@@ -161,11 +161,11 @@ class Cnn:
     def _read(self, images: Array) -> th.Tensor:
         n_images, channels, height, width = images.shape
         x = np.empty((n_images, height, width, channels), dtype=np.float32)
-        scale = self._scale if self._normalization is None else self._scale * self._normalization.std.numpy()
         for channel in range(channels):  # one pass; torch takes one to move, one to cast and one to divide
-            np.divide(images[:, channel], scale, out=x[..., channel])
+            np.divide(images[:, channel], self._scale, out=x[..., channel])
         if self._normalization is not None:
-            x -= (self._normalization.mean / self._normalization.std).permute(1, 2, 0).contiguous().numpy()
+            x -= self._normalization.mean.permute(1, 2, 0).contiguous().numpy()
+            x /= self._normalization.std.numpy()
         return th.from_numpy(x).permute(0, 3, 1, 2)
 
 

@@ -226,6 +226,39 @@ def _undamped_curvature(cg: CGResult, damping: float, fisher_vector_product: Mat
     return curvature if other <= curvature else other  # NaN included
 
 
+def _search_along(
+    step: th.Tensor,
+    parameters: Sequence[th.Tensor],
+    evaluate: Callable[[], Trial],
+    surrogate_old: float,
+    expected_gain: float,
+    settings: StepSettings,
+) -> LineSearchResult:
+    """Leave the parameters at the first accepted fraction of the step, or else, and if anything is raised, as they were."""
+    old = flatten(parameters)
+
+    def evaluate_at(fraction: float) -> Trial:
+        assign(parameters, old + fraction * step)
+        return evaluate()
+
+    accepted = False
+    try:
+        search = backtracking_line_search(
+            evaluate_at,
+            surrogate_old,
+            expected_gain,
+            settings.max_kl,
+            settings.shrinking_factor,
+            settings.max_iter,
+            settings.accept_ratio,
+        )
+        accepted = search.trial is not None
+    finally:
+        if not accepted:
+            assign(parameters, old)
+    return search
+
+
 def trust_region_step(
     parameters: Sequence[th.Tensor],
     gradient: th.Tensor,
@@ -255,13 +288,11 @@ def trust_region_step(
         return StepReport(Outcome.NON_FINITE, surrogate_old)
     if not gradient.any():
         return StepReport(Outcome.ZERO_GRADIENT, surrogate_old)
-    cg = conjugate_gradient(
-        lambda v: fisher_vector_product(v) + settings.damping * v,
-        gradient,
-        settings.cg_max_steps,
-        settings.cg_tol,
-        smallest=settings.damping,
-    )
+
+    def damped_product(v: th.Tensor) -> th.Tensor:
+        return fisher_vector_product(v) + settings.damping * v
+
+    cg = conjugate_gradient(damped_product, gradient, settings.cg_max_steps, settings.cg_tol, settings.damping)
     curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product, other_product)
     if not cg.finite or not math.isfinite(curvature):
         return StepReport(Outcome.NON_FINITE, surrogate_old, cg_iterations=cg.iterations)
@@ -269,32 +300,12 @@ def trust_region_step(
         outcome = Outcome.NON_POSITIVE_CURVATURE
         return StepReport(outcome, surrogate_old, cg_iterations=cg.iterations, cg_residual=cg.residual)
 
-    old = flatten(parameters)
     step = math.sqrt(2.0 * settings.max_kl / curvature) * cg.solution
     expected_gain = dot(gradient, step)
-
-    def evaluate_at(fraction: float) -> Trial:
-        assign(parameters, old + fraction * step)
-        return evaluate()
-
-    accepted = False
-    try:
-        search = backtracking_line_search(
-            evaluate_at,
-            surrogate_old,
-            expected_gain,
-            settings.max_kl,
-            settings.shrinking_factor,
-            settings.max_iter,
-            settings.accept_ratio,
-        )
-        accepted = search.trial is not None
-    finally:
-        if not accepted:
-            assign(parameters, old)
+    search = _search_along(step, parameters, evaluate, surrogate_old, expected_gain, settings)
     trial = search.trial or Trial(surrogate_old, 0.0)
     return StepReport(
-        outcome=Outcome.ACCEPTED if accepted else Outcome.LINE_SEARCH_FAILED,
+        outcome=Outcome.ACCEPTED if search.trial else Outcome.LINE_SEARCH_FAILED,
         surrogate=trial.surrogate,
         surrogate_gain=trial.surrogate - surrogate_old,
         expected_gain=expected_gain,

@@ -148,6 +148,8 @@ def test_rounding_does_not_take_over_on_a_singular_inconsistent_system(dtype: th
     for max_steps in range(1, 40):
         result = conjugate_gradient(matrix.to(dtype).mv, b.to(dtype), max_steps, 0.0)
         assert result.finite
+        if dtype == th.float64:
+            assert relative_residual(matrix, result.solution, b) == pytest.approx(result.residual, rel=1e-6)
         gains.append(gain_squared(matrix, b, result.solution.double()))
     assert all(gain > before * 0.999 for before, gain in itertools.pairwise(gains))
 
