@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch as th
 from stable_baselines3.common.distributions import Distribution
@@ -26,9 +27,17 @@ class Surrogate:
     :param batch: the whole rollout, B transitions; its advantages are used as they are
     :param ent_coef: weight of the entropy bonus
     :param chunk_size: most states in one forward pass
+    :param parameters: those of the actor; if given, the first pass over the batch brings :attr:`gradient_at_old` along
     """
 
-    def __init__(self, network: ActorNetwork, batch: Batch, ent_coef: float, chunk_size: int) -> None:
+    def __init__(
+        self,
+        network: ActorNetwork,
+        batch: Batch,
+        ent_coef: float,
+        chunk_size: int,
+        parameters: Sequence[th.nn.Parameter] | None = None,
+    ) -> None:
         self.batch = batch
         self.ent_coef = ent_coef
         self.chunk_size = chunk_size
@@ -36,7 +45,11 @@ class Surrogate:
         self.entropy = 0.0  # mean entropy at the last evaluation, nats
         self._network = network
         self._old: list[Parameters] = []
-        self.at_old = self._evaluate(self._remember)
+        self.gradient_at_old: th.Tensor | None = None
+        if parameters is None:
+            self.at_old = self._evaluate(self._remember)
+        else:
+            self.at_old, self.gradient_at_old = self._differentiate_at_old(parameters)
 
     def evaluate(self, max_kl: float = math.inf) -> Trial:
         """
@@ -51,6 +64,12 @@ class Surrogate:
         remembered = iter(self._old)
         return self._evaluate(lambda _: next(remembered), max_kl)
 
+    def _differentiate_at_old(self, parameters: Sequence[th.nn.Parameter]) -> tuple[Trial, th.Tensor]:
+        totals = _no_totals()
+        look = partial(self._add_up, totals, old_of=self._remember)
+        gradient = self._gradient(parameters, self.batch, look)
+        return self._trial(totals), gradient
+
     def _remember(self, parameters: Parameters) -> Parameters:
         # cloned: a head that ignores the state returns views of its own weights
         self._old.append(tuple(part.clone() for part in parameters))
@@ -58,18 +77,32 @@ class Surrogate:
 
     def _evaluate(self, old_of: Callable[[Parameters], Parameters], max_kl: float = math.inf) -> Trial:
         """L and D, chunk by chunk; ``old_of`` gives a chunk's old parameters for its new ones."""
-        totals = th.zeros(3, dtype=th.float64)
+        totals = _no_totals()
         with th.no_grad(), unchecked_distributions():
             for chunk in self.batch.chunks(self.chunk_size):
-                distribution = self._network.distribution(chunk.observations)
-                self.family = distribution_family(distribution)
-                new = self.family.parameters(distribution, chunk.actions)
-                kl = self.family.kl_old_new(old_of(new), new)
-                gain, entropy = _gain_and_entropy(chunk, distribution)
-                per_state = th.stack([gain, kl, entropy])
-                totals += per_state.cpu().double().sum(dim=1)
+                self._add_up(totals, chunk, self._network.distribution(chunk.observations), old_of)
                 if totals[1] > _BEYOND * max_kl * len(self.batch):
                     return Trial(surrogate=math.nan, kl=float(totals[1]) / len(self.batch))
+        return self._trial(totals)
+
+    def _add_up(
+        self,
+        totals: th.Tensor,
+        chunk: Batch,
+        distribution: Distribution,
+        old_of: Callable[[Parameters], Parameters],
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """Add a chunk to the sums of gain, KL and entropy; return its gain and entropy with the distribution's graph."""
+        gain, entropy = _gain_and_entropy(chunk, distribution)
+        with th.no_grad():
+            self.family = distribution_family(distribution)
+            new = tuple(part.detach() for part in self.family.parameters(distribution, chunk.actions))
+            kl = self.family.kl_old_new(old_of(new), new)
+            totals += th.stack([gain, kl, entropy]).cpu().double().sum(dim=1)
+        return gain, entropy
+
+    def _trial(self, totals: th.Tensor) -> Trial:
+        """L and D from the sums over the batch."""
         mean_gain, mean_kl, self.entropy = (totals / len(self.batch)).tolist()
         return Trial(mean_gain + self.ent_coef * self.entropy if self.ent_coef else mean_gain, mean_kl)
 
@@ -81,9 +114,18 @@ class Surrogate:
         :param batch: the states to average over
         :return: g, shape (P,)
         """
+        return self._gradient(parameters, batch, _gain_and_entropy)
+
+    def _gradient(
+        self,
+        parameters: Sequence[th.nn.Parameter],
+        batch: Batch,
+        gain_and_entropy: Callable[[Batch, Distribution], tuple[th.Tensor, th.Tensor]],
+    ) -> th.Tensor:
+        """∇L, chunk by chunk; ``gain_and_entropy`` sees each chunk's distribution once."""
 
         def objective(distribution: Distribution) -> th.Tensor:
-            gain, entropy = _gain_and_entropy(chunk, distribution)
+            gain, entropy = gain_and_entropy(chunk, distribution)
             return gain + self.ent_coef * entropy if self.ent_coef else gain
 
         total = th.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
@@ -91,6 +133,11 @@ class Surrogate:
             with unchecked_distributions():
                 total = total + self._network.gradient(objective, chunk, parameters)
         return total / len(batch)
+
+
+def _no_totals() -> th.Tensor:
+    """Sums of gain, KL and entropy before the first chunk."""
+    return th.zeros(3, dtype=th.float64)
 
 
 def _gain_and_entropy(chunk: Batch, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:

@@ -228,19 +228,19 @@ class TRPO(RolloutCollector):
         """Move the actor's parameters as far as the trust region allows; draws no number from a global generator."""
         max_kl = self._current_max_kl()
         advantages = effective_advantages(batch.advantages, batch.returns, self.normalize_advantage)
+        whole, kept = batch.with_advantages(advantages), every_kth(batch, self.sub_sampling_factor, self.n_envs)
+        why_not = self._why_no_step(parameters, max_kl, advantages)
+        in_one_pass = why_not is None and len(kept) == len(whole)
         network = actor_network(self.policy)
-        surrogate = Surrogate(network, batch.with_advantages(advantages), self.ent_coef, chunk_size)
+        surrogate = Surrogate(network, whole, self.ent_coef, chunk_size, parameters if in_one_pass else None)
         surrogate_old = surrogate.at_old.surrogate
         self.logger.record("train/entropy", surrogate.entropy)
-        if not parameters:
-            return StepReport(Outcome.NO_PARAMETERS, surrogate_old)
-        if max_kl == 0.0:
-            return StepReport(Outcome.NO_TRUST_REGION, surrogate_old)
-        if not advantages.any() and not self.ent_coef:
-            return StepReport(Outcome.ZERO_SIGNAL, surrogate_old)
+        if why_not is not None:
+            return StepReport(why_not, surrogate_old)
 
-        whole, kept = surrogate.batch, every_kth(surrogate.batch, self.sub_sampling_factor, self.n_envs)
-        gradient = surrogate.gradient(parameters, whole if len(kept) == len(whole) else whole.take(kept))
+        gradient = surrogate.gradient_at_old
+        if gradient is None:
+            gradient = surrogate.gradient(parameters, whole.take(kept))
         products = [FisherVectorProduct(network, parameters, part, chunk_size) for part in self._fisher_states(whole, kept)]
         settings = StepSettings(
             max_kl,
@@ -253,6 +253,13 @@ class TRPO(RolloutCollector):
         )
         trial = partial(surrogate.evaluate, max_kl)
         return trust_region_step(parameters, gradient, products[0], trial, surrogate_old, settings, *products[1:])
+
+    def _why_no_step(self, parameters: list[th.nn.Parameter], max_kl: float, advantages: th.Tensor) -> Outcome | None:
+        if not parameters:
+            return Outcome.NO_PARAMETERS
+        if max_kl == 0.0:
+            return Outcome.NO_TRUST_REGION
+        return None if advantages.any() or self.ent_coef else Outcome.ZERO_SIGNAL
 
     def _current_max_kl(self) -> float:
         progress = self._current_progress_remaining

@@ -222,6 +222,34 @@ def test_gradient_is_one_forward_and_one_backward_pass_over_the_batch(chunk_size
         assert (counter.forward_rows, counter.backward_rows) == (len(batch), len(batch))
 
 
+@pytest.mark.parametrize("ent_coef", ENT_COEFS)
+@pytest.mark.parametrize("actor", ACTORS)
+def test_the_first_pass_brings_the_gradient_along(actor: str, ent_coef: float) -> None:
+    policy = make_policy(**ACTORS[actor])
+    batch = make_batch(policy)
+    parameters = actor_parameters(policy)
+    alone = Surrogate(actor_network(policy), batch, ent_coef, 3)
+    assert alone.gradient_at_old is None
+    together = Surrogate(actor_network(policy), batch, ent_coef, 3, parameters)
+    assert together.gradient_at_old is not None
+    th.testing.assert_close(together.gradient_at_old, alone.gradient(parameters, batch), rtol=1e-12, atol=1e-14)
+    assert together.at_old == pytest.approx(alone.at_old, rel=1e-12, abs=1e-14)
+    assert together.entropy == pytest.approx(alone.entropy, rel=1e-12)
+    perturb(policy.parameters(), 0.1)
+    assert together.evaluate() == pytest.approx(alone.evaluate(), rel=1e-12)
+    assert together.evaluate().kl > 1e-4
+
+
+@pytest.mark.parametrize("chunk_size", [3, 100])
+def test_value_and_gradient_at_the_old_policy_are_one_pass(chunk_size: int) -> None:
+    policy = make_policy()
+    batch = make_batch(policy)
+    parameters = actor_parameters(policy)
+    with counted(policy) as counter:
+        Surrogate(actor_network(policy), batch, 0.1, chunk_size, parameters)
+        assert (counter.forward_rows, counter.backward_rows) == (len(batch), len(batch))
+
+
 def test_evaluation_is_one_forward_pass_and_no_backward_pass() -> None:
     policy = make_policy()
     batch = make_batch(policy)
