@@ -98,10 +98,10 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float,
         if curvature <= (0.5 * smallest if smallest > rounding else 100.0 * rounding) * length:
             break  # none, but for rounding
         step = squared / curvature
-        x = x + step * direction
-        residual = residual - step * product
+        x = x.add(direction, alpha=step)
+        residual = residual.sub(product, alpha=step)
         previous, squared = squared, dot(residual, residual)
-        direction = residual + squared / previous * direction
+        direction = residual.add(direction, alpha=squared / previous)
     relative = math.sqrt(squared / initial) if initial > 0.0 else 0.0
     return CGResult(x, iterations, relative, True, b - residual)
 
@@ -290,7 +290,7 @@ def trust_region_step(
         return StepReport(Outcome.ZERO_GRADIENT, surrogate_old)
 
     def damped_product(v: th.Tensor) -> th.Tensor:
-        return fisher_vector_product(v) + settings.damping * v
+        return fisher_vector_product(v).add(v, alpha=settings.damping)
 
     cg = conjugate_gradient(damped_product, gradient, settings.cg_max_steps, settings.cg_tol, settings.damping)
     curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product, other_product)
