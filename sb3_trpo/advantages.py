@@ -15,13 +15,13 @@ def carry_signal(advantages: th.Tensor, returns: th.Tensor) -> bool:
     arithmetic on numbers as large as the returns and the values. A single advantage has no spread: its size is
     compared instead.
 
-    :param advantages: shape (B,)
-    :param returns: advantages plus values, shape (B,)
+    :param advantages: shape (B,), or (N, K) with K branches of N states
+    :param returns: advantages plus values, of the same shape
     :return: False if all advantages are equal but for rounding
     """
     largest = max(returns.abs().max().item(), (returns - advantages).abs().max().item(), advantages.abs().max().item())
     noise = _NOISE_FACTOR * th.finfo(th.float32).eps * largest
-    spread = advantages.double().std().item() if len(advantages) > 1 else advantages.abs().item()
+    spread = advantages.cpu().double().std().item() if advantages.numel() > 1 else advantages.abs().item()
     return spread > noise
 
 
@@ -29,10 +29,10 @@ def effective_advantages(advantages: th.Tensor, returns: th.Tensor, normalize: b
     """
     The advantages that the surrogate uses: zero where there is no signal, standardised if asked for.
 
-    :param advantages: shape (B,)
-    :param returns: advantages plus values, shape (B,)
+    :param advantages: shape (B,), or (N, K) with K branches of N states
+    :param returns: advantages plus values, of the same shape
     :param normalize: whether to shift and scale to mean 0 and standard deviation 1
-    :return: shape (B,)
+    :return: of the same shape
     """
     if not carry_signal(advantages, returns):
         return th.zeros_like(advantages)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
-from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.save_util import load_from_zip_file, open_path
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
 
@@ -21,17 +21,35 @@ def saved_names(path: PathLike) -> set[str]:
 
     :param path: path to the zip file, with or without its suffix, or a file object
     :return: the names
+    :raises ValueError: if it is no zip file
     """
     file = open_path(path, "r", suffix="zip")
     position = file.tell() if file is path else 0
     try:
         with zipfile.ZipFile(file) as archive:
             return set(json.loads(archive.read("data"))) if "data" in archive.namelist() else set()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a zip file, as saved models are") from error
     finally:
         if file is path:
             file.seek(position)
         else:
             file.close()
+
+
+def saved_policy_class(path: PathLike, custom_objects: dict[str, Any] | None) -> Any:
+    """
+    Class of the policy in a saved model. A file object is left where it was.
+
+    :param path: path to the zip file, with or without its suffix, or a file object
+    :param custom_objects: objects to replace upon loading
+    :return: the class
+    """
+    position = None if isinstance(path, (str, pathlib.Path)) else path.tell()
+    data, _, _ = load_from_zip_file(path, custom_objects=custom_objects, device="cpu")
+    if position is not None and not isinstance(path, (str, pathlib.Path)):
+        path.seek(position)
+    return (data or {})["policy_class"]
 
 
 def is_trpo(names: set[str]) -> bool:

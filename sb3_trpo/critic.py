@@ -122,7 +122,8 @@ def _autograd_loss(values: th.Tensor, returns: th.Tensor, parameters: Sequence[t
     loss = th.nn.functional.mse_loss(values.flatten(), returns)
     for parameter in parameters:
         parameter.grad = None
-    th.autograd.backward(loss, inputs=list(parameters))
+    if loss.requires_grad:  # the values may depend on frozen parameters only
+        th.autograd.backward(loss, inputs=list(parameters))
     return loss.item()
 
 
@@ -149,7 +150,9 @@ def _epoch_by_hand(
         return None
     modules, trained = critic_layers(policy), {id(parameter) for parameter in parameters}
     own = [{id(parameter) for parameter in module.parameters()} for module in modules]
-    first = next(i for i, ids in enumerate(own) if ids & trained)
+    first = next((i for i, ids in enumerate(own) if ids & trained), None)
+    if first is None:
+        return None
     if not any(own[:first]):  # a normalisation alone
         first = 0
     fixed, fitted = modules[:first], modules[first:]
@@ -192,8 +195,7 @@ def _optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.P
     groups = optimizer.param_groups
     adam = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and not any(group["differentiable"] for group in groups)
     # the fused kernel wants the step counts beside the parameters; a state that was loaded may have them on the CPU
-    together = all(state["step"].device == p.device for p, state in optimizer.state.items() if "step" in state)
-    if not adam or not together:
+    if not adam or any(state["step"].device != p.device for p, state in optimizer.state.items() if "step" in state):
         yield lambda: optimizer.step()
         return
     saved = [(group, group["fused"], group["foreach"]) for group in groups]

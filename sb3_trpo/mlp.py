@@ -42,7 +42,8 @@ def _elu(module: nn.Module) -> Activation:
     alpha = module.alpha
     return Activation(
         lambda x: np.where(x > 0.0, x, alpha * np.expm1(np.minimum(x, 0.0))),
-        lambda y: np.where(y > 0.0, np.float32(1.0), y + np.float32(alpha)),
+        # the sign of the output is that of the input only if alpha is not negative
+        (lambda y: np.where(y > 0.0, np.float32(1.0), y + np.float32(alpha))) if alpha >= 0.0 else None,
     )
 
 
@@ -51,7 +52,7 @@ def _leaky_relu(module: nn.Module) -> Activation:
     slope = np.float32(module.negative_slope)
     return Activation(
         lambda x: np.where(x > 0.0, x, slope * x),
-        lambda y: np.where(y > 0.0, np.float32(1.0), slope) if slope > 0.0 else (y > 0.0).astype(np.float32),
+        (lambda y: np.where(y > 0.0, np.float32(1.0), slope)) if slope >= 0.0 else None,
     )
 
 

@@ -51,18 +51,19 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
 
 def check_memory(space: spaces.Space[Any], n_steps: int, n_envs: int) -> None:
     """
-    Check that a rollout's observations fit into the machine's memory, where the system tells its size.
+    Check that a rollout's observations fit into the machine's memory, if the system tells its size.
 
     :param space: the observation space
     :param n_steps: steps of a rollout
     :param n_envs: number of environments
     :raises ValueError: saying what is needed and what there is
     """
-    if not hasattr(os, "sysconf"):
+    names = getattr(os, "sysconf_names", {})
+    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
         return
     size, memory = _bytes(space), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     needed = n_steps * n_envs * size
-    if needed > memory:
+    if 0 < memory < needed:
         raise ValueError(
             f"`n_steps * n_envs` = {n_steps} * {n_envs} observations of {size:,} bytes need {needed / 1e9:.1f} GB, "
             f"but the machine has {memory / 1e9:.1f} GB of memory; lower `n_steps`"

@@ -260,7 +260,7 @@ def _without_monitors(env: VecEnv) -> Iterator[VecEnv]:
     try:
         yield outer
     finally:
-        for put_back in undo:
+        for put_back in reversed(undo):  # a link that was bent twice goes back to where it was
             put_back()
 
 

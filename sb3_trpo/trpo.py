@@ -13,7 +13,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -82,9 +82,10 @@ class TRPO(RolloutCollector):
     :param stats_window_size: episodes over which the logged success rate, length and reward are averaged
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments of the policy; actor and critic of CnnPolicy and MultiInputPolicy have
-        features extractors of their own unless ``share_features_extractor=True`` is among them
+        features extractors of their own unless ``share_features_extractor=True`` is among them, and that of CnnPolicy is
+        :class:`~sb3_trpo.policies.NormalizedCNN` unless there is a ``features_extractor_class``
     :param verbose: 0 no output, 1 info, 2 debug
-    :param seed: seed of the pseudo random generators
+    :param seed: seed of the pseudo random generators; None: every run differs, unless torch was seeded
     :param device: device (cpu, cuda, ...); "auto": the GPU if there is one
     :param _init_setup_model: whether to build the network at the creation of the instance
     :param fisher_sample_fraction: share of the transitions that the Fisher-vector products use, drawn anew each update
@@ -179,14 +180,26 @@ class TRPO(RolloutCollector):
         self.fisher_sample_fraction = fisher_sample_fraction
         self.chunk_size = chunk_size
         self.last_step: StepReport | None = None
+        self._draw_seed = _peek_at_random()
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
         check_images(self.observation_space, self.policy_class, self.policy_kwargs)
-        check_memory(self.observation_space, self.n_steps, self.n_envs)
+        if self.env is not None and self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer):  # will be filled
+            check_memory(self.observation_space, self.n_steps, self.n_envs)
         super()._setup_model()
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        Seed the generators of Python, NumPy, torch, the action space and the environments, and the update's own draws.
+
+        :param seed: the seed; None changes nothing
+        """
+        super().set_random_seed(seed)
+        if seed is not None:
+            self._draw_seed = int(seed)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -272,8 +285,7 @@ class TRPO(RolloutCollector):
         """The states of the Fisher products and, unless these are all, others that tell how long the step is."""
         if len(kept) == len(whole) and self.fisher_sample_fraction == 1.0:
             return [whole]
-        seed = (abs(self.seed or 0), self._n_updates)
-        subsets = fisher_subsets(kept, self.fisher_sample_fraction, len(whole), seed)
+        subsets = fisher_subsets(kept, self.fisher_sample_fraction, len(whole), (self._draw_seed, self._n_updates))
         return [whole.take(positions) for positions in subsets if len(positions)]
 
     def _log_update(self, step: StepReport, critic: CriticReport) -> None:
@@ -390,6 +402,9 @@ class TRPO(RolloutCollector):
             )
         refuse_ppo_arguments(kwargs)
         from_contrib = not checkpoints.is_own(names)
+        if "policy_kwargs" in kwargs and not from_contrib:  # SB3 compares them with those that were saved
+            policy_class = checkpoints.saved_policy_class(path, custom_objects)
+            kwargs["policy_kwargs"] = with_default_extractors(policy_class, kwargs["policy_kwargs"])
         if from_contrib:
             kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
@@ -444,3 +459,9 @@ class TRPO(RolloutCollector):
         trpo.policy.load_state_dict(model.policy.state_dict())
         trpo.num_timesteps = model.num_timesteps
         return trpo
+
+
+def _peek_at_random() -> int:
+    """What torch would draw next: random unless it was seeded, and it still draws the same afterwards."""
+    with th.random.fork_rng(devices=[]):
+        return int(th.randint(2**31, (1,)))

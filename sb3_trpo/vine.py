@@ -163,7 +163,7 @@ class VineTRPO(TRPO):
 
     def _generator(self, purpose: int) -> np.random.Generator:
         """A generator of this update's own, so that a resumed run draws the same."""
-        return np.random.default_rng((abs(self.seed or 0), self._n_updates, purpose))
+        return np.random.default_rng((self._draw_seed, self._n_updates, purpose))
 
     def _before_step(self, step: int) -> None:
         n_saved = len(self._snapshots)
@@ -198,9 +198,14 @@ class VineTRPO(TRPO):
                 columns = [all_actions[k].expand(len(states)) for k in range(n_actions)]
                 log_prob = th.stack([distribution.log_prob(column) for column in columns], dim=1)
                 return th.stack(columns, dim=1), log_prob, log_prob.exp()
-            columns = [distribution.sample() for _ in range(int(choice or _SAMPLED_ACTIONS))]
+            columns = [self._sample(distribution, len(states)) for _ in range(int(choice or _SAMPLED_ACTIONS))]
             log_prob = th.stack([distribution.log_prob(column) for column in columns], dim=1)
         return th.stack(columns, dim=1), log_prob, th.ones_like(log_prob)
+
+    def _sample(self, distribution: Distribution, n_states: int) -> th.Tensor:
+        if self.use_sde:  # its actions are a function of the state until the noise is drawn anew
+            self.policy.reset_noise(n_states)
+        return distribution.sample()
 
     def _q_values(self, env: VecEnv, actions: th.Tensor, seeds: list[list[int]]) -> np.ndarray:
         """
@@ -211,8 +216,9 @@ class VineTRPO(TRPO):
         """
         plain = self._why_not_deferred(self.rollout_buffer) is None
         value = value_function(self.policy) if plain else partial(torch_values, self.policy)
-        n_times, n_actions = len(self._snapshots), actions.shape[1]
-        first = actions.cpu().numpy().reshape(n_times, env.num_envs, *actions.shape[1:])
+        steps: list[int] = self._branching_steps.tolist()
+        n_times, n_actions = len(steps), actions.shape[1]
+        first = actions.cpu().numpy().reshape(n_times, env.num_envs, n_actions, *(self.action_space.shape or ()))
         q_values = np.zeros((n_times, env.num_envs, n_actions))
         for time, snapshot in enumerate(self._snapshots):
             for seed in seeds[time]:
@@ -221,12 +227,17 @@ class VineTRPO(TRPO):
                 for k in range(n_actions):
                     self._simulator.restore(snapshot)
                     with _random_numbers(seed, self.policy.device):  # the same for all actions of a state
-                        q_values[time, :, k] += self._branch(env, first[time, :, k], actor, value)
-        check_finite("Q-value", q_values, 0)
+                        q_values[time, :, k] += self._branch(env, first[time, :, k], actor, value, steps[time])
+            check_finite("Q-value", q_values[time], steps[time])
         return q_values.reshape(-1, n_actions) / self.n_branch_rollouts
 
     def _branch(
-        self, env: VecEnv, actions: np.ndarray, actor: NumpyActor | None, value: Callable[[Any], np.ndarray]
+        self,
+        env: VecEnv,
+        actions: np.ndarray,
+        actor: NumpyActor | None,
+        value: Callable[[Any], np.ndarray],
+        trunk_step: int,
     ) -> np.ndarray:
         """
         Take an action, follow the policy, and end with the critic's value.
@@ -235,6 +246,7 @@ class VineTRPO(TRPO):
         :param actions: first actions, shape (n_envs, ...)
         :param actor: draws the further ones; None: the policy does
         :param value: observations -> values
+        :param trunk_step: step of the rollout that it starts from, for messages
         :return: discounted returns, shape (n_envs,)
         """
         to_env = self._env_actions()
@@ -242,8 +254,8 @@ class VineTRPO(TRPO):
         observations: Any = None
         for step in range(self.branch_length):
             if step > 0:
-                check_finite("observation of a branch", observations, step)
-                actions = self._torch_actions(observations) if actor is None else actor.act(observations, step)
+                check_finite(f"observation {step} steps into the branch", observations, trunk_step)
+                actions = self._torch_actions(observations, step) if actor is None else actor.act(observations, step)
             observations, rewards, dones, infos = env.step(to_env(actions))
             self.num_timesteps += env.num_envs
             self.branch_steps += env.num_envs
@@ -251,13 +263,15 @@ class VineTRPO(TRPO):
             discount *= self.gamma
             ended = timeouts(infos, dones & alive)
             if ended:
-                returns[ended] += discount * value(terminal_observations(infos, ended, step))
+                returns[ended] += discount * value(terminal_observations(infos, ended, trunk_step))
             alive &= ~dones
             if not alive.any():
                 return returns
         return np.where(alive, returns + discount * value(observations), returns)
 
-    def _torch_actions(self, observations: Any) -> np.ndarray:
+    def _torch_actions(self, observations: Any, step: int) -> np.ndarray:
+        if self.use_sde and (step == 1 or (self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0)):
+            self.policy.reset_noise(self.n_envs)
         with th.no_grad():
             actions: np.ndarray = self.policy(obs_as_tensor(observations, self.policy.device))[0].cpu().numpy()
         return actions

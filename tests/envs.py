@@ -10,6 +10,7 @@ VECTOR = spaces.Box(-1.0, 1.0, (3,), dtype=np.float32)
 IMAGE = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
 ACTIONS: dict[str, spaces.Space[Any]] = {
     "box": spaces.Box(-1.0, 1.0, (2,), dtype=np.float32),
+    "box_matrix": spaces.Box(-1.0, 1.0, (2, 3), dtype=np.float32),
     "discrete": spaces.Discrete(3),
     "multi_discrete": spaces.MultiDiscrete([2, 3]),
     "multi_binary": spaces.MultiBinary(3),

@@ -13,6 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_trpo import TRPO, CnnPolicy
+from sb3_trpo.policies import NormalizedCNN
 from tests.envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
 
 SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 16, "seed": 0}
@@ -106,6 +107,26 @@ def test_load_refuses_another_algorithm_and_points_to_from_ppo(tmp_path: Path, a
     algorithm("MlpPolicy", RandomEnv(), n_steps=64).save(tmp_path / "model")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"does not hold a TRPO model.*TRPO\.from_ppo"):
         TRPO.load(tmp_path / "model")
+
+
+def test_load_of_another_kind_of_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_text("no model")
+    for load in (TRPO.load, TRPO.from_ppo):
+        with pytest.raises(ValueError, match=r"text.zip is not a zip file"):
+            load(tmp_path / "text.zip")
+
+
+@pytest.mark.parametrize("where", ["path", "file"])
+def test_load_takes_the_policy_kwargs_that_the_model_was_made_with(tmp_path: Path, where: str) -> None:
+    kwargs = {"net_arch": [8]}
+    env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])
+    TRPO("CnnPolicy", env, n_steps=8, batch_size=8, policy_kwargs=kwargs).save(tmp_path / "model")
+    with (tmp_path / "model.zip").open("rb") as file:
+        path: Any = file if where == "file" else tmp_path / "model"
+        model = TRPO.load(path, policy_kwargs=kwargs)
+        assert isinstance(model.policy.features_extractor, NormalizedCNN)
+        with pytest.raises(ValueError, match="policy kwargs do not equal"):
+            TRPO.load(path, policy_kwargs={"net_arch": [9]})
 
 
 def test_load_of_no_file_says_so(tmp_path: Path) -> None:

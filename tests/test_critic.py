@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from sb3_trpo import TRPO
 from sb3_trpo.batch import read_batch
@@ -78,6 +79,7 @@ VALUE_MLP = {f"mlp_extractor.value_net.{i}.{kind}" for i in (0, 2) for kind in (
         (th.optim.AdamW, {"weight_decay": 0.1}),
         (th.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1}),
         (th.optim.RMSprop, {}),
+        (RMSpropTFLike, {}),  # counts its steps in a plain integer
     ],
 )
 def test_only_the_critic_moves(buffer: Any, optimizer: Any, settings: dict[str, Any]) -> None:
@@ -237,6 +239,17 @@ class WithUnusedLayer(ActorCriticPolicy):
         super().__init__(*args, **kwargs)
         self.unused = th.nn.Linear(2, 2)
         self.optimizer = th.optim.Adam(self.parameters(), lr=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", WithUnusedLayer])
+def test_a_frozen_critic_beside_an_unused_layer_is_left_alone(policy: Any) -> None:
+    model = collected(policy)
+    model.policy.another = th.nn.Linear(2, 2)
+    for name, parameter in model.policy.named_parameters():
+        parameter.requires_grad_("value_net" not in name)
+    before = state(model.policy)
+    assert len(fit(model).losses) == 3 * 4
+    assert moved(before, model.policy) == set()
 
 
 def test_an_unused_layer_stays_as_it_is() -> None:

@@ -94,3 +94,9 @@ def test_refresh_finds_replaced_parameters() -> None:
 )
 def test_other_networks_are_left_to_torch(modules: list[nn.Module], reason: str) -> None:
     assert reason in (why_not_mlp(modules) or "")
+
+
+@pytest.mark.parametrize("module", [nn.ELU(-1.0), nn.LeakyReLU(-0.5)])
+def test_a_slope_that_the_output_does_not_tell_is_left_to_torch(module: nn.Module) -> None:
+    mlp = Mlp([nn.Linear(3, 4), module, nn.Linear(4, 2)])
+    assert not mlp.differentiable

@@ -1,5 +1,6 @@
 """Observations that cannot be trained on are refused before anything is built, with what they are and what they must be."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,13 @@ def test_images_of_the_smallest_size_are_trained_on(space: spaces.Space[Any], po
 def test_a_rollout_beyond_the_memory_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`n_steps \* n_envs` = 1000000000 \* 1 observations of 1,296 bytes need 1296.0 GB"):
         TRPO("CnnPolicy", RandomEnv(image(36, 36, 1)), n_steps=10**9, batch_size=10**9)
+
+
+def test_a_model_that_only_predicts_needs_no_memory_for_a_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8).save(tmp_path / "model")
+    monkeypatch.setattr("os.sysconf", lambda _: 1)  # one byte
+    with pytest.raises(ValueError, match="lower `n_steps`"):
+        TRPO.load(tmp_path / "model", env=RandomEnv())
+    assert TRPO.load(tmp_path / "model").predict(np.zeros(3, dtype=np.float32))[0].shape == (2,)
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": -1, "SC_PAGE_SIZE": 4096}.__getitem__)  # not known
+    TRPO.load(tmp_path / "model", env=RandomEnv())

@@ -129,6 +129,16 @@ def sample_without_a_trace(env: VecEnv, n_steps: int) -> list[Any]:
     return [np.zeros((env.num_envs, *shape), dtype=space.dtype) for _ in range(n_steps)]
 
 
+def test_two_monitors_in_a_row_come_back() -> None:
+    inner = VecMonitor(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
+    outer = VecMonitor(inner)
+    env = VecNormalize(outer)
+    env.reset()
+    with Simulator(env).excursion():
+        assert env.venv is inner.venv
+    assert (env.venv, outer.venv) == (outer, inner)
+
+
 def test_monitors_come_back_after_an_error() -> None:
     env = ENVS["game"]()
     env.reset()

@@ -236,6 +236,7 @@ def test_branches_without_a_difference_are_no_signal() -> None:
         ("MlpPolicy", "vector", "box", {}),
         ("MlpPolicy", "vector", "box", {"use_sde": True}),
         ("MlpPolicy", "vector", "discrete", {"n_branch_actions": 2}),
+        ("MlpPolicy", "vector", "box_matrix", {}),
         ("MlpPolicy", "vector", "multi_discrete", {}),
         ("MlpPolicy", "vector", "multi_binary", {"n_branch_rollouts": 2}),
         ("CnnPolicy", "image", "discrete", {"n_branch_actions": "all"}),
@@ -256,6 +257,31 @@ def test_every_kind_of_policy_takes_a_step(policy: str, observations: str, actio
     assert model.last_step is not None
     assert model.last_step.outcome in (Outcome.ACCEPTED, Outcome.LINE_SEARCH_FAILED)
     assert model.last_step.kl <= 0.02
+
+
+def test_actions_of_gsde_differ_within_a_state() -> None:
+    model = VineTRPO("MlpPolicy", "Pendulum-v1", use_sde=True, n_branch_actions=3, **SMALL).learn(24)
+    actions = model._branches.branch_actions
+    assert all((actions[:, k] != actions[:, j]).all() for k, j in ((0, 1), (0, 2), (1, 2)))
+    assert model.last_step is not None
+    assert model.last_step.accepted
+
+
+@pytest.mark.parametrize("n_branch_states", [1, 2])
+def test_few_branching_states_take_a_step(n_branch_states: int) -> None:
+    model = VineTRPO("MlpPolicy", DummyVecEnv([Line]), **{**SMALL, "n_branch_states": n_branch_states}).learn(24)
+    assert model.last_step is not None
+    assert model.last_step.outcome in (Outcome.ACCEPTED, Outcome.LINE_SEARCH_FAILED)
+
+
+def test_without_a_seed_runs_branch_from_different_states() -> None:
+    steps = []
+    for seed in (None, None, 3, 3):
+        model = VineTRPO("MlpPolicy", DummyVecEnv([Line]), **{**SMALL, "seed": seed})
+        collected(model)
+        steps.append(model._branching_steps.tolist())
+    assert steps[0] != steps[1]
+    assert steps[2] == steps[3]
 
 
 def test_it_learns() -> None:
@@ -293,7 +319,8 @@ def test_a_bad_number_in_a_branch_is_named_and_leaves_the_trunk() -> None:
     with th.no_grad():
         model.policy.get_parameter("action_net.bias").copy_(th.tensor([50.0, -50.0]))
     before = th.nn.utils.parameters_to_vector(model.policy.parameters())
-    with pytest.raises(ValueError, match="Q-value"):
+    step = sorted(np.random.default_rng((0, 0, 0)).choice(24, 6, replace=False))[0]
+    with pytest.raises(ValueError, match=f"Q-value of environment 0 at step {step} of the rollout is not finite"):
         model.learn(100)
     assert th.equal(before, th.nn.utils.parameters_to_vector(model.policy.parameters()))
     env: Any = model.env
