@@ -78,14 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
     _refuse_other_algorithms(SCRIPTS[command], options)
     try:
-        from sb3_trpo.zoo import hyperparameters_file, mend_push_to_hub
+        from sb3_trpo.zoo import hyperparameters_file, mend_hub
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
     script = SCRIPTS[command]
     defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
-    if command == "push_to_hub":
-        mend_push_to_hub()
-    with _own_subprocesses(), _arguments(f"sb3-trpo {command}", [*defaults, *options]):
+    if command.endswith("_hub"):
+        mend_hub()
+    sys.modules.pop(script.module, None)  # or runpy warns of the plots, which their package has imported
+    with _own_subprocesses(), _arguments(f"sb3-trpo {command}", [*defaults, *_single_frames(script, options), *options]):
         runpy.run_module(script.module, run_name="__main__")
 
 
@@ -93,11 +94,26 @@ def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
     """The hyperparameters are TRPO's; only the plots can show others too."""
     if "--algo" not in script.defaults:
         return
-    for option, value in zip(options, [*options[1:], ""], strict=True):
-        name, _, joined = option.partition("=")
-        if name == "--algo" and (joined or value) not in ("trpo", "vine_trpo"):
-            named, instead = joined or value, f"python -m {script.module}"
+    for named in (value for name, value in _values(options) if name in ("--al", "--alg", "--algo")):
+        if named not in ("trpo", "vine_trpo"):
+            instead = f"python -m {script.module}"
             raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for that there is {instead}")
+
+
+def _single_frames(script: Script, options: Sequence[str]) -> list[str]:
+    """The ``v5`` games repeat an action four times themselves; ``AtariWrapper`` would repeat that four times."""
+    if script.module != "rl_zoo3.train" or not any(
+        name == "--env" and env.startswith("ALE/") for name, env in _values(options)
+    ):
+        return []
+    return ["--env-kwargs", "frameskip:1"]
+
+
+def _values(options: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each option with what follows it, after ``=`` or as the next argument."""
+    for option, following in zip(options, [*options, ""][1:], strict=True):
+        name, _, joined = option.partition("=")
+        yield name, joined or following
 
 
 @contextmanager

@@ -30,7 +30,8 @@ class EnvPoolVecEnv(VecEnv):
     :param num_threads: threads that step them; 0: EnvPool's choice
     :param settings: further settings of EnvPool
     :raises ImportError: if EnvPool is not installed
-    :raises ValueError: if EnvPool does not have the environment, or ``n_envs`` is not positive
+    :raises ValueError: if EnvPool does not have the environment, its observations are a dict, ``n_envs`` is not positive, or
+        a setting has another name here
     """
 
     _length_of_a_step = 1
@@ -38,6 +39,7 @@ class EnvPoolVecEnv(VecEnv):
 
     def __init__(self, env_id: str, n_envs: int = 1, seed: int | None = None, num_threads: int = 0, **settings: Any) -> None:
         self._envpool = _import_envpool()
+        _refuse(settings, {"num_envs": "use `n_envs`", "batch_size": "all environments step at once"})
         if n_envs < 1:
             raise ValueError(f"`n_envs` must be an integer >= 1, not {n_envs!r}")
         if env_id not in self._envpool.list_all_envs():
@@ -45,6 +47,8 @@ class EnvPoolVecEnv(VecEnv):
         self.env_id = env_id
         self._settings = {"num_envs": n_envs, "num_threads": num_threads, **settings}
         self._pool = self._make(0 if seed is None else seed)
+        if not isinstance(self._pool.observation_space, gym.spaces.Box):
+            raise ValueError(f"the observations of `env_id` = {env_id!r} must be a Box, not {self._pool.observation_space}")
         super().__init__(n_envs, self._pool.observation_space, self._pool.action_space)
         self._all = np.arange(n_envs, dtype=np.int32)
         self._actions = np.zeros(0)
@@ -176,7 +180,7 @@ class AtariEnvPool(EnvPoolVecEnv):
     :param clip_reward: whether the reward is replaced by its sign
     :param settings: further settings of EnvPool
     :raises ImportError: if EnvPool or ale-py is not installed
-    :raises ValueError: if EnvPool does not have the game
+    :raises ValueError: if EnvPool does not have the game, ``frame_skip`` is not positive, or a setting has another name here
     """
 
     def __init__(
@@ -192,6 +196,10 @@ class AtariEnvPool(EnvPoolVecEnv):
         **settings: Any,
     ) -> None:
         name, sticky = _parse_game(game)
+        own_names = {"episodic_life": "use `terminal_on_life_loss`", "reward_clip": "use `clip_reward`"}
+        _refuse(settings, {**own_names, "use_fire_reset": "FIRE is pressed where a game waits for it"})
+        if frame_skip < 1:
+            raise ValueError(f"`frame_skip` must be an integer >= 1, not {frame_skip!r}")
         self._terminal_on_life_loss = terminal_on_life_loss
         self._clip_reward = clip_reward
         self._length_of_a_step = frame_skip
@@ -263,6 +271,11 @@ class AtariEnvPool(EnvPoolVecEnv):
                 observations = observations.copy()
                 observations[ended] = self._next_life(ids[ended])
         return observations
+
+
+def _refuse(settings: dict[str, Any], instead: dict[str, str]) -> None:
+    for name in settings.keys() & instead.keys():
+        raise ValueError(f"`{name}` = {settings[name]!r} cannot be set here; {instead[name]}")
 
 
 def _parse_game(game: str) -> tuple[str, bool]:

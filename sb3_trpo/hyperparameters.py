@@ -1,5 +1,6 @@
 """Checks of the hyperparameters: each error names the parameter, its value and what is allowed."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable
@@ -40,6 +41,22 @@ def refuse_ppo_arguments(arguments: dict[str, Any]) -> None:
     """
     for name in _PPO_ARGUMENTS.keys() & arguments.keys():
         raise TypeError(f"TRPO has no argument {name!r}: {_PPO_ARGUMENTS[name]}")
+
+
+def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> None:
+    """
+    Refuse keyword arguments that neither a class has nor the model that it loads.
+
+    :param arguments: any keyword arguments
+    :param cls: the class of the model
+    :param known: names of the model's attributes
+    :raises TypeError: naming the argument
+    """
+    refuse_ppo_arguments(arguments)
+    known = known.union(*(inspect.signature(base.__init__).parameters for base in cls.__mro__))  # type: ignore[misc]
+    unknown = sorted(arguments.keys() - known)
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no argument {', '.join(map(repr, unknown))}")
 
 
 def kl_schedule(target_kl: Any) -> Schedule:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy
-from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 
 from sb3_trpo.policies import NormalizedCNN, PaperCNN
 
@@ -16,13 +17,15 @@ _SMALLEST = {NatureCNN: 36, NormalizedCNN: 36, PaperCNN: 20}
 
 def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwargs: dict[str, Any]) -> None:
     """
-    Check that a ``CnnPolicy`` can read the observations. Other policies and extractors check for themselves.
+    Check that a ``CnnPolicy`` or a ``MultiInputPolicy`` can read the observations. Extractors of the user's own are not known.
 
     :param space: the observation space, with the channels first if SB3 took it for images
     :param policy: class of the policy
     :param policy_kwargs: its arguments
     :raises ValueError: saying what the observations are and what they must be
     """
+    if issubclass(policy, MultiInputActorCriticPolicy):
+        _check_dict(space, policy_kwargs)
     extractor = policy_kwargs.get("features_extractor_class", NatureCNN)
     if not issubclass(policy, ActorCriticCnnPolicy) or extractor not in _SMALLEST:
         return
@@ -37,14 +40,31 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
         )
     channels, height, width = space.shape
     if channels > min(height, width):
+        # SB3 has moved the channels to the front already, of images of uint8 in [0, 255]
+        where = "first or last" if is_image_space(space, check_channels=False) else "first"
         raise ValueError(
-            f"{name} needs images with the channels first or last, fewer than rows and columns; "
+            f"{name} needs images with the channels {where}, fewer than rows and columns; channels first, "
             f"the shape {space.shape} reads as {channels} channels of {height} x {width} pixels"
         )
-    smallest = _SMALLEST[extractor]
-    if min(height, width) < smallest:
+    _check_size(name, (height, width), _SMALLEST[extractor])
+
+
+def _check_dict(space: spaces.Space[Any], policy_kwargs: dict[str, Any]) -> None:
+    """The dict, and the images in it, which SB3's ``CombinedExtractor`` gives to ``NatureCNN``."""
+    if not isinstance(space, spaces.Dict):
+        raise ValueError(f"`MultiInputPolicy` needs observations of a Dict space, not {space}")
+    if policy_kwargs.get("features_extractor_class", CombinedExtractor) is not CombinedExtractor:
+        return
+    for key, part in space.spaces.items():
+        if is_image_space(part, normalized_image=not policy_kwargs.get("normalize_images", True)):
+            _, height, width = part.shape or ()
+            _check_size(f"`MultiInputPolicy` with NatureCNN for {key!r}", (height, width), _SMALLEST[NatureCNN])
+
+
+def _check_size(name: str, pixels: tuple[int, int], smallest: int) -> None:
+    if min(pixels) < smallest:
         raise ValueError(
-            f"{name} needs images of {smallest} x {smallest} pixels or more, not {height} x {width}; "
+            f"{name} needs images of {smallest} x {smallest} pixels or more, not {pixels[0]} x {pixels[1]}; "
             "enlarge them, or pass another `features_extractor_class` in `policy_kwargs`"
         )
 

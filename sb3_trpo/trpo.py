@@ -32,7 +32,7 @@ from sb3_trpo.hyperparameters import (
     is_number,
     kl_schedule,
     refuse_arguments,
-    refuse_ppo_arguments,
+    refuse_unknown,
 )
 from sb3_trpo.network import actor_network
 from sb3_trpo.observations import check_images, check_memory
@@ -394,13 +394,14 @@ class TRPO(RolloutCollector):
         :param kwargs: attributes to change, such as ``target_kl=0.01``; hyperparameters are checked as at construction
         :return: the model
         :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
+        :raises TypeError: for an unknown argument
         """
         names = checkpoints.saved_names(path)
         if not checkpoints.is_trpo(names):
             raise ValueError(
                 f"{path} does not hold a TRPO model. To go on with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
             )
-        refuse_ppo_arguments(kwargs)
+        refuse_unknown(kwargs, cls, names)
         from_contrib = not checkpoints.is_own(names)
         if "policy_kwargs" in kwargs and not from_contrib:  # SB3 compares them with those that were saved
             policy_class = checkpoints.saved_policy_class(path, custom_objects)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from huggingface_hub.errors import EntryNotFoundError
+from requests.exceptions import HTTPError
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER, convert_onpolicy_params
 from rl_zoo3.utils import ALGOS
 
@@ -76,16 +78,26 @@ def convert_hyperparameters(sampled_params: dict[str, Any]) -> dict[str, Any]:
     return hyperparameters
 
 
-def mend_push_to_hub() -> None:
+def mend_hub() -> None:
     """
-    Let the Zoo's ``push_to_hub`` find ``generate_metadata``.
+    Let the Zoo's ``push_to_hub`` and ``load_from_hub`` work with newer releases of the Hub's packages.
 
-    rl_zoo3 2.9 imports it from the Hub integration, whose release 3.2 has it under a private name and as an object.
+    rl_zoo3 2.9 imports ``generate_metadata`` from the Hub integration, whose release 3.2 has it under a private name and as an
+    object; and it expects an ``HTTPError`` where a model has no file of ``VecNormalize``.
     """
     integration = import_module("huggingface_sb3.push_to_hub")  # the package has a function of this name
     if not hasattr(integration, "generate_metadata"):
         private = integration._generate_metadata
         vars(integration)["generate_metadata"] = lambda *args: private(*args).to_dict()
+    package, load = import_module("huggingface_sb3"), import_module("huggingface_sb3.load_from_hub").load_from_hub
+
+    def load_from_hub(repo_id: str, filename: str) -> str:
+        try:
+            return str(load(repo_id, filename))
+        except EntryNotFoundError as error:
+            raise HTTPError(str(error)) from error
+
+    vars(package)["load_from_hub"] = load_from_hub
 
 
 ALGOS.update(trpo=TRPO, vine_trpo=VineTRPO)

@@ -129,6 +129,19 @@ def test_load_takes_the_policy_kwargs_that_the_model_was_made_with(tmp_path: Pat
             TRPO.load(path, policy_kwargs={"net_arch": [9]})
 
 
+def test_load_refuses_an_unknown_argument(tmp_path: Path) -> None:
+    class Mine(TRPO):
+        def __init__(self, *args: Any, mine: int = 0, **kwargs: Any) -> None:
+            self.mine = mine
+            super().__init__(*args, **kwargs)
+
+    Mine("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
+    with pytest.raises(TypeError, match="TRPO has no argument 'n_step'"):
+        TRPO.load(tmp_path / "model", n_step=8)
+    assert TRPO.load(tmp_path / "model", n_steps=32, mine=1).n_steps == 32  # an attribute of the model
+    assert Mine.load(tmp_path / "model", mine=1).mine == 1
+
+
 def test_load_of_no_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         TRPO.load(tmp_path / "nothing")

@@ -22,7 +22,11 @@ def image(*shape: int) -> spaces.Box:
         (OBSERVATIONS["vector"], {}, "3 dimensions, not Box.*take `MlpPolicy`"),
         (spaces.Box(0.0, 1.0, (3, 84, 84)), {}, r"uint8 in \[0, 255\], not of float32 in \[0, 1\].*normalize_images=False"),
         (spaces.Box(0, 1, (3, 84, 84), dtype=np.uint8), {}, r"not of uint8 in \[0, 1\]"),
-        (spaces.Box(0.0, 1.0, (84, 84, 3)), {"normalize_images": False}, "reads as 84 channels of 84 x 3 pixels"),
+        (
+            spaces.Box(0.0, 1.0, (84, 84, 3)),
+            {"normalize_images": False},
+            "channels first, fewer.*84 channels of 84 x 3 pixels",
+        ),
         (image(84, 35, 1), {}, "NormalizedCNN needs images of 36 x 36 pixels or more, not 84 x 35"),
         (
             image(19, 84, 3),
@@ -38,8 +42,18 @@ def test_bad_images_are_refused(space: spaces.Space[Any], policy_kwargs: dict[st
 
 @pytest.mark.filterwarnings("ignore:Treating image space as channels-last")  # SB3's own
 def test_channels_in_the_middle_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"channels first or last.* shape \(84, 84, 4\) reads as 84 channels of 84 x 4"):
+    with pytest.raises(
+        ValueError, match=r"channels first or last.* channels first, the shape \(84, 84, 4\) reads as 84 channels of 84 x 4"
+    ):
         TRPO("CnnPolicy", RandomEnv(image(84, 4, 84)), n_steps=8, batch_size=8)
+
+
+def test_bad_dicts_are_refused() -> None:
+    small = spaces.Dict({"view": image(7, 9, 3), "direction": spaces.Discrete(4)})
+    with pytest.raises(ValueError, match="NatureCNN for 'view' needs images of 36 x 36 pixels or more, not 7 x 9"):
+        TRPO("MultiInputPolicy", RandomEnv(small), n_steps=8, batch_size=8)
+    with pytest.raises(ValueError, match="needs observations of a Dict space, not Box"):
+        TRPO("MultiInputPolicy", RandomEnv(image(36, 36, 3)), n_steps=8, batch_size=8)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from huggingface_hub.errors import EntryNotFoundError
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
@@ -259,10 +261,43 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in text for command in SCRIPTS)
 
 
+@pytest.mark.parametrize("command", sorted(set(SCRIPTS) - {"plot_from_file", "all_plots"}))
+def test_without_options_the_zoo_answers(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
+    main([command])
+    assert seen[0][0] == f"sb3-trpo {command}"
+
+
+def test_games_of_v5_last_four_frames_an_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
+    own = ["--env-kwargs", "frameskip:2"]
+    for options in (["--env", "ALE/Pong-v5"], ["--env=ALE/Pong-v5", *own], ["--env", "PongNoFrameskip-v4"]):
+        main(["train", *options])
+    assert ["frameskip:1" in argv for argv in seen] == [True, True, False]
+    assert seen[1][-2:] == own  # the last one counts
+
+
+def test_load_from_hub_without_vec_normalize(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repo_id: str, filename: str, **_: Any) -> str:
+        assert repo_id == "someone/trpo-CartPole-v1"
+        if filename == "vec_normalize.pkl":
+            raise EntryNotFoundError("404")
+        return str(next(trained.rglob(filename), folder / "empty"))
+
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "True")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with zipfile.ZipFile(folder / "empty", "w"):
+        pass
+    main(["load_from_hub", "--env", "CartPole-v1", "-orga", "someone", "-f", "fetched"])
+    assert (folder / "fetched" / "trpo" / "CartPole-v1_1" / "CartPole-v1.zip").exists()
+
+
 def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(SystemExit, match="unknown command 'trian'"):
         main(["trian"])
-    for options in (["--algo", "ppo"], ["--algo=ppo"]):
+    for options in (["--algo", "ppo"], ["--algo=ppo"], ["--alg", "ppo"]):
         with pytest.raises(SystemExit, match="`--algo` must be trpo or vine_trpo, not 'ppo'"):
             main(["train", *options])
 
