@@ -6,7 +6,7 @@ TRPO its defaults, with ``n_steps=128``: an update is of 1,024 frames. The stati
 the first rollout, which is not timed (in training after 100,000 images of ten million). Both sides train in one process, in
 turns; a figure is the median over the rounds of the ratio of a round. Every case has a process of its own. ::
 
-    python -m benchmarks.images           # about 20 minutes
+    python -m benchmarks.images           # 20 to 25 minutes
     python -m benchmarks.images --quick   # one round
 """
 
@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def shipped(algorithm: str, share: bool | None = None) -> OnPolicyAlgorithm:
     entry = hyperparameters(algorithm, GAME)
     if share is not None:
         entry["policy_kwargs"] = f"dict(share_features_extractor={share})"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):  # the Zoo prints what it has read
         model = set_up(algorithm, GAME, 0, Path(folder), entry)[1]
     for module in model.policy.modules():
         if isinstance(module, ImageNormalization):
