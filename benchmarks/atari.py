@@ -25,7 +25,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.experiment import hyperparameters, set_up, write_run
+from benchmarks.experiment import hyperparameters, set_up, training_parser, write_run
 from benchmarks.train import updates
 
 gym.register_envs(ale_py)
@@ -102,15 +102,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     :param arguments: the command line, without the program
     :return: what it says
     """
-    parser = argparse.ArgumentParser(description="Train on an Atari game; may be killed and run again.")
-    parser.add_argument("--algo", choices=["sb3_trpo", "sb3_vine_trpo", "sb3_ppo"], default="sb3_trpo")
-    parser.add_argument("--env", required=True, help="for instance PongNoFrameskip-v4")
-    parser.add_argument("--seed", type=int, required=True)
+    parser = training_parser("Train on an Atari game; may be killed and run again.", ["sb3_trpo", "sb3_vine_trpo", "sb3_ppo"])
     parser.add_argument("--steps", type=float, required=True, help="env steps, those of a killed run included")
     parser.add_argument("--log-freq", type=int, default=20_480, help="env steps between two rows of the curve")
     parser.add_argument("--games", type=int, default=20, help="games of the last evaluation")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     return parser.parse_args(arguments)
 
 

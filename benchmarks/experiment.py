@@ -19,6 +19,21 @@ from benchmarks.train import PACKAGES, parse_settings
 ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_vine_trpo": "vine_trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
 
 
+def training_parser(description: str, algorithms: Sequence[str]) -> argparse.ArgumentParser:
+    """
+    :param description: what the command does
+    :param algorithms: what it can train, of :data:`ZOO_NAMES`
+    :return: a parser of what every training takes
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--algo", choices=algorithms, default="sb3_trpo")
+    parser.add_argument("--env", required=True, help="environment id")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    return parser
+
+
 def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """
     :param algorithm: one of :data:`ZOO_NAMES`

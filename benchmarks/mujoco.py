@@ -15,11 +15,10 @@ v5). Example::
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import torch as th
 
-from benchmarks.experiment import ZOO_NAMES, hyperparameters, set_up, write_run
+from benchmarks.experiment import ZOO_NAMES, hyperparameters, set_up, training_parser, write_run
 from benchmarks.train import CurveCallback
 
 
@@ -28,16 +27,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     :param arguments: the command line, without the program
     :return: what it says
     """
-    parser = argparse.ArgumentParser(description="Train one model as RL Zoo does, and evaluate it as it learns.")
-    parser.add_argument("--algo", choices=sorted(ZOO_NAMES), default="sb3_trpo")
-    parser.add_argument("--env", required=True, help="environment id")
-    parser.add_argument("--seed", type=int, required=True)
+    parser = training_parser("Train one model as RL Zoo does, and evaluate it as it learns.", sorted(ZOO_NAMES))
     parser.add_argument("--steps", type=float, help="env steps; default: those of the hyperparameters")
     parser.add_argument("--eval-freq", type=int, default=20_000, help="env steps between two evaluations")
     parser.add_argument("--eval-episodes", type=int, default=10)
     parser.add_argument("--final-episodes", type=int, default=20, help="episodes of the last evaluation")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     return parser.parse_args(arguments)
 
 
