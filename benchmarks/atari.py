@@ -126,6 +126,7 @@ def main(arguments: list[str]) -> int:
     games = GamesCallback(options.out, [options.algo, options.env, options.seed], options.log_freq)
     left = int(options.steps) - model.num_timesteps
     model.learn(max(0, left), callback=games, log_interval=10**9, reset_num_timesteps=False)
+    save(model, checkpoint)  # more steps of the same run may follow
     save(model, options.out / "model.zip")
 
     mean, std = evaluate(model, manager.create_envs(8, eval_env=True), options)
