@@ -45,9 +45,10 @@ def test_log_probs_are_the_policys(actions: str, observations: str) -> None:
     policy = make_policy(actions, observations)
     assert why_not_numpy(policy) is None
     actor, obs, taken = roll(policy)
+    rows = th.as_tensor(taken).flatten(1) if taken.ndim > 1 else th.as_tensor(taken)  # as the buffer keeps them
     with th.no_grad():
-        expected = policy.get_distribution(th.as_tensor(obs)).log_prob(th.as_tensor(taken))
-        log_probs = actor.log_probs(th.as_tensor(taken))
+        expected = policy.get_distribution(th.as_tensor(obs)).log_prob(rows)
+        log_probs = actor.log_probs(rows)
     th.testing.assert_close(log_probs, expected, atol=1e-4, rtol=1e-5)
 
 
