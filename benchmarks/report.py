@@ -228,7 +228,7 @@ def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3, zoo_runs:
             returns = np.array([curve.returns[:length] for curve in curves])
             x = np.mean([getattr(curve, column)[:length] for curve in curves], axis=0)
             mean = returns.mean(axis=0)
-            axis.plot(x, mean, color=COLOURS[name], label=f"{NAMES[name]} ({len(curves)} seed{"s" * (len(curves) > 1)})")
+            axis.plot(x, mean, color=COLOURS[name], label=f"{NAMES[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})")
             if len(curves) > 1:
                 half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(returns, axis=0)
                 axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0, color=COLOURS[name])
