@@ -39,17 +39,15 @@ def saved_names(path: PathLike) -> set[str]:
 
 def saved_policy_class(path: PathLike, custom_objects: dict[str, Any] | None) -> Any:
     """
-    Class of the policy in a saved model. A file object is left where it was.
+    Class of the policy in a saved model.
 
     :param path: path to the zip file, with or without its suffix, or a file object
     :param custom_objects: objects to replace upon loading
     :return: the class
     """
-    position = None if isinstance(path, (str, pathlib.Path)) else path.tell()
     data, _, _ = load_from_zip_file(path, custom_objects=custom_objects, device="cpu")
-    if position is not None and not isinstance(path, (str, pathlib.Path)):
-        path.seek(position)
-    return (data or {})["policy_class"]
+    assert data is not None
+    return data["policy_class"]
 
 
 def is_trpo(names: set[str]) -> bool:

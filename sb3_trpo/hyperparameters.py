@@ -27,12 +27,12 @@ def refuse_arguments(arguments: dict[str, Any]) -> None:
     :param arguments: unknown keyword arguments
     :raises TypeError: if there is one
     """
-    refuse_ppo_arguments(arguments)
+    _refuse_ppo_arguments(arguments)
     if arguments:
         raise TypeError(f"TRPO has no argument {', '.join(map(repr, arguments))}")
 
 
-def refuse_ppo_arguments(arguments: dict[str, Any]) -> None:
+def _refuse_ppo_arguments(arguments: dict[str, Any]) -> None:
     """
     Refuse the keyword arguments that only PPO and A2C have.
 
@@ -52,11 +52,9 @@ def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> Non
     :param known: names of the model's attributes
     :raises TypeError: naming the argument
     """
-    refuse_ppo_arguments(arguments)
+    _refuse_ppo_arguments(arguments)  # some are attributes of every on-policy model
     known = known.union(*(inspect.signature(base.__init__).parameters for base in cls.__mro__))  # type: ignore[misc]
-    unknown = sorted(arguments.keys() - known)
-    if unknown:
-        raise TypeError(f"{cls.__name__} has no argument {', '.join(map(repr, unknown))}")
+    refuse_arguments({name: value for name, value in arguments.items() if name not in known})
 
 
 def kl_schedule(target_kl: Any) -> Schedule:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from huggingface_hub.errors import EntryNotFoundError
-from requests.exceptions import HTTPError
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER, convert_onpolicy_params
 from rl_zoo3.utils import ALGOS
 
@@ -85,6 +83,9 @@ def mend_hub() -> None:
     rl_zoo3 2.9 imports ``generate_metadata`` from the Hub integration, whose release 3.2 has it under a private name and as an
     object; and it expects an ``HTTPError`` where a model has no file of ``VecNormalize``.
     """
+    from huggingface_hub.errors import EntryNotFoundError  # here, because only the Hub needs them
+    from requests.exceptions import HTTPError
+
     integration = import_module("huggingface_sb3.push_to_hub")  # the package has a function of this name
     if not hasattr(integration, "generate_metadata"):
         private = integration._generate_metadata
