@@ -2,11 +2,14 @@
 Train on an Atari game with RL Zoo's machinery and the ``atari`` entry of the hyperparameters; may be killed and run again.
 
 Writes to the output folder: ``curve.csv`` (one row every so many env steps: the mean return of the games that ended since the
-last one), ``checkpoint.zip``, and at the end ``model.zip`` and ``run.json`` with the mean of 20 further games. Games are whole
+last one), ``checkpoint.zip``, and at the end ``model.zip`` and ``run.json`` with the mean of further games. Games are whole
 ones, returns are unclipped, and the actions are the policy's own, drawn at random. Run again with the same command, a
-killed run goes on from its checkpoint. Training takes one thread; its seconds are CPU time. Example::
+killed run goes on from its checkpoint; with a larger ``--steps`` so does a finished one. Training takes one thread, and its
+seconds are CPU time; with a GPU or a process per environment they are wall-clock time. Examples::
 
     python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 0 --steps 3e6 --out runs/atari/Pong/seed0
+    python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 1 --steps 3e6 --out runs/atari/Pong/seed1 \\
+        --device cuda --vec-env subproc
 """
 
 import argparse
@@ -14,6 +17,7 @@ import csv
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +39,21 @@ COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "gam
 
 class GamesCallback(BaseCallback):
     """
-    Appends a row to a CSV file every ``log_freq`` env steps, and saves a checkpoint with every fifth.
+    Appends a row to a CSV file every ``log_freq`` env steps, and saves a checkpoint with it.
 
     :param folder: where the files are
     :param labels: values of the first columns
     :param log_freq: env steps between two rows
+    :param clock: what ``train_seconds`` is read from
     """
 
-    def __init__(self, folder: Path, labels: list[Any], log_freq: int) -> None:
+    def __init__(self, folder: Path, labels: list[Any], log_freq: int, clock: Callable[[], float]) -> None:
         super().__init__()
         self.folder = folder
         self.labels = labels
         self.log_freq = log_freq
+        self.clock = clock
         self.returns: list[float] = []
-        self.rows = 0
         self.earlier_seconds = 0.0
 
     def _on_training_start(self) -> None:
@@ -63,7 +68,7 @@ class GamesCallback(BaseCallback):
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        self.started = time.process_time()
+        self.started = self.clock()
 
     def _on_step(self) -> bool:
         self.returns += [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
@@ -74,16 +79,14 @@ class GamesCallback(BaseCallback):
         if self.num_timesteps < self.next_step:
             return
         self.next_step += self.log_freq
-        self.rows += 1
         mean, std = (float(f(self.returns)) if self.returns else float("nan") for f in (np.mean, np.std))
-        seconds = self.earlier_seconds + time.process_time() - self.started
+        seconds = self.earlier_seconds + self.clock() - self.started
         row = [*self.labels, self.num_timesteps, f"{mean:.2f}", f"{std:.2f}", len(self.returns)]
         row += [f"{seconds:.1f}", updates(self.model)]
         with (self.folder / "curve.csv").open("a", newline="") as file:
             csv.writer(file).writerow(row)
         self.returns = []
-        if self.rows % 5 == 0:
-            save(self.model, self.folder / "checkpoint.zip")
+        save(self.model, self.folder / "checkpoint.zip")
 
 
 def save(model: Any, path: Path) -> None:
@@ -106,6 +109,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=float, required=True, help="env steps, those of a killed run included")
     parser.add_argument("--log-freq", type=int, default=20_480, help="env steps between two rows of the curve")
     parser.add_argument("--games", type=int, default=20, help="games of the last evaluation")
+    parser.add_argument("--device", default="cpu", help="as torch names it")
+    parser.add_argument("--vec-env", choices=["dummy", "subproc"], default="dummy", help="subproc: a process per environment")
     return parser.parse_args(arguments)
 
 
@@ -118,19 +123,25 @@ def main(arguments: list[str]) -> int:
     th.set_num_threads(1)
     entry = hyperparameters(options.algo, options.env, options.set)
     entry["n_timesteps"] = options.steps
-    manager, model = set_up(options.algo, options.env, options.seed, options.out, entry)
+    manager, model = set_up(
+        options.algo, options.env, options.seed, options.out, entry, device=options.device, vec_env=options.vec_env
+    )
     checkpoint = options.out / "checkpoint.zip"
     if checkpoint.exists():
-        model = type(model).load(checkpoint, env=model.get_env(), device="cpu")
+        model = type(model).load(checkpoint, env=model.get_env(), device=options.device)
         print(f"going on from {model.num_timesteps:,} steps", flush=True)
-    games = GamesCallback(options.out, [options.algo, options.env, options.seed], options.log_freq)
-    left = int(options.steps) - model.num_timesteps
+    one_thread = (options.device, options.vec_env) == ("cpu", "dummy")
+    clock = time.process_time if one_thread else time.perf_counter
+    games = GamesCallback(options.out, [options.algo, options.env, options.seed], options.log_freq, clock)
+    resumed_at = model.num_timesteps
+    left = int(options.steps) - resumed_at
     model.learn(max(0, left), callback=games, log_interval=10**9, reset_num_timesteps=False)
     save(model, checkpoint)  # more steps of the same run may follow
     save(model, options.out / "model.zip")
 
     mean, std = evaluate(model, manager.create_envs(8, eval_env=True), options)
-    result = {"steps": model.num_timesteps, "mean_return": mean, "std_return": std, "games": options.games}
+    result: dict[str, float] = {"resumed_at": resumed_at, "steps": model.num_timesteps}
+    result |= {"mean_return": mean, "std_return": std, "games": options.games}
     write_run(options.out, "benchmarks.atari", arguments, entry, result)
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.games} games")
     return 0

@@ -54,7 +54,13 @@ def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -
 
 
 def set_up(
-    algorithm: str, env_id: str, seed: int, folder: Path, entry: dict[str, Any]
+    algorithm: str,
+    env_id: str,
+    seed: int,
+    folder: Path,
+    entry: dict[str, Any],
+    device: str = "cpu",
+    vec_env: str = "dummy",
 ) -> tuple[ExperimentManager, OnPolicyAlgorithm]:
     """
     :param algorithm: one of :data:`ZOO_NAMES`
@@ -62,6 +68,8 @@ def set_up(
     :param seed: seed of the run
     :param folder: where RL Zoo writes to
     :param entry: hyperparameters, as in RL Zoo's files; written to ``hyperparameters.yml`` in the folder
+    :param device: of the model
+    :param vec_env: ``dummy``, or ``subproc`` for a process per environment
     :return: RL Zoo's manager, and the model with its environments
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +84,8 @@ def set_up(
         log_interval=-1,
         seed=seed,
         config=str(config),
-        device="cpu",
+        device=device,
+        vec_env_type=vec_env,
         verbose=0,
     )
     experiment = manager.setup_experiment()

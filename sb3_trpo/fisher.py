@@ -6,7 +6,7 @@ import numpy as np
 import torch as th
 
 from sb3_trpo.batch import Batch
-from sb3_trpo.network import ActorNetwork
+from sb3_trpo.network import ActorNetwork, Linearisation
 
 
 class FisherVectorProduct:
@@ -16,7 +16,7 @@ class FisherVectorProduct:
     J is the Jacobian of the distribution's parameters and M their own Fisher matrix in closed form
     (:meth:`~sb3_trpo.kl.DistributionFamily.metric_product`), so F is the Hessian of the mean KL at θ_old and positive
     semi-definite. A product costs one J v and one Jᵀw. What they need of the forward pass is kept from product to product
-    if the batch is one chunk; with several chunks it is computed anew and memory stays that of one.
+    for the first chunk and computed anew for the others, so that memory is that of two.
 
     Source: appendix C of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
@@ -31,20 +31,20 @@ class FisherVectorProduct:
         self.batch = batch
         self.chunk_size = chunk_size
         self._network = network
-        whole = len(batch) <= chunk_size
-        self._kept = self._network.linearise(batch.take(slice(0, len(batch))), parameters) if whole else None
+        self._first = self._linearise(0)
 
     def __call__(self, vector: th.Tensor) -> th.Tensor:
         """
         :param vector: v, shape (P,)
         :return: F v, shape (P,)
         """
-        if self._kept is not None:
-            return self._kept.product(vector) / len(self.batch)
-        total = th.zeros_like(vector)
-        for chunk in self.batch.chunks(self.chunk_size):
-            total += self._network.linearise(chunk, self.parameters).product(vector)
+        total = self._first.product(vector)
+        for start in range(self.chunk_size, len(self.batch), self.chunk_size):
+            total += self._linearise(start).product(vector)
         return total / len(self.batch)
+
+    def _linearise(self, start: int) -> Linearisation:
+        return self._network.linearise(self.batch.take(slice(start, start + self.chunk_size)), self.parameters)
 
 
 def fisher_subsets(

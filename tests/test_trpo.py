@@ -461,6 +461,7 @@ def test_update_that_is_interrupted_leaves_the_actor(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:You are trying to run TRPO on the GPU")
 def test_gpu_acts_on_the_cpu_copy_and_updates_on_the_gpu() -> None:
     model = make_model("box actions", device="cuda")
     assert model._why_not_deferred(model.rollout_buffer) is None
