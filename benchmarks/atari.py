@@ -2,10 +2,10 @@
 Train on an Atari game with RL Zoo's machinery and the ``atari`` entry of the hyperparameters; may be killed and run again.
 
 Writes to the output folder: ``curve.csv`` (one row every so many env steps: the mean return of the games that ended since the
-last one), ``checkpoint.zip``, and at the end ``model.zip`` and ``run.json`` with the mean of further games. Games are whole
-ones, returns are unclipped, and the actions are the policy's own, drawn at random. Run again with the same command, a
-killed run goes on from its checkpoint; with a larger ``--steps`` so does a finished one. Training takes one thread, and its
-seconds are CPU time; with a GPU or a process per environment they are wall-clock time. Examples::
+last one), the model in ``checkpoint.zip``, and at the end ``run.json`` with the mean of further games. Games are whole ones,
+returns are unclipped, and the actions are the policy's own, drawn at random. Run again with the same command, a killed run
+goes on from its checkpoint; with a larger ``--steps`` so does a finished one. Training takes one thread, and its seconds are
+CPU time; with a GPU or a process per environment they are wall-clock time. Examples::
 
     python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 0 --steps 3e6 --out runs/atari/Pong/seed0
     python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 1 --steps 3e6 --out runs/atari/Pong/seed1 \\
@@ -136,8 +136,7 @@ def main(arguments: list[str]) -> int:
     resumed_at = model.num_timesteps
     left = int(options.steps) - resumed_at
     model.learn(max(0, left), callback=games, log_interval=10**9, reset_num_timesteps=False)
-    save(model, checkpoint)  # more steps of the same run may follow
-    save(model, options.out / "model.zip")
+    save(model, checkpoint)
 
     mean, std = evaluate(model, manager.create_envs(8, eval_env=True), options)
     result: dict[str, float] = {"resumed_at": resumed_at, "steps": model.num_timesteps}

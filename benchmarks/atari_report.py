@@ -1,8 +1,8 @@
 """
 Table and plot of the runs in ``benchmarks/results/atari``, which ``benchmarks.atari`` wrote.
 
-Whole games, unclipped returns, the policy's own random actions. A run that is under way has no ``run.json`` yet; its score is
-that of the last games of its training. ::
+Whole games, unclipped returns, the policy's own random actions. An unfinished run has no ``run.json``; its score is that of
+the last games of its training. ::
 
     python -m benchmarks.atari_report  # prints Markdown, writes docs/img/atari.png
 """
@@ -26,7 +26,7 @@ def main() -> None:
         cells = [last["env"], NAMES[last["algorithm"]], last["seed"], f"{int(last['step']):,}"]
         cells += [f"{float(last['train_seconds']) / 60:.0f} min"]
         cells += [f"{float(score['mean_return']):.1f} ± {float(score['std_return']):.1f} ({score['games']})"]
-        print(f"| {' | '.join(cells)}{'' if finished.exists() else ', under way'} |")
+        print(f"| {' | '.join(cells)}{'' if finished.exists() else ', unfinished'} |")
     draw(ROOT / "docs" / "img" / "atari.png", read_runs(RESULTS), ["steps"], per_row=2)
 
 

@@ -48,6 +48,7 @@ class EnvPoolVecEnv(VecEnv):
         self._settings = {"num_envs": n_envs, "num_threads": num_threads, **settings}
         self._pool = self._make(0 if seed is None else seed)
         if not isinstance(self._pool.observation_space, gym.spaces.Box):
+            self._pool.close()
             raise ValueError(f"the observations of `env_id` = {env_id!r} must be a Box, not {self._pool.observation_space}")
         super().__init__(n_envs, self._pool.observation_space, self._pool.action_space)
         self._all = np.arange(n_envs, dtype=np.int32)

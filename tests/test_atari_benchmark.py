@@ -16,21 +16,22 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     command += ["--games", "1", "--log-freq", "32", "--out", str(tmp_path), "--set", *fewer, "--steps"]
     process = subprocess.Popen([*command, "1000000"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 100.0
-    while not (tmp_path / "checkpoint.zip").exists() and time.monotonic() < deadline:
+    curve = tmp_path / "curve.csv"
+    while (not curve.exists() or len(curve.read_text().splitlines()) < 6) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.kill()
     process.communicate()
-    before = (tmp_path / "curve.csv").read_text().splitlines()
-    assert not (tmp_path / "model.zip").exists()
+    before = curve.read_text().splitlines()
+    assert not (tmp_path / "run.json").exists()
 
     steps = 32 * (len(before) + 20)
     output = subprocess.run([*command, str(steps)], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "going on from" in output
-    rows = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))
+    rows = list(csv.DictReader(curve.read_text().splitlines()))
     numbers = [int(row["step"]) for row in rows]
     assert numbers == sorted(set(numbers))
     assert numbers[-1] >= steps - 64
-    assert (tmp_path / "curve.csv").read_text().splitlines()[:4] == before[:4]
+    assert curve.read_text().splitlines()[:4] == before[:4]
     assert json.loads((tmp_path / "run.json").read_text())["steps"] == steps
     seconds = [float(row["train_seconds"]) for row in rows]
     assert seconds == sorted(seconds)
