@@ -49,8 +49,11 @@ def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -
         path = Path(rl_zoo3.__file__).parent / "hyperparams" / f"{ZOO_NAMES[algorithm]}.yml"
     entries = yaml.safe_load(path.read_text())
     atari = "NoFrameskip" in env_id or env_id.startswith("ALE/")
-    names = ["atari"] if atari else [env_id, env_id.replace("-v5", "-v4")]
-    return {**next(entries[name] for name in names if name in entries), **parse_settings(list(settings))}
+    names = ["atari"] if atari else [env_id, env_id.replace("-v5", "-v4"), "default"]
+    entry = next(entries[name] for name in names if name in entries)
+    if env_id.startswith("ALE/"):
+        entry = {"env_kwargs": {"frameskip": 1}, **entry}  # AtariWrapper repeats the action itself
+    return {**entry, **parse_settings(list(settings))}
 
 
 def set_up(

@@ -279,7 +279,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "actor": (actor.NumpyActor, "act"),
     "buffer": (rollout._Deferred, "record"),
     "values, log-probs and advantages": (rollout._Deferred, "finish"),
-    "gradient": (surrogate.Surrogate, "gradient"),
+    "surrogate and its gradient": (surrogate.Surrogate, "__init__"),
     "Fisher products": (fisher.FisherVectorProduct, "__call__"),
     "line search": (trust_region, "backtracking_line_search"),
     "critic": (trpo_module, "fit_critic"),

@@ -26,6 +26,7 @@ class Script(NamedTuple):
 _ALGO = ("--algo", "trpo")
 _FOLDER = ("--folder", "logs")
 _HYPERPARAMETERS = "{hyperparameters}"
+_SINGLE_FRAMES = "frameskip:1"
 _TRAIN = (*_ALGO, "--conf-file", _HYPERPARAMETERS)
 
 SCRIPTS = {
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command.endswith("_hub"):
         mend_hub()
     sys.modules.pop(script.module, None)  # or runpy warns of the plots, which their package has imported
-    with _own_subprocesses(), _arguments(f"sb3-trpo {command}", [*defaults, *_single_frames(script, options), *options]):
+    with _own_subprocesses(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
         runpy.run_module(script.module, run_name="__main__")
 
 
@@ -100,13 +101,19 @@ def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
             raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for that there is {instead}")
 
 
-def _single_frames(script: Script, options: Sequence[str]) -> list[str]:
+def _with_single_frames(script: Script, options: Sequence[str]) -> list[str]:
     """The ``v5`` games repeat an action four times themselves; ``AtariWrapper`` would repeat that four times."""
-    if script.module != "rl_zoo3.train" or not any(
-        name == "--env" and env.startswith("ALE/") for name, env in _values(options)
-    ):
-        return []
-    return ["--env-kwargs", "frameskip:1"]
+    games = [env for name, env in _values(options) if name == "--env" and env.startswith("ALE/")]
+    if script.module != "rl_zoo3.train" or not games:
+        return list(options)
+    result = ["--env-kwargs", _SINGLE_FRAMES]
+    for option in options:
+        name, _, joined = option.partition("=")
+        if name in ("--env-kwargs", "--eval-env-kwargs"):  # it replaces what is above; a frameskip of its own counts last
+            result += [name, _SINGLE_FRAMES, *([joined] if joined else [])]
+        else:
+            result.append(option)
+    return result
 
 
 def _values(options: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
-from stable_baselines3.common.save_util import load_from_zip_file, open_path
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.save_util import open_path
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
 
@@ -35,19 +35,6 @@ def saved_names(path: PathLike) -> set[str]:
             file.seek(position)
         else:
             file.close()
-
-
-def saved_policy_class(path: PathLike, custom_objects: dict[str, Any] | None) -> Any:
-    """
-    Class of the policy in a saved model.
-
-    :param path: path to the zip file, with or without its suffix, or a file object
-    :param custom_objects: objects to replace upon loading
-    :return: the class
-    """
-    data, _, _ = load_from_zip_file(path, custom_objects=custom_objects, device="cpu")
-    assert data is not None
-    return data["policy_class"]
 
 
 def is_trpo(names: set[str]) -> bool:
@@ -113,7 +100,4 @@ def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:
     settings = {name: getattr(model, name) for name in names}
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
     settings["stats_window_size"] = model._stats_window_size
-    if type(model.policy) in (ActorCriticCnnPolicy, MultiInputActorCriticPolicy):  # where the defaults differ
-        names = ["share_features_extractor", "features_extractor_class"]
-        settings["policy_kwargs"] = {name: getattr(model.policy, name) for name in names} | (model.policy_kwargs or {})
     return settings

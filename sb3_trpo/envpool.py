@@ -11,6 +11,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from sb3_trpo.hyperparameters import is_integer
+
 Infos = list[dict[str, Any]]
 
 _ACTION_NOOP, _ACTION_FIRE = 0, 1
@@ -30,8 +32,8 @@ class EnvPoolVecEnv(VecEnv):
     :param num_threads: threads that step them; 0: EnvPool's choice
     :param settings: further settings of EnvPool
     :raises ImportError: if EnvPool is not installed
-    :raises ValueError: if EnvPool does not have the environment, its observations are a dict, ``n_envs`` is not positive, or
-        a setting has another name here
+    :raises ValueError: if EnvPool does not have the environment, its observations are a dict, a number is out of range, or a
+        setting has another name here
     """
 
     _length_of_a_step = 1
@@ -40,8 +42,8 @@ class EnvPoolVecEnv(VecEnv):
     def __init__(self, env_id: str, n_envs: int = 1, seed: int | None = None, num_threads: int = 0, **settings: Any) -> None:
         self._envpool = _import_envpool()
         _refuse(settings, {"num_envs": "use `n_envs`", "batch_size": "all environments step at once"})
-        if n_envs < 1:
-            raise ValueError(f"`n_envs` must be an integer >= 1, not {n_envs!r}")
+        _check_integers(1, n_envs=n_envs)
+        _check_integers(0, num_threads=num_threads, seed=0 if seed is None else seed)
         if env_id not in self._envpool.list_all_envs():
             raise ValueError(f"EnvPool has no environment `env_id` = {env_id!r}; `envpool.list_all_envs()` has their names")
         self.env_id = env_id
@@ -175,13 +177,14 @@ class AtariEnvPool(EnvPoolVecEnv):
     :param n_envs: number of environments
     :param seed: seed of the environments
     :param num_threads: threads that step them; 0: EnvPool's choice
-    :param noop_max: most no-ops, in frames, at the start of a game
+    :param noop_max: most no-ops, in frames, at the start of a game, at least 1
     :param frame_skip: frames an action lasts
     :param terminal_on_life_loss: whether a lost life ends the episode
     :param clip_reward: whether the reward is replaced by its sign
     :param settings: further settings of EnvPool
     :raises ImportError: if EnvPool or ale-py is not installed
-    :raises ValueError: if EnvPool does not have the game, ``frame_skip`` is not positive, or a setting has another name here
+    :raises ValueError: if EnvPool or ale-py does not have the game, a number is out of range, or a setting has another name
+        here
     """
 
     def __init__(
@@ -199,8 +202,7 @@ class AtariEnvPool(EnvPoolVecEnv):
         name, sticky = _parse_game(game)
         own_names = {"episodic_life": "use `terminal_on_life_loss`", "reward_clip": "use `clip_reward`"}
         _refuse(settings, {**own_names, "use_fire_reset": "FIRE is pressed where a game waits for it"})
-        if frame_skip < 1:
-            raise ValueError(f"`frame_skip` must be an integer >= 1, not {frame_skip!r}")
+        _check_integers(1, frame_skip=frame_skip, noop_max=noop_max)  # EnvPool knows no start without a no-op
         self._terminal_on_life_loss = terminal_on_life_loss
         self._clip_reward = clip_reward
         self._length_of_a_step = frame_skip
@@ -279,6 +281,12 @@ def _refuse(settings: dict[str, Any], instead: dict[str, str]) -> None:
         raise ValueError(f"`{name}` = {settings[name]!r} cannot be set here; {instead[name]}")
 
 
+def _check_integers(low: int, **values: Any) -> None:
+    for name, value in values.items():
+        if not is_integer(value, low):
+            raise ValueError(f"`{name}` must be an integer >= {low}, not {value!r}")
+
+
 def _parse_game(game: str) -> tuple[str, bool]:
     """Name of the game, and whether actions are sticky."""
     match = re.fullmatch(r"(ALE/)?([A-Za-z0-9]+?)(NoFrameskip-v4|-v5)?", game)
@@ -294,8 +302,11 @@ def _second_action_is_fire(name: str) -> bool:
     except ImportError as error:
         raise ImportError("AtariEnvPool needs ale-py: pip install sb3-trpo[envpool]") from error
     ale = ale_py.ALEInterface()
-    rom = roms.get_rom_path(re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
-    assert rom is not None, name
+    # tic_tac_toe_3d is TicTacToe3d
+    rom_id = next((rom_id for rom_id in roms.get_all_rom_ids() if rom_id.replace("_", "") == name.lower()), "")
+    rom = roms.get_rom_path(rom_id)
+    if rom is None:
+        raise ValueError(f"ale-py has no `game` {name!r}")
     ale.loadROM(rom)
     actions: Sequence[Any] = ale.getMinimalActionSet()
     return len(actions) >= 3 and actions[_ACTION_FIRE] == ale_py.Action.FIRE

@@ -1,6 +1,7 @@
 """Products with the Fisher matrix F = mean over states of Jᵀ M J (Gauss-Newton), without ever forming it."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch as th
@@ -16,7 +17,7 @@ class FisherVectorProduct:
     J is the Jacobian of the distribution's parameters and M their own Fisher matrix in closed form
     (:meth:`~sb3_trpo.kl.DistributionFamily.metric_product`), so F is the Hessian of the mean KL at θ_old and positive
     semi-definite. A product costs one J v and one Jᵀw. What they need of the forward pass is kept from product to product
-    for the first chunk and computed anew for the others, so that memory is that of two.
+    for the first chunk and computed anew for the others. Nothing is computed before the first product.
 
     Source: appendix C of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
@@ -31,17 +32,21 @@ class FisherVectorProduct:
         self.batch = batch
         self.chunk_size = chunk_size
         self._network = network
-        self._first = self._linearise(0)
 
     def __call__(self, vector: th.Tensor) -> th.Tensor:
         """
         :param vector: v, shape (P,)
         :return: F v, shape (P,)
         """
-        total = self._first.product(vector)
+        total = th.zeros_like(vector)
         for start in range(self.chunk_size, len(self.batch), self.chunk_size):
             total += self._linearise(start).product(vector)
+        total += self._first.product(vector)  # at the end: what is kept from now on comes after what is not
         return total / len(self.batch)
+
+    @cached_property
+    def _first(self) -> Linearisation:
+        return self._linearise(0)
 
     def _linearise(self, start: int) -> Linearisation:
         return self._network.linearise(self.batch.take(slice(start, start + self.chunk_size)), self.parameters)

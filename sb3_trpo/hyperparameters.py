@@ -7,6 +7,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
+from stable_baselines3.common.buffers import BaseBuffer
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
@@ -74,18 +75,32 @@ def kl_schedule(target_kl: Any) -> Schedule:
         if prefix == "lin" and math.isfinite(start) and start > 0.0:
             return FloatSchedule(LinearSchedule(start=start, end=0.0, end_fraction=1.0))
     elif callable(target_kl):
-        schedule = FloatSchedule(target_kl)
-        try:
-            if 0.0 <= schedule(1.0) < math.inf:
-                return schedule
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"the schedule `target_kl` must turn one number into another: {error}") from error
+        return FloatSchedule(target_kl)
     elif is_number(target_kl) and 0.0 < target_kl < math.inf:
         return FloatSchedule(float(target_kl))
     hint = " None switches PPO's early stopping off; TRPO has no step without a KL bound." if target_kl is None else ""
     raise ValueError(
         f"`target_kl` must be a finite number > 0 (nats), a schedule, or a string such as 'lin_0.02', not {target_kl!r}.{hint}"
     )
+
+
+def scheduled(name: str, schedule: Schedule, progress: float) -> float:
+    """
+    What a schedule gives, checked.
+
+    :param name: of the hyperparameter
+    :param schedule: progress remaining -> value
+    :param progress: progress remaining, 1 to 0
+    :return: the value
+    :raises ValueError: naming the hyperparameter, if that is no finite number >= 0
+    """
+    try:
+        value = float(schedule(progress))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the schedule `{name}` must turn one number into another: {error}") from error
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"the schedule `{name}` must give finite numbers >= 0, not {value} at {progress=:g}")
+    return value
 
 
 def is_number(value: Any) -> bool:
@@ -129,6 +144,11 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "chunk_size": _optional(_integer(1)),
     "normalize_advantage": ("True or False", lambda v: isinstance(v, bool)),
     "sde_sample_freq": ("-1 or an integer >= 1", lambda v: v == -1 or _integer(1)[1](v)),
+    "policy_kwargs": ("None or a dict", lambda v: isinstance(v, dict)),  # SB3 has made None an empty one
+    "rollout_buffer_class": (
+        "None or a class of rollout buffers",
+        lambda v: v is None or (isinstance(v, type) and issubclass(v, BaseBuffer)),
+    ),
     "learning_rate": ("a finite number >= 0 or a schedule", lambda v: callable(v) or (is_number(v) and 0.0 <= v < math.inf)),
 }
 
@@ -154,7 +174,8 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
     for name, (allowed, test) in _RULES.items():
         if not test(values[name]):
             raise ValueError(f"`{name}` must be {allowed}, not {values[name]!r}")
-    kl_schedule(values["target_kl"])
+    scheduled("target_kl", kl_schedule(values["target_kl"]), 1.0)
+    scheduled("learning_rate", FloatSchedule(values["learning_rate"]), 1.0)
 
     n_steps, batch_size, factor = values["n_steps"], values["batch_size"], values["sub_sampling_factor"]
     size = n_steps * n_envs

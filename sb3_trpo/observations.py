@@ -1,4 +1,4 @@
-"""Checks of the observations against the policy and the memory, before anything is built."""
+"""Checks of the spaces against the policy and the memory, before anything is built."""
 
 import os
 from typing import Any
@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy, 
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 
-from sb3_trpo.policies import NormalizedCNN, PaperCNN
+from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN
 
 _SMALLEST = {NatureCNN: 36, NormalizedCNN: 36, PaperCNN: 20}
 """Pixels a side below which the last convolution of the extractor has nothing to read."""
@@ -26,7 +26,8 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
     """
     if issubclass(policy, MultiInputActorCriticPolicy):
         _check_dict(space, policy_kwargs)
-    extractor = policy_kwargs.get("features_extractor_class", NatureCNN)
+    default = NormalizedCNN if issubclass(policy, CnnPolicy) else NatureCNN
+    extractor = policy_kwargs.get("features_extractor_class", default)
     if not issubclass(policy, ActorCriticCnnPolicy) or extractor not in _SMALLEST:
         return
     name = f"`CnnPolicy` with {extractor.__name__}"
@@ -67,6 +68,22 @@ def _check_size(name: str, pixels: tuple[int, int], smallest: int) -> None:
             f"{name} needs images of {smallest} x {smallest} pixels or more, not {pixels[0]} x {pixels[1]}; "
             "enlarge them, or pass another `features_extractor_class` in `policy_kwargs`"
         )
+
+
+def check_discrete(name: str, space: spaces.Space[Any]) -> None:
+    """
+    Check that discrete values begin at 0 and come in a row at most, as SB3 encodes and draws them.
+
+    :param name: of the space
+    :param space: an observation or action space
+    :raises ValueError: naming the space
+    """
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    for part in parts:
+        if isinstance(part, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(part.start):
+            raise ValueError(f"the discrete values of `{name}` must begin at 0, not as in {part!r}; shift them in a wrapper")
+        if isinstance(part, spaces.MultiDiscrete) and part.nvec.ndim > 1:
+            raise ValueError(f"a MultiDiscrete in `{name}` must have one dimension, not {part!r}; flatten it in a wrapper")
 
 
 def check_memory(space: spaces.Space[Any], n_steps: int, n_envs: int) -> None:

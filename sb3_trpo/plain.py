@@ -14,7 +14,7 @@ from torch import nn
 
 from sb3_trpo.cnn import Cnn, why_not_cnn
 from sb3_trpo.mlp import Mlp, why_not_mlp
-from sb3_trpo.policies import NormalizedCNN, PaperCNN
+from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN
 
 Layers: TypeAlias = Mlp | Cnn
 """A network as a function with products of its Jacobian, in NumPy arrays."""
@@ -49,7 +49,7 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
     :param policy: any policy
     :return: None if it does; otherwise the first thing that speaks against it
     """
-    if type(policy) not in (ActorCriticPolicy, ActorCriticCnnPolicy):
+    if type(policy) not in (ActorCriticPolicy, ActorCriticCnnPolicy, CnnPolicy):
         return f"the policy is a {type(policy).__name__}"
     for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
         if type(extractor) not in _EXTRACTORS or type(extractor) is not type(policy.features_extractor):

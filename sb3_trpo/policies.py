@@ -1,4 +1,4 @@
-"""The policies that the aliases name, which are SB3's own, and networks for images: the default one and the paper's."""
+"""The policies that the aliases name, SB3's with other defaults, and networks for images: the default one and the paper's."""
 
 from typing import Any
 
@@ -12,8 +12,6 @@ from torch import nn
 from sb3_trpo.image_normalization import ImageNormalization
 
 MlpPolicy = ActorCriticPolicy
-CnnPolicy = ActorCriticCnnPolicy
-MultiInputPolicy = MultiInputActorCriticPolicy
 
 
 class PaperCNN(BaseFeaturesExtractor):
@@ -89,22 +87,42 @@ class NormalizedCNN(NatureCNN):
         return super().forward(self.normalization(observations))
 
 
-def with_default_extractors(
-    policy: str | type[ActorCriticPolicy], policy_kwargs: dict[str, Any] | None
-) -> dict[str, Any] | None:
+class _SeparateExtractors(ActorCriticPolicy):
     """
-    What ``CnnPolicy`` and ``MultiInputPolicy`` get unless told otherwise.
+    Actor and critic have features extractors of their own unless told otherwise: a shared one belongs to the actor, and
+    leaves the critic its last layer.
 
-    Separate features extractors: a shared one belongs to the actor, and leaves the critic its last layer. And for
-    ``CnnPolicy`` the normalised network.
-
-    :param policy: name or class
-    :param policy_kwargs: the user's choice
-    :return: the choice with the defaults
+    :param args: arguments of SB3's policy
+    :param kwargs: keyword arguments of SB3's policy
     """
-    if policy not in ("CnnPolicy", CnnPolicy, "MultiInputPolicy", MultiInputPolicy):
-        return policy_kwargs
-    kwargs = {"share_features_extractor": False, **(policy_kwargs or {})}
-    if policy in ("CnnPolicy", CnnPolicy) and "features_extractor_class" not in kwargs:
-        return {"features_extractor_class": NormalizedCNN, "net_arch": [], **kwargs}  # no hidden layers, as of NatureCNN
-    return kwargs
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"share_features_extractor": False, **kwargs})
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        # SB3 leaves it out, and what a policy's `save` wrote would be loaded into the default
+        return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
+
+
+class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
+    """
+    SB3's ``ActorCriticCnnPolicy`` with separate features extractors and, unless there is a ``features_extractor_class``,
+    :class:`NormalizedCNN`, which is followed by no hidden layers, as ``NatureCNN`` is in SB3.
+
+    :param args: arguments of SB3's policy
+    :param kwargs: keyword arguments of SB3's policy
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.setdefault("features_extractor_class", NormalizedCNN) is NormalizedCNN and kwargs.get("net_arch") is None:
+            kwargs["net_arch"] = []
+        super().__init__(*args, **kwargs)
+
+
+class MultiInputPolicy(_SeparateExtractors, MultiInputActorCriticPolicy):
+    """
+    SB3's ``MultiInputActorCriticPolicy`` with separate features extractors.
+
+    :param args: arguments of SB3's policy
+    :param kwargs: keyword arguments of SB3's policy
+    """

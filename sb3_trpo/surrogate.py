@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.distributions import Distribution
 
 from sb3_trpo.batch import Batch
-from sb3_trpo.kl import DistributionFamily, Parameters, distribution_family, unchecked_distributions
+from sb3_trpo.kl import Parameters, distribution_family, unchecked_distributions
 from sb3_trpo.network import ActorNetwork
 from sb3_trpo.trust_region import Trial
 
@@ -41,7 +41,6 @@ class Surrogate:
         self.batch = batch
         self.ent_coef = ent_coef
         self.chunk_size = chunk_size
-        self.family: DistributionFamily
         self.entropy = 0.0  # mean entropy at the last evaluation, nats
         self._network = network
         self._old: list[Parameters] = []
@@ -95,9 +94,9 @@ class Surrogate:
         """Add a chunk to the sums of gain, KL and entropy; return its gain and entropy with the distribution's graph."""
         gain, entropy = _gain_and_entropy(chunk, distribution)
         with th.no_grad():
-            self.family = distribution_family(distribution)
-            new = tuple(part.detach() for part in self.family.parameters(distribution, chunk.actions))
-            kl = self.family.kl_old_new(old_of(new), new)
+            family = distribution_family(distribution)
+            new = tuple(part.detach() for part in family.parameters(distribution, chunk.actions))
+            kl = family.kl_old_new(old_of(new), new)
             totals += th.stack([gain, kl, entropy]).cpu().double().sum(dim=1)
         return gain, entropy
 

@@ -33,10 +33,11 @@ from sb3_trpo.hyperparameters import (
     kl_schedule,
     refuse_arguments,
     refuse_unknown,
+    scheduled,
 )
 from sb3_trpo.network import actor_network
-from sb3_trpo.observations import check_images, check_memory
-from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, with_default_extractors
+from sb3_trpo.observations import check_discrete, check_images, check_memory
+from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_trpo.probe import probe_actor
 from sb3_trpo.rollout import RolloutCollector
 from sb3_trpo.running_statistics import refresh_running_statistics
@@ -159,7 +160,7 @@ class TRPO(RolloutCollector):
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=with_default_extractors(policy, policy_kwargs),
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
             device=device,
             seed=seed,
@@ -185,7 +186,11 @@ class TRPO(RolloutCollector):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        if not hasattr(self, "n_envs"):  # a saved model knows its own
+            raise ValueError("`env` must be an environment or the id of one, not None")
         check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
+        check_discrete("observation_space", self.observation_space)
+        check_discrete("action_space", self.action_space)
         check_images(self.observation_space, self.policy_class, self.policy_kwargs)
         if self.env is not None and self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer):  # will be filled
             check_memory(self.observation_space, self.n_steps, self.n_envs)
@@ -217,6 +222,7 @@ class TRPO(RolloutCollector):
         # the last rollout may overshoot the budget, and no schedule expects a negative progress
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
         self.policy.set_training_mode(False)  # with dropout on, KL(old‖old) would not be 0
+        scheduled("learning_rate", self.lr_schedule, self._current_progress_remaining)
         self._update_learning_rate(self.policy.optimizer)
         batch = read_batch(self.rollout_buffer, self.action_space)
         check_returns(batch.returns, batch.advantages)
@@ -239,7 +245,7 @@ class TRPO(RolloutCollector):
 
     def _step_policy(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> StepReport:
         """Move the actor's parameters as far as the trust region allows; draws no number from a global generator."""
-        max_kl = self._current_max_kl()
+        max_kl = scheduled("target_kl", kl_schedule(self.target_kl), self._current_progress_remaining)
         advantages = effective_advantages(batch.advantages, batch.returns, self.normalize_advantage)
         whole, kept = batch.with_advantages(advantages), every_kth(batch, self.sub_sampling_factor, self.n_envs)
         why_not = self._why_no_step(parameters, max_kl, advantages)
@@ -273,13 +279,6 @@ class TRPO(RolloutCollector):
         if max_kl == 0.0:
             return Outcome.NO_TRUST_REGION
         return None if advantages.any() or self.ent_coef else Outcome.ZERO_SIGNAL
-
-    def _current_max_kl(self) -> float:
-        progress = self._current_progress_remaining
-        max_kl = kl_schedule(self.target_kl)(progress)
-        if not 0.0 <= max_kl < np.inf:
-            raise ValueError(f"the schedule `target_kl` must give finite numbers >= 0, not {max_kl} at {progress=:g}")
-        return max_kl
 
     def _fisher_states(self, whole: Batch, kept: th.Tensor) -> list[Batch]:
         """The states of the Fisher products and, unless these are all, others that tell how long the step is."""
@@ -335,7 +334,7 @@ class TRPO(RolloutCollector):
         :return: the trained model
         :raises ValueError: if ``total_timesteps`` is not a whole number >= 0
         """
-        if not (np.isfinite(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
+        if not (is_number(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {total_timesteps!r}")
         return super().learn(
             total_timesteps=int(total_timesteps),
@@ -403,9 +402,6 @@ class TRPO(RolloutCollector):
             )
         refuse_unknown(kwargs, cls, names)
         from_contrib = not checkpoints.is_own(names)
-        if "policy_kwargs" in kwargs and not from_contrib:  # SB3 compares them with those that were saved
-            policy_class = checkpoints.saved_policy_class(path, custom_objects)
-            kwargs["policy_kwargs"] = with_default_extractors(policy_class, kwargs["policy_kwargs"])
         if from_contrib:
             kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
@@ -108,6 +108,12 @@ class VineTRPO(TRPO):
         self.branch_steps = 0
         if _init_setup_model:
             self._setup_model()
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
+        if self.num_timesteps == 0:
+            self.trunk_steps = self.branch_steps = 0
+        return result
 
     def _setup_model(self) -> None:
         super()._setup_model()

@@ -19,7 +19,7 @@ from sb3_trpo.vine import VineTRPO
 
 def hyperparameters_file() -> Path:
     """
-    :return: the tuned hyperparameters, in RL Zoo's format
+    :return: the hyperparameters of this package, in RL Zoo's format
     """
     package = Path(__file__).resolve().parent
     installed = package / "zoo_hyperparams" / "trpo.yml"
@@ -32,8 +32,8 @@ def sample_hyperparameters(
     """
     The search space of ``sb3-trpo tune``, in the form that RL Zoo asks for.
 
-    Wider than the Zoo's own: ``cg_damping`` too, the initial standard deviation where actions are continuous, and the entropy
-    bonus where they are discrete.
+    Other than the Zoo's own it draws ``cg_damping``, the initial standard deviation where actions are continuous, and the
+    entropy bonus where they are discrete; not ``cg_max_steps``.
 
     :param trial: draws the values, and keeps those that are derived from them among its attributes
     :param n_actions: dimensions of a ``Box`` action space; 0 for any other

@@ -35,6 +35,18 @@ def test_named_code_exists(page: Path) -> None:
             assert re.search(rf"^\s*(?:def|class) {part}\b|^{part}\b", source, re.MULTILINE), f"{file}:{name}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), file
+        if anchor:
+            text = target.read_text()
+            headings = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in re.findall(r"^#+ (.*)", text, re.MULTILINE)]
+            anchors = {heading.replace(" ", "-") for heading in headings} | set(re.findall(r"^\((\S+)\)=", text, re.MULTILINE))
+            assert anchor in anchors, f"{file}#{anchor}"
+
+
 def test_every_log_key_is_documented() -> None:
     page = (ROOT / "docs" / "trpo.md").read_text()
     source = "".join(path.read_text() for path in Path(sb3_trpo.__file__).parent.glob("*.py"))

@@ -129,6 +129,9 @@ def test_trpo_learns_and_is_evaluated_on_it() -> None:
     [
         (lambda: EnvPoolVecEnv("Foo-v5"), "no environment `env_id` = 'Foo-v5'"),
         (lambda: EnvPoolVecEnv("Hopper-v5", 0), "`n_envs` must be an integer >= 1, not 0"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", "2"), "`n_envs` must be an integer >= 1, not '2'"),  # type: ignore[arg-type]
+        (lambda: EnvPoolVecEnv("Hopper-v5", num_threads=-1), "`num_threads` must be an integer >= 0, not -1"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", seed=0.5), "`seed` must be an integer >= 0, not 0.5"),  # type: ignore[arg-type]
         (lambda: AtariEnvPool("Nogame"), "no environment `env_id` = 'Nogame-v5'"),
         (lambda: AtariEnvPool("ALE/Pong-v6"), "must be like 'Breakout'"),
         (lambda: EnvPoolVecEnv("CheetahRun-v1"), "observations of `env_id` = 'CheetahRun-v1' must be a Box, not Dict"),
@@ -136,6 +139,7 @@ def test_trpo_learns_and_is_evaluated_on_it() -> None:
         (lambda: EnvPoolVecEnv("Hopper-v5", 2, batch_size=1), "`batch_size` = 1 cannot be set here"),
         (lambda: AtariEnvPool("Pong", episodic_life=False), "`episodic_life` = False .* use `terminal_on_life_loss`"),
         (lambda: AtariEnvPool("Pong", frame_skip=0), "`frame_skip` must be an integer >= 1, not 0"),
+        (lambda: AtariEnvPool("Pong", noop_max=0), "`noop_max` must be an integer >= 1, not 0"),
     ],
 )
 def test_bad_input_is_refused_by_name(make: Any, message: str) -> None:

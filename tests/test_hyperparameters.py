@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_trpo import TRPO
@@ -47,7 +48,7 @@ BAD = [
     ("target_kl", "exp_0.1"),
     ("target_kl", "lin_x"),
     ("target_kl", None),
-    ("target_kl", lambda progress: -progress),
+    ("rollout_buffer_class", dict),
 ]
 
 
@@ -58,7 +59,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "value"), BAD)
+@pytest.mark.parametrize(("name", "value"), [*BAD, ("policy_kwargs", "dict(net_arch=[])")])
 def test_bad_value_is_refused_at_construction(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"`{name}` must be .*, not ") as error:
         TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: value})
@@ -69,6 +70,33 @@ def test_bad_value_is_refused_at_construction(name: str, value: Any) -> None:
 def test_bad_value_is_refused_at_load(saved: Path, name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"`{name}` must be .*, not "):
         TRPO.load(saved, RandomEnv(), **{name: value})
+
+
+@pytest.mark.parametrize("name", ["target_kl", "learning_rate"])
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (-1.0, "must give finite numbers >= 0, not -1.0 at progress=0"),
+        (float("nan"), "must give finite numbers >= 0, not nan"),
+        (float("inf"), "must give finite numbers >= 0, not inf"),
+        (None, "must turn one number into another"),
+    ],
+)
+def test_bad_schedule_is_refused_at_construction_and_before_a_weight_moves(name: str, last: Any, message: str) -> None:
+    kwargs: dict[str, Any] = {"n_steps": 64, "batch_size": 16, name: lambda _: last}
+    with pytest.raises(ValueError, match=f"the schedule `{name}` must"):
+        TRPO("MlpPolicy", RandomEnv(), **kwargs)
+    kwargs[name] = lambda progress: 0.001 if progress else last
+    model = TRPO("MlpPolicy", RandomEnv(), **kwargs)
+    before = {key: value.clone() for key, value in model.policy.state_dict().items()}
+    with pytest.raises(ValueError, match=f"the schedule `{name}` {message}"):
+        model.learn(64)  # with one rollout its progress is at its end
+    assert all(th.equal(value, before[key]) for key, value in model.policy.state_dict().items())
+
+
+def test_no_environment_is_refused() -> None:
+    with pytest.raises(ValueError, match="`env` must be an environment or the id of one, not None"):
+        TRPO("MlpPolicy", None)  # type: ignore[arg-type]
 
 
 def test_target_kl_none_says_what_none_means_in_ppo() -> None:
@@ -129,7 +157,7 @@ def test_target_kl_schedules(target_kl: Any, at_start: float, at_half: float, at
     assert [schedule(1.0), schedule(0.5), schedule(0.0)] == pytest.approx([at_start, at_half, at_end])
 
 
-@pytest.mark.parametrize("total", [-1, float("nan"), float("inf"), 1.5])
-def test_bad_total_timesteps_is_refused(total: float) -> None:
+@pytest.mark.parametrize("total", [-1, float("nan"), float("inf"), 1.5, "1e6", None, True])
+def test_bad_total_timesteps_is_refused(total: Any) -> None:
     with pytest.raises(ValueError, match="`total_timesteps` must be"):
         TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(total)

@@ -48,6 +48,21 @@ def test_channels_in_the_middle_are_refused() -> None:
         TRPO("CnnPolicy", RandomEnv(image(84, 4, 84)), n_steps=8, batch_size=8)
 
 
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Discrete(4, start=1), "must begin at 0, not as in Discrete"),
+        (spaces.MultiDiscrete([2, 3], start=[0, 1]), "must begin at 0"),
+        (spaces.MultiDiscrete(np.array([[2, 3], [2, 3]])), "must have one dimension"),
+    ],
+)
+def test_discrete_values_that_sb3_cannot_encode_are_refused(space: spaces.Space[Any], message: str) -> None:
+    for env in (RandomEnv(space), RandomEnv(action_space=space), RandomEnv(spaces.Dict({"a": space}))):
+        policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
+        with pytest.raises(ValueError, match=rf"`(observation|action)_space` {message}"):
+            TRPO(policy, env, n_steps=8, batch_size=8)
+
+
 def test_bad_dicts_are_refused() -> None:
     small = spaces.Dict({"view": image(7, 9, 3), "direction": spaces.Discrete(4)})
     with pytest.raises(ValueError, match="NatureCNN for 'view' needs images of 36 x 36 pixels or more, not 7 x 9"):

@@ -1,5 +1,6 @@
 """The networks for images, and who gets which by default."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from sb3_trpo import TRPO
-from sb3_trpo.policies import NormalizedCNN, PaperCNN
+from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN
 from tests.envs import RandomEnv
 
 ATARI = spaces.Box(0, 255, (84, 84, 4), dtype=np.uint8)
@@ -51,9 +52,10 @@ def test_other_spaces_are_refused(space: spaces.Space[Any], message: str) -> Non
 IMAGES = spaces.Box(0, 255, (36, 40, 1), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("policy", ["CnnPolicy", ActorCriticCnnPolicy])
-def test_images_are_normalised_unless_the_user_chooses_a_network(policy: Any) -> None:
-    model = TRPO(policy, RandomEnv(IMAGES), n_steps=8, batch_size=8)
+@pytest.mark.parametrize("policy", ["CnnPolicy", CnnPolicy])
+@pytest.mark.parametrize("named", [{}, {"features_extractor_class": NormalizedCNN}])
+def test_images_are_normalised_unless_the_user_chooses_a_network(policy: Any, named: dict[str, Any]) -> None:
+    model = TRPO(policy, RandomEnv(IMAGES), n_steps=8, batch_size=8, policy_kwargs=named)
     assert type(model.policy.pi_features_extractor) is type(model.policy.vf_features_extractor) is NormalizedCNN
     assert model.policy.pi_features_extractor is not model.policy.vf_features_extractor
     assert len(model.policy.mlp_extractor.policy_net) == 0
@@ -62,6 +64,25 @@ def test_images_are_normalised_unless_the_user_chooses_a_network(policy: Any) ->
     assert model.policy.pi_features_extractor is model.policy.vf_features_extractor
     assert type(model.policy.features_extractor) is NatureCNN
     assert model.policy_kwargs == chosen
+
+
+def test_sb3s_own_class_keeps_sb3s_defaults() -> None:
+    model = TRPO(ActorCriticCnnPolicy, RandomEnv(IMAGES), n_steps=8, batch_size=8)
+    assert model.policy.pi_features_extractor is model.policy.vf_features_extractor
+    assert type(model.policy.features_extractor) is NatureCNN
+
+
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize(("policy", "space"), [("CnnPolicy", IMAGES), ("MultiInputPolicy", spaces.Dict({"image": IMAGES}))])
+def test_a_saved_policy_is_the_same_when_loaded(policy: str, space: spaces.Space[Any], share: bool, tmp_path: Path) -> None:
+    kwargs = {"share_features_extractor": share}
+    model = TRPO(policy, RandomEnv(space), n_steps=8, batch_size=8, policy_kwargs=kwargs).learn(8)
+    model.policy.save(str(tmp_path / "policy"))
+    loaded = type(model.policy).load(str(tmp_path / "policy"))
+    assert loaded.share_features_extractor is share
+    before, after = model.policy.state_dict(), loaded.state_dict()
+    assert before.keys() == after.keys()
+    assert all(th.equal(parameter, after[name]) for name, parameter in before.items())
 
 
 def test_other_networks_keep_the_hidden_layers_that_sb3_gives_them() -> None:

@@ -215,6 +215,8 @@ def test_by_default_one_state_in_32_branches(n_steps: int, n_envs: int, states: 
     model = VineTRPO("MlpPolicy", DummyVecEnv([Line] * n_envs), n_steps=n_steps, batch_size=n_steps * n_envs, branch_length=1)
     model.learn(1)
     assert (model.trunk_steps, model.branch_steps) == (n_steps * n_envs, states * 2)
+    model.learn(1)  # counts anew, as num_timesteps does
+    assert (model.trunk_steps, model.branch_steps) == (n_steps * n_envs, states * 2)
 
 
 def test_branches_without_a_difference_are_no_signal() -> None:

@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub.errors import EntryNotFoundError
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import ALGOS
+from rl_zoo3.utils import ALGOS, StoreDict
 
 from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.__main__ import SCRIPTS, main
@@ -272,11 +272,24 @@ def test_without_options_the_zoo_answers(command: str, monkeypatch: pytest.Monke
 def test_games_of_v5_last_four_frames_an_action(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
-    own = ["--env-kwargs", "frameskip:2"]
-    for options in (["--env", "ALE/Pong-v5"], ["--env=ALE/Pong-v5", *own], ["--env", "PongNoFrameskip-v4"]):
-        main(["train", *options])
-    assert ["frameskip:1" in argv for argv in seen] == [True, True, False]
-    assert seen[1][-2:] == own  # the last one counts
+    parser = argparse.ArgumentParser()
+    for name in ("--env-kwargs", "--eval-env-kwargs", "-params"):
+        parser.add_argument(name, nargs="+", action=StoreDict)
+    parser.add_argument("--env")
+    params = ["-params", "policy_kwargs:dict(net_arch=[])"]
+    for options, env_kwargs, eval_env_kwargs in (
+        ([], {"frameskip": 1}, None),
+        (["--env-kwargs", "mode:0", "difficulty:1"], {"frameskip": 1, "mode": 0, "difficulty": 1}, None),
+        (["--env-kwargs=mode:0"], {"frameskip": 1, "mode": 0}, None),
+        (["--env-kwargs", "frameskip:2", "--eval-env-kwargs", "mode:0"], {"frameskip": 2}, {"frameskip": 1, "mode": 0}),
+    ):
+        main(["train", "--env=ALE/Pong-v5", *options, *params])
+        seen_by_the_zoo = parser.parse_known_args(seen[-1][1:])[0]
+        assert seen_by_the_zoo.env_kwargs == env_kwargs
+        assert seen_by_the_zoo.eval_env_kwargs == eval_env_kwargs
+        assert seen_by_the_zoo.params == {"policy_kwargs": {"net_arch": []}}
+    main(["train", "--env", "PongNoFrameskip-v4"])
+    assert "frameskip:1" not in seen[-1]
 
 
 def test_load_from_hub_without_vec_normalize(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
