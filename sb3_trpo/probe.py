@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_trpo.batch import Batch
 from sb3_trpo.kl import distribution_family, unchecked_distributions
 
-GRAPH_BYTES = 48 * 2**20
+GRAPH_BYTES = 32 * 2**20
 """Memory that autograd may keep for one chunk, when the chunk size is automatic; two chunks are the most at a time."""
 
 
