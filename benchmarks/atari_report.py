@@ -17,17 +17,18 @@ RESULTS = ROOT / "benchmarks" / "results" / "atari"
 
 def main() -> None:
     """Print the table and draw the curves."""
-    print("| game | algorithm | seed | env steps | CPU time | return, mean ± std of the games |\n|---|---|---|---|---|---|")
+    print("| game | algorithm | seed | env steps | time | return, mean ± std of the games |\n|---|---|---|---|---|---|")
     for path in sorted(RESULTS.glob("*/*/seed*/curve.csv")):
         with path.open() as file:
             last = list(csv.DictReader(file))[-1]
         finished = path.with_name("run.json")
         score = json.loads(finished.read_text()) if finished.exists() else last
-        cells = [last["env"], NAMES[last["algorithm"]], last["seed"], f"{int(last['step']):,}"]
+        steps = int(score.get("steps") or last["step"])
+        cells = [last["env"], NAMES[last["algorithm"]], last["seed"], f"{steps:,}"]
         cells += [f"{float(last['train_seconds']) / 60:.0f} min"]
         cells += [f"{float(score['mean_return']):.1f} ± {float(score['std_return']):.1f} ({score['games']})"]
         print(f"| {' | '.join(cells)}{'' if finished.exists() else ', unfinished'} |")
-    draw(ROOT / "docs" / "img" / "atari.png", read_runs(RESULTS), ["steps"], per_row=2)
+    draw(ROOT / "docs" / "img" / "atari.png", read_runs(RESULTS), ["steps"], each_seed=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import csv
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
@@ -203,7 +203,14 @@ def print_zoo_runs(runs: Runs) -> None:
             print(f"| {env_id} | {NAMES[name]} | {len(scores)} | {each} | {scores.mean():.0f} |")
 
 
-def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3, zoo_runs: Runs | None = None) -> None:
+def draw(
+    path: Path,
+    runs: Runs,
+    columns: list[str],
+    per_row: int = 3,
+    zoo_runs: Runs | None = None,
+    each_seed: bool = False,
+) -> None:
     """
     Mean over seeds, and its 95% interval by Student's t.
 
@@ -212,6 +219,7 @@ def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3, zoo_runs:
     :param columns: what to draw each environment against, a panel for each of them: names of :data:`AXES`
     :param per_row: panels in a row
     :param zoo_runs: mean over seeds of these too, dashed
+    :param each_seed: a line for each seed instead, for runs of different lengths
     """
     import matplotlib
 
@@ -224,14 +232,14 @@ def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3, zoo_runs:
     figure, axes = plt.subplots(rows, per_row, figsize=(5 * per_row, 3.6 * rows), layout="constrained", squeeze=False)
     for axis, (env_id, column) in zip(axes.flat, panels, strict=False):
         for name, curves in runs[env_id].items():
-            length = min(len(curve.returns) for curve in curves)
-            returns = np.array([curve.returns[:length] for curve in curves])
-            x = np.mean([getattr(curve, column)[:length] for curve in curves], axis=0)
-            mean = returns.mean(axis=0)
-            axis.plot(x, mean, color=COLOURS[name], label=f"{NAMES[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})")
-            if len(curves) > 1:
-                half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(returns, axis=0)
-                axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0, color=COLOURS[name])
+            label: str | None = f"{NAMES[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})"
+            if each_seed:
+                for i, curve in enumerate(curves):
+                    axis.plot(
+                        getattr(curve, column), curve.returns, color=COLOURS[name], linewidth=1, label=None if i else label
+                    )
+            else:
+                _draw_mean(axis, name, label, curves, column)
         for name, curves in (zoo_runs or {}).get(env_id, {}).items():
             mean = np.mean([curve.returns for curve in curves], axis=0)
             label = f"{NAMES[name]}, rl_zoo3.train ({len(curves)})"
@@ -247,6 +255,17 @@ def draw(path: Path, runs: Runs, columns: list[str], per_row: int = 3, zoo_runs:
         axis.set_visible(False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _draw_mean(axis: Any, name: str, label: str | None, curves: list[Curve], column: str) -> None:
+    length = min(len(curve.returns) for curve in curves)
+    returns = np.array([curve.returns[:length] for curve in curves])
+    x = np.mean([getattr(curve, column)[:length] for curve in curves], axis=0)
+    mean = returns.mean(axis=0)
+    axis.plot(x, mean, color=COLOURS[name], label=label)
+    if len(curves) > 1:
+        half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(returns, axis=0)
+        axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0, color=COLOURS[name])
 
 
 def main() -> None:
