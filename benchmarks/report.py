@@ -170,12 +170,12 @@ def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
 
 def print_aggregate(runs: Runs) -> None:
     """
-    Over environments where both sides ran.
+    Over environments where both sides ran two seeds or more.
 
     :param runs: every run
     """
     for name in NAMES:
-        shared = [env for env, found in runs.items() if {OURS, PEER, name} <= found.keys()]
+        shared = [env for env, found in runs.items() if all(len(found.get(side, [])) > 1 for side in (OURS, PEER, name))]
         if name == OURS or not shared:
             continue
         scale = {env: finals(runs[env][PEER]).mean() for env in shared}
@@ -232,12 +232,10 @@ def draw(
     figure, axes = plt.subplots(rows, per_row, figsize=(5 * per_row, 3.6 * rows), layout="constrained", squeeze=False)
     for axis, (env_id, column) in zip(axes.flat, panels, strict=False):
         for name, curves in runs[env_id].items():
-            label: str | None = f"{NAMES[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})"
+            label = f"{NAMES[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})"
             if each_seed:
-                for i, curve in enumerate(curves):
-                    axis.plot(
-                        getattr(curve, column), curve.returns, color=COLOURS[name], linewidth=1, label=None if i else label
-                    )
+                lines = [axis.plot(getattr(curve, column), curve.returns, color=COLOURS[name], lw=1)[0] for curve in curves]
+                lines[0].set_label(label)
             else:
                 _draw_mean(axis, name, label, curves, column)
         for name, curves in (zoo_runs or {}).get(env_id, {}).items():
@@ -257,7 +255,7 @@ def draw(
     plt.close(figure)
 
 
-def _draw_mean(axis: Any, name: str, label: str | None, curves: list[Curve], column: str) -> None:
+def _draw_mean(axis: Any, name: str, label: str, curves: list[Curve], column: str) -> None:
     length = min(len(curve.returns) for curve in curves)
     returns = np.array([curve.returns[:length] for curve in curves])
     x = np.mean([getattr(curve, column)[:length] for curve in curves], axis=0)

@@ -11,7 +11,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from sb3_trpo.hyperparameters import is_integer
+from sb3_trpo.hyperparameters import check_integers
 
 Infos = list[dict[str, Any]]
 
@@ -42,8 +42,8 @@ class EnvPoolVecEnv(VecEnv):
     def __init__(self, env_id: str, n_envs: int = 1, seed: int | None = None, num_threads: int = 0, **settings: Any) -> None:
         self._envpool = _import_envpool()
         _refuse(settings, {"num_envs": "use `n_envs`", "batch_size": "all environments step at once"})
-        _check_integers(1, n_envs=n_envs)
-        _check_integers(0, num_threads=num_threads, seed=0 if seed is None else seed)
+        check_integers(1, n_envs=n_envs)
+        check_integers(0, num_threads=num_threads, seed=0 if seed is None else seed)
         if env_id not in self._envpool.list_all_envs():
             raise ValueError(f"EnvPool has no environment `env_id` = {env_id!r}; `envpool.list_all_envs()` has their names")
         self.env_id = env_id
@@ -202,7 +202,7 @@ class AtariEnvPool(EnvPoolVecEnv):
         name, sticky = _parse_game(game)
         own_names = {"episodic_life": "use `terminal_on_life_loss`", "reward_clip": "use `clip_reward`"}
         _refuse(settings, {**own_names, "use_fire_reset": "FIRE is pressed where a game waits for it"})
-        _check_integers(1, frame_skip=frame_skip, noop_max=noop_max)  # EnvPool knows no start without a no-op
+        check_integers(1, frame_skip=frame_skip, noop_max=noop_max)  # EnvPool knows no start without a no-op
         self._terminal_on_life_loss = terminal_on_life_loss
         self._clip_reward = clip_reward
         self._length_of_a_step = frame_skip
@@ -279,12 +279,6 @@ class AtariEnvPool(EnvPoolVecEnv):
 def _refuse(settings: dict[str, Any], instead: dict[str, str]) -> None:
     for name in settings.keys() & instead.keys():
         raise ValueError(f"`{name}` = {settings[name]!r} cannot be set here; {instead[name]}")
-
-
-def _check_integers(low: int, **values: Any) -> None:
-    for name, value in values.items():
-        if not is_integer(value, low):
-            raise ValueError(f"`{name}` must be an integer >= {low}, not {value!r}")
 
 
 def _parse_game(game: str) -> tuple[str, bool]:

@@ -162,6 +162,17 @@ def is_integer(value: Any, low: int) -> bool:
     return _integer(low)[1](value)
 
 
+def check_integers(low: int, **values: Any) -> None:
+    """
+    :param low: least value allowed
+    :param values: arguments by name
+    :raises ValueError: naming the argument, if one is no integer of at least ``low``
+    """
+    for name, value in values.items():
+        if not is_integer(value, low):
+            raise ValueError(f"`{name}` must be an integer >= {low}, not {value!r}")
+
+
 def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
     """
     Check what the user passed, alone and against the size of the rollout.

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo.actor import NumpyActor
 from sb3_trpo.batch import Batch, read_batch
 from sb3_trpo.finite import check_finite
-from sb3_trpo.hyperparameters import is_integer
+from sb3_trpo.hyperparameters import check_integers, is_integer
 from sb3_trpo.kl import unchecked_distributions
 from sb3_trpo.rollout import terminal_observations, timeouts, torch_values, value_function
 from sb3_trpo.simulator import Simulator, State
@@ -117,10 +117,7 @@ class VineTRPO(TRPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        for name in ("branch_length", "n_branch_rollouts"):
-            value = getattr(self, name)
-            if not is_integer(value, 1):
-                raise ValueError(f"`{name}` must be an integer >= 1, not {value!r}")
+        check_integers(1, branch_length=self.branch_length, n_branch_rollouts=self.n_branch_rollouts)
         self._check_branch_actions()
         size, states = self.n_steps * self.n_envs, self.n_branch_states
         if states is not None and not is_integer(states, 1):
