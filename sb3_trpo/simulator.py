@@ -139,7 +139,7 @@ def _register_known() -> None:
     register_simulator(VecNormalize, _normalizer_state, set_plain_attributes)  # type: ignore[arg-type]
     try:
         from gymnasium.envs.mujoco import MujocoEnv
-    except ImportError:
+    except (ImportError, gym.error.DependencyNotInstalled):
         pass
     else:
         register_simulator(MujocoEnv, _mujoco_state, _set_mujoco_state)

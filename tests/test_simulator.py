@@ -1,5 +1,7 @@
 """Saving, stepping, restoring and stepping again gives the same observations, rewards and ends; nothing else notices."""
 
+import importlib
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from sb3_trpo import simulator
 from sb3_trpo.simulator import Simulator, plain_attributes, register_simulator, set_plain_attributes, why_not_restorable
 from sb3_trpo.vec_env import wrap_bare_env
 from tests.envs import RandomEnv
@@ -251,3 +254,17 @@ def test_plain_attributes_are_copied_both_ways() -> None:
         assert layer.nested == {"a": [1, (2.0, None)]}
         assert layer.generator is generator
         assert generator.random() == drawn
+
+
+def test_without_mujoco_the_other_simulators_are_still_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[str] = []
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(gym.error.DependencyNotInstalled):
+        importlib.import_module("gymnasium.envs.mujoco")
+    monkeypatch.setattr(simulator, "register_simulator", lambda layer, *_: known.append(layer.__name__))
+    simulator._register_known()
+    assert "CartPoleEnv" in known
+    assert "AtariEnv" in known
+    assert "MujocoEnv" not in known
