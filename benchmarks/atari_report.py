@@ -24,7 +24,7 @@ def main() -> None:
         finished = path.with_name("run.json")
         score = json.loads(finished.read_text()) if finished.exists() else last
         steps = int(score.get("steps") or last["step"])
-        cells = [last["env"], NAMES[last["algorithm"]], last["seed"], f"{steps:,}"]
+        cells = [last["env"], NAMES[path.parts[-3]], last["seed"], f"{steps:,}"]
         cells += [f"{float(last['train_seconds']) / 60:.0f} min"]
         cells += [f"{float(score['mean_return']):.1f} ± {float(score['std_return']):.1f} ({score['games']})"]
         print(f"| {' | '.join(cells)}{'' if finished.exists() else ', unfinished'} |")

@@ -24,7 +24,13 @@ from scipy import stats  # type: ignore[import-untyped]
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "benchmarks" / "results" / "mujoco"
 ZOO_RUNS = ROOT / "benchmarks" / "results" / "mujoco_rl_zoo_train.csv"
-NAMES = {"sb3_trpo": "sb3-trpo", "sb3_vine_trpo": "vine", "sb3_contrib_trpo": "sb3-contrib TRPO", "sb3_ppo": "SB3 PPO"}
+NAMES = {
+    "sb3_trpo": "sb3-trpo",
+    "sb3_vine_trpo": "vine",
+    "sb3_contrib_trpo": "sb3-contrib TRPO",
+    "sb3_ppo": "SB3 PPO",
+    "sb3_trpo_batch128": "sb3-trpo, batch_size=128",
+}
 COLOURS = {name: f"C{i}" for i, name in enumerate(NAMES)}
 AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
 OURS, PEER = "sb3_trpo", "sb3_contrib_trpo"
