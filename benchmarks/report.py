@@ -2,9 +2,9 @@
 Tables and plots of the runs in ``benchmarks/results/mujoco``, which ``benchmarks.mujoco`` wrote.
 
 Prints, for every environment, the returns of the final models over seeds and the difference to each peer; and over
-environments the interquartile mean of scores, scaled so that sb3-contrib's mean is 1, with 95% intervals by the stratified
-bootstrap, and the probability of improvement (both as in https://arxiv.org/abs/2108.13264). Draws learning curves against env
-steps and against wall-clock. ::
+environments the interquartile mean of scores, scaled so that sb3-contrib's mean is 1 and weighed so that environments count
+equally, with 95% intervals by the stratified bootstrap, and the probability of improvement (both as in
+https://arxiv.org/abs/2108.13264). Draws learning curves against env steps and against wall-clock. ::
 
     python -m benchmarks.report  # prints Markdown, writes docs/img/mujoco_steps.png and docs/img/mujoco_time.png
 
@@ -93,6 +93,15 @@ def interquartile_mean(scores: np.ndarray) -> float:
     :return: mean of the middle half
     """
     return float(stats.trim_mean(scores.ravel(), 0.25))
+
+
+def interquartile_mean_over(strata: list[np.ndarray]) -> float:
+    """
+    :param strata: scores of the seeds of each environment
+    :return: mean of the middle half of all scores, where environments count equally, however many seeds they have
+    """
+    times = np.lcm.reduce([len(stratum) for stratum in strata])
+    return interquartile_mean(np.concatenate([np.repeat(stratum, times // len(stratum)) for stratum in strata]))
 
 
 def bootstrap(statistic: Callable[[list[np.ndarray]], float], strata: list[np.ndarray]) -> tuple[float, float]:
@@ -188,8 +197,8 @@ def print_aggregate(runs: Runs) -> None:
         print(f"\nAgainst {NAMES[name]}, on {', '.join(shared)}:\n\n| | interquartile mean | 95% interval |\n|---|---|---|")
         strata = {side: [finals(runs[env][side]) / scale[env] for env in shared] for side in (OURS, name)}
         for side, scores in strata.items():
-            low, high = bootstrap(lambda parts: interquartile_mean(np.concatenate(parts)), scores)
-            print(f"| {NAMES[side]} | {interquartile_mean(np.concatenate(scores)):.2f} | [{low:.2f}, {high:.2f}] |")
+            low, high = bootstrap(interquartile_mean_over, scores)
+            print(f"| {NAMES[side]} | {interquartile_mean_over(scores):.2f} | [{low:.2f}, {high:.2f}] |")
         both = strata[OURS] + strata[name]
         low, high = bootstrap(mean_improvement, both)
         print(f"| probability of improvement | {mean_improvement(both):.2f} | [{low:.2f}, {high:.2f}] |")

@@ -9,6 +9,7 @@ from benchmarks.report import (
     Curve,
     bootstrap,
     interquartile_mean,
+    interquartile_mean_over,
     mean_improvement,
     probability_of_improvement,
     read_zoo_runs,
@@ -18,6 +19,13 @@ from benchmarks.report import (
 
 def test_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
     assert interquartile_mean(np.array([-1e9, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1e9])) == 3.5
+
+
+def test_environments_count_equally_however_many_seeds_they_have() -> None:
+    few, many = np.array([1.0, 2.0]), np.array([10.0, 20.0, 30.0, 40.0, 50.0, 60.0])
+    weighed = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0, *many])
+    assert interquartile_mean_over([few, many]) == interquartile_mean(weighed)
+    assert interquartile_mean_over([few, many]) != interquartile_mean(np.concatenate([few, many]))
 
 
 def test_probability_of_improvement_counts_ties_half() -> None:
