@@ -159,7 +159,7 @@ def _epoch_by_hand(
     if (fixed and why_not_layers(fixed)) or why_not_layers(fitted):
         return None
     layers = make_layers(policy, fitted)
-    if not layers.differentiable or {id(p) for p in layers.parameters} != trained:
+    if not layers.differentiable or sorted(id(p) for p in layers.parameters) != sorted(trained):  # nor one that is used twice
         return None
     assert isinstance(batch.observations, th.Tensor)
     observations, encode, returns = batch.observations.numpy(), encoder(policy), batch.returns.numpy()

@@ -7,17 +7,26 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 
-from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN
+from sb3_trpo.policies import CnnPolicy, MultiInputPolicy, NormalizedCNN, PaperCNN
 
 _SMALLEST = {NatureCNN: 36, NormalizedCNN: 36, PaperCNN: 20}
 """Pixels a side below which the last convolution of the extractor has nothing to read."""
 
+_DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {
+    CnnPolicy: NormalizedCNN,
+    ActorCriticCnnPolicy: NatureCNN,
+    MultiInputPolicy: CombinedExtractor,
+    MultiInputActorCriticPolicy: CombinedExtractor,
+}
+"""Features extractors of the policies that are known."""
+
 
 def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwargs: dict[str, Any]) -> None:
     """
-    Check that a ``CnnPolicy`` or a ``MultiInputPolicy`` can read the observations. Extractors of the user's own are not known.
+    Check that a ``CnnPolicy`` or a ``MultiInputPolicy`` can read the observations. Extractors of the user's own are not known,
+    nor is the default one of a policy class of the user's own.
 
     :param space: the observation space, with the channels first if SB3 took it for images
     :param policy: class of the policy
@@ -25,9 +34,8 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
     :raises ValueError: saying what the observations are and what they must be
     """
     if issubclass(policy, MultiInputActorCriticPolicy):
-        _check_dict(space, policy_kwargs)
-    default = NormalizedCNN if issubclass(policy, CnnPolicy) else NatureCNN
-    extractor = policy_kwargs.get("features_extractor_class", default)
+        _check_dict(space, policy, policy_kwargs)
+    extractor = policy_kwargs.get("features_extractor_class", _DEFAULTS.get(policy))
     if not issubclass(policy, ActorCriticCnnPolicy) or extractor not in _SMALLEST:
         return
     name = f"`CnnPolicy` with {extractor.__name__}"
@@ -50,11 +58,11 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
     _check_size(name, (height, width), _SMALLEST[extractor])
 
 
-def _check_dict(space: spaces.Space[Any], policy_kwargs: dict[str, Any]) -> None:
+def _check_dict(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwargs: dict[str, Any]) -> None:
     """The dict, and the images in it, which SB3's ``CombinedExtractor`` gives to ``NatureCNN``."""
     if not isinstance(space, spaces.Dict):
         raise ValueError(f"`MultiInputPolicy` needs observations of a Dict space, not {space}")
-    if policy_kwargs.get("features_extractor_class", CombinedExtractor) is not CombinedExtractor:
+    if policy_kwargs.get("features_extractor_class", _DEFAULTS.get(policy)) is not CombinedExtractor:
         return
     for key, part in space.spaces.items():
         if is_image_space(part, normalized_image=not policy_kwargs.get("normalize_images", True)):

@@ -163,6 +163,8 @@ def encoder(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _one_hot(values: np.ndarray, n: int) -> np.ndarray:
+    if len(values) and not (values.min() >= 0 and values.max() < n):  # NumPy would count from the end
+        raise ValueError(f"a discrete observation must be in 0 to {n - 1}, not {values[(values < 0) | (values >= n)][0]}")
     rows = np.zeros((len(values), n), dtype=np.float32)
     rows[np.arange(len(values)), values.astype(np.int64)] = 1.0
     return rows

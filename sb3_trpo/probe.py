@@ -8,6 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch
 from sb3_trpo.kl import distribution_family, unchecked_distributions
+from sb3_trpo.plain import why_not_plain
 
 GRAPH_BYTES = 32 * 2**20
 """Memory that autograd may keep for one chunk, when the chunk size is automatic; two chunks are the most at a time."""
@@ -15,7 +16,7 @@ GRAPH_BYTES = 32 * 2**20
 
 class ActorProbe(NamedTuple):
     """
-    What one small forward pass tells about the actor.
+    What forward passes tell about the actor.
 
     :param parameters: the trainable parameters that the action distribution depends on
     :param bytes_per_state: memory that autograd keeps for one state, in bytes
@@ -29,30 +30,40 @@ class ActorProbe(NamedTuple):
         return max(1, GRAPH_BYTES // max(1, self.bytes_per_state))
 
 
-def probe_actor(policy: ActorCriticPolicy, batch: Batch) -> ActorProbe:
+def probe_actor(policy: ActorCriticPolicy, batch: Batch, chunk_size: int | None = None) -> ActorProbe:
     """
     Ask autograd which parameters the KL reaches, and what one state costs.
 
-    Names do not decide: a ``value_encoder`` that feeds the actor is found, a frozen parameter is not. A policy that sends
-    different states through different layers shows only those of the first two.
+    Names do not decide: a ``value_encoder`` that feeds the actor is found, a frozen parameter is not. Two states tell all
+    of a plain policy; any other may send different states through different layers, so it is asked of every state.
 
     :param policy: the policy, in evaluation mode
-    :param batch: any states; the first two are used
+    :param batch: the whole rollout
+    :param chunk_size: most states in one pass; None: as many as :meth:`ActorProbe.chunk_size` says
     :return: the actor's parameters, in the policy's order, and the memory for one state
     """
     candidates = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     few = batch.take(slice(0, 2))
     saved = _SavedBytes([*policy.parameters(), *policy.buffers()])
-    hooks = th.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack)
-    with th.enable_grad(), unchecked_distributions(), hooks:
-        distribution = policy.get_distribution(few.observations)
-        outputs = distribution_family(distribution).parameters(distribution, few.actions)
+    with th.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+        reached = _reached(policy, few, candidates)
+    probe = ActorProbe([], saved.total // len(few))
+    if why_not_plain(policy) is not None:
+        for chunk in batch.chunks(chunk_size or probe.chunk_size()):
+            reached |= _reached(policy, chunk, [parameter for parameter in candidates if parameter not in reached])
+    return probe._replace(parameters=[parameter for parameter in candidates if parameter in reached])
+
+
+def _reached(policy: ActorCriticPolicy, states: Batch, candidates: list[th.nn.Parameter]) -> set[th.nn.Parameter]:
+    """Those of the candidates that the action distribution at these states depends on."""
+    with th.enable_grad(), unchecked_distributions():
+        distribution = policy.get_distribution(states.observations)
+        outputs = distribution_family(distribution).parameters(distribution, states.actions)
         total = th.stack([output.sum() for output in outputs]).sum()
-    if not total.requires_grad:
-        return ActorProbe([], saved.total // len(few))
+    if not (total.requires_grad and candidates):
+        return set()
     gradients = th.autograd.grad(total, candidates, allow_unused=True)
-    reached = [parameter for parameter, gradient in zip(candidates, gradients, strict=True) if gradient is not None]
-    return ActorProbe(reached, saved.total // len(few))
+    return {parameter for parameter, gradient in zip(candidates, gradients, strict=True) if gradient is not None}
 
 
 class _SavedBytes:

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.actor import NumpyActor, why_not_numpy
 from sb3_trpo.advantages import generalized_advantages
+from sb3_trpo.batch import keeps_sb3_layout
 from sb3_trpo.finite import check_finite
 from sb3_trpo.plain import critic_layers, encoder, in_blocks, make_layers, why_not_layers
 
@@ -51,10 +52,11 @@ class RolloutCollector(OnPolicyAlgorithm):
         :param rollout_buffer: the buffer to fill
         :param n_rollout_steps: steps for each environment
         :return: False if the callback stopped the training
-        :raises ValueError: if an observation, an action, a reward or a value is not finite
+        :raises ValueError: if an observation, an action, a reward or a value is not finite, or does not fit into the buffer
         """
         assert self._last_obs is not None, "No previous observation was provided"
         assert self._last_episode_starts is not None
+        _check_buffer(rollout_buffer, n_rollout_steps, self._last_obs)
         started = time.perf_counter()
         self.policy.set_training_mode(False)
         n_steps = 0
@@ -127,6 +129,26 @@ class RolloutCollector(OnPolicyAlgorithm):
             return self.policy.unscale_action
         low, high = self.action_space.low, self.action_space.high
         return lambda actions: np.minimum(np.maximum(actions, low), high)
+
+
+def _check_buffer(buffer: RolloutBuffer, n_steps: int, obs: Obs) -> None:
+    """Whether SB3's own buffer has room for the rollout, and a dtype that keeps the observations as they are."""
+    if not keeps_sb3_layout(buffer):
+        return
+    if n_steps != buffer.buffer_size:
+        raise ValueError(
+            f"`n_steps` is {n_steps}, but the rollout buffer was made for {buffer.buffer_size}; "
+            f"to change it, save the model and load it with `n_steps={n_steps}`"
+        )
+    stored = buffer.observations if isinstance(buffer.observations, dict) else {"": buffer.observations}
+    for key, seen in obs.items() if isinstance(obs, dict) else [("", obs)]:
+        dtype = stored[key].dtype
+        if seen.dtype.kind == "f" and dtype.kind in "iub" and np.any(seen != np.trunc(seen)):
+            of = f" of {key!r}" if key else ""
+            raise ValueError(
+                f"observations{of} have fractions, but their space says {dtype}, so that the rollout buffer would not "
+                "keep them; give the space a float dtype (for VecNormalize: that of the environment it wraps)"
+            )
 
 
 class _Recorder(Protocol):

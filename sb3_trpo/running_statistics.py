@@ -4,6 +4,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from sb3_trpo.batch import Batch
 from sb3_trpo.image_normalization import ImageNormalization
@@ -11,7 +12,8 @@ from sb3_trpo.image_normalization import ImageNormalization
 
 def refresh_running_statistics(policy: ActorCriticPolicy, batch: Batch, chunk_size: int) -> None:
     """
-    One pass over the rollout in which only the normalising layers are in training mode: batch norm, and the images' own.
+    One pass over the rollout in which only the normalising layers are in training mode: batch norm, the images' own, and
+    the power iteration of spectral norm.
 
     The step itself runs in evaluation mode, so that KL(old‖old) is 0 and states do not influence each other; without
     this pass the statistics would never leave their initial values. Layers that stay in evaluation mode when the policy
@@ -43,4 +45,4 @@ def _gathers(module: nn.Module) -> bool:
     """Whether a pass would move statistics of this module."""
     if isinstance(module, _NormBase):
         return module.training and module.track_running_stats
-    return module.training and isinstance(module, ImageNormalization)
+    return module.training and isinstance(module, (ImageNormalization, _SpectralNorm))

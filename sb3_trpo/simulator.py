@@ -7,6 +7,7 @@ that. A snapshot has one part for every layer of that chain. An environment of o
 """
 
 import copy
+import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,10 @@ def set_plain_attributes(layer: object, state: State) -> None:
         current = getattr(layer, name, None)
         if isinstance(value, np.random.Generator) and isinstance(current, np.random.Generator):
             current.bit_generator.state = value.bit_generator.state  # others may hold the same generator
+        elif isinstance(value, np.random.RandomState) and isinstance(current, np.random.RandomState):
+            current.set_state(value.get_state())
+        elif isinstance(value, random.Random) and isinstance(current, random.Random):
+            current.setstate(value.getstate())
         else:
             setattr(layer, name, copy.deepcopy(value))
 
@@ -83,8 +88,11 @@ def _is_plain(value: object) -> bool:
         return all(_is_plain(part) for part in value.values())
     if isinstance(value, (list, tuple, set, deque)):
         return all(_is_plain(part) for part in value)
-    plain = (bool, int, float, complex, str, bytes, np.generic, np.random.Generator)
-    return value is None or isinstance(value, plain) or (isinstance(value, np.ndarray) and value.dtype != object)
+    data = (bool, int, float, complex, str, bytes, np.generic)
+    generators = (np.random.Generator, np.random.RandomState, random.Random)
+    return (
+        value is None or isinstance(value, (*data, *generators)) or (isinstance(value, np.ndarray) and value.dtype != object)
+    )
 
 
 def _mujoco_state(env: Any) -> State:
@@ -207,16 +215,25 @@ class Simulator:
 
     def save(self) -> list[State]:
         """
-        :return: the state of all environments, random generators included
+        :return: the state of all environments; of random generators theirs, and the global ones of Python and NumPy
         """
-        return [get_state(layer) for layer, get_state, _ in self._layers]
+        return [get_state(layer) for layer, get_state, _ in self._layers] + [(random.getstate(), np.random.get_state())]
 
-    def restore(self, snapshot: list[State]) -> None:
+    def restore(self, snapshot: list[State], seed: int | None = None) -> None:
         """
         :param snapshot: what :meth:`save` gave; it may be restored any number of times
+        :param seed: of other random numbers than those of the snapshot, where an environment draws from its ``np_random``
         """
-        for (layer, _, set_state), state in zip(self._layers, snapshot, strict=True):
+        *states, (of_python, of_numpy) = snapshot
+        for (layer, _, set_state), state in zip(self._layers, states, strict=True):
             set_state(layer, state)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        if seed is not None:
+            envs = [layer for layer, *_ in self._layers if isinstance(layer, gym.Env) and layer.unwrapped is layer]
+            for env, seeds in zip(envs, np.random.SeedSequence(seed).spawn(len(envs)), strict=True):
+                generator = env.np_random.bit_generator  # others may hold the same
+                generator.state = type(generator)(seeds).state
 
     @contextmanager
     def excursion(self) -> Iterator[VecEnv]:

@@ -226,7 +226,7 @@ class TRPO(RolloutCollector):
         self._update_learning_rate(self.policy.optimizer)
         batch = read_batch(self.rollout_buffer, self.action_space)
         check_returns(batch.returns, batch.advantages)
-        probe = probe_actor(self.policy, batch)
+        probe = probe_actor(self.policy, batch, self.chunk_size)
         chunk_size = self.chunk_size or probe.chunk_size()
 
         self.last_step = self._step_policy(self._policy_batch(batch), probe.parameters, chunk_size)

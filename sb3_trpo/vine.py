@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.actor import NumpyActor
-from sb3_trpo.batch import Batch, read_batch
+from sb3_trpo.batch import Batch, Observations
 from sb3_trpo.finite import check_finite
 from sb3_trpo.hyperparameters import check_integers, is_integer
 from sb3_trpo.kl import unchecked_distributions
-from sb3_trpo.rollout import terminal_observations, timeouts, torch_values, value_function
+from sb3_trpo.rollout import Obs, terminal_observations, timeouts, torch_values, value_function
 from sb3_trpo.simulator import Simulator, State
 from sb3_trpo.trpo import TRPO
 
@@ -35,13 +36,14 @@ of the trunk one is a branching state."""
 @dataclass(frozen=True)
 class VineBatch(Batch):
     """
-    N branching states with K actions each. The inherited ``actions`` are the first of each state.
+    N branching states with K actions each. The inherited ``actions`` are one draw from π_old in each state.
 
     :param old_log_prob: log-probabilities of the branches' actions, shape (N, K), nats
     :param advantages: Q-values less their mean over the state's branches, shape (N, K)
     :param returns: Q-values, shape (N, K)
     :param branch_actions: shape (N, K), or (N, K, d)
-    :param weights: of the branches, before importance sampling: 1 for sampled actions, π_old for all actions, shape (N, K)
+    :param weights: of the branches, before importance sampling: 1 for sampled actions, π_old for all actions, shape (N, K);
+        0 leaves a branch out
     """
 
     branch_actions: th.Tensor
@@ -57,7 +59,8 @@ class VineBatch(Batch):
         :return: estimates of the mean of Q and of the mean of -log π_θ, of each state, shape (N,)
         """
         log_prob = th.stack([distribution.log_prob(actions) for actions in self.branch_actions.unbind(1)], dim=1)
-        weights = self.weights * th.exp(log_prob - self.old_log_prob)
+        log_prob, old = (th.where(self.weights > 0.0, part, 0.0) for part in (log_prob, self.old_log_prob))  # perhaps -inf
+        weights = self.weights * th.exp(log_prob - old)
         weights = weights / weights.sum(dim=1, keepdim=True)
         return (weights * self.advantages).sum(dim=1), -(weights * log_prob).sum(dim=1)
 
@@ -82,7 +85,8 @@ class VineTRPO(TRPO):
     :param n_branch_actions: actions tried in each: a number, drawn from the policy, or "all" of a Discrete space; None: all
         of a Discrete space with at most 18, else 4
     :param branch_length: env steps of a branch, its first action included
-    :param n_branch_rollouts: rollouts over which the Q-value of one action is averaged
+    :param n_branch_rollouts: rollouts over which the Q-value of one action is averaged, each with other random numbers; those
+        of an environment too where it draws them from its ``np_random`` (a game's sticky actions are the same in all)
     :param kwargs: all arguments of :class:`~sb3_trpo.trpo.TRPO`, by name
     :raises ValueError: for a hyperparameter out of range, or an environment that cannot be restored, naming it
     """
@@ -137,7 +141,8 @@ class VineTRPO(TRPO):
             raise ValueError(f"`n_branch_actions` must be {allowed}, not {actions!r}")
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_branching_steps", "_snapshots", "_simulator", "_branches"]
+        own = ["_branching_steps", "_branching_obs", "_snapshots", "_simulator", "_branches"]
+        return [*super()._excluded_save_params(), *own]
 
     def _init_callback(self, callback: Any, progress_bar: bool = False) -> Any:
         if progress_bar:
@@ -160,6 +165,7 @@ class VineTRPO(TRPO):
         n_times = max(1, -(-n_states // env.num_envs))
         steps = self._generator(0).choice(self.n_steps, n_times, replace=False)
         self._branching_steps = np.sort(steps)
+        self._branching_obs: list[Obs] = []
         self._snapshots: list[State] = []
         self._simulator = Simulator(env)
         return super().collect_rollouts(env, *args, **kwargs)
@@ -172,38 +178,50 @@ class VineTRPO(TRPO):
         n_saved = len(self._snapshots)
         if n_saved < len(self._branching_steps) and step == self._branching_steps[n_saved]:
             self._snapshots.append(self._simulator.save())
+            self._branching_obs.append(copy.deepcopy(self._last_obs))
 
     def _after_rollout(self, env: VecEnv) -> None:
-        rows = self._branching_steps[:, None] * env.num_envs + np.arange(env.num_envs)
-        states = read_batch(self.rollout_buffer, self.action_space).take(th.from_numpy(rows.flatten()))
+        states = self._branching_states()
         seeds = self._generator(1).integers(2**31, size=(len(self._snapshots) + 1, self.n_branch_rollouts)).tolist()
         with _random_numbers(seeds[-1][0], self.policy.device):
-            actions, log_prob, weights = self._draw_actions(states)
+            drawn, actions, log_prob, weights = self._draw_actions(states)
         with self._simulator.excursion() as branch_env:
-            q_values = self._q_values(branch_env, actions, seeds)
-        self._snapshots = []
-        self._branches = self._make_batch(states, actions, log_prob, weights, q_values)
+            q_values = self._q_values(branch_env, _possible(actions, weights), seeds)
+        self._snapshots, self._branching_obs = [], []
+        self._branches = _make_batch(states, drawn, actions, log_prob, weights, q_values)
         self.trunk_steps += self.n_steps * env.num_envs
         self.logger.record("rollout/trunk_steps", self.trunk_steps)
         self.logger.record("rollout/branch_steps", self.branch_steps)
 
-    def _draw_actions(self, states: Batch) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def _branching_states(self) -> Observations:
+        """The N states, step by step and within that environment by environment, shaped as in the rollout buffer."""
+        shape: Any = self.rollout_buffer.obs_shape
+        observations: list[Any] = self._branching_obs
+        if isinstance(shape, dict):
+            rows: Obs = {key: np.concatenate([obs[key] for obs in observations]).reshape(-1, *shape[key]) for key in shape}
+        else:
+            rows = np.concatenate(observations).reshape(-1, *shape)
+        return obs_as_tensor(rows, self.policy.device)
+
+    def _draw_actions(self, states: Observations) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
         """
         :param states: N branching states
-        :return: K actions of each, their log-probabilities, and their weights
+        :return: a draw from the policy in each; K actions of each, their log-probabilities, and their weights
         """
+        choice, discrete = self.n_branch_actions, isinstance(self.action_space, spaces.Discrete)
+        n_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else 0
+        every = choice == "all" or (choice is None and discrete and n_actions <= _MOST_ACTIONS)
+        n_states = len(self._branching_steps) * self.n_envs
         with th.no_grad(), unchecked_distributions():
-            distribution = self.policy.get_distribution(states.observations)
-            choice = self.n_branch_actions
-            n_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else 0
-            if choice == "all" or (choice is None and 0 < n_actions <= _MOST_ACTIONS):
-                all_actions = th.arange(n_actions, device=self.policy.device)
-                columns = [all_actions[k].expand(len(states)) for k in range(n_actions)]
-                log_prob = th.stack([distribution.log_prob(column) for column in columns], dim=1)
-                return th.stack(columns, dim=1), log_prob, log_prob.exp()
-            columns = [self._sample(distribution, len(states)) for _ in range(int(choice or _SAMPLED_ACTIONS))]
+            distribution = self.policy.get_distribution(states)
+            if every:
+                drawn = self._sample(distribution, n_states)
+                columns = [th.full_like(drawn, k) for k in range(n_actions)]
+            else:
+                columns = [self._sample(distribution, n_states) for _ in range(int(choice or _SAMPLED_ACTIONS))]
+                drawn = columns[0]
             log_prob = th.stack([distribution.log_prob(column) for column in columns], dim=1)
-        return th.stack(columns, dim=1), log_prob, th.ones_like(log_prob)
+        return drawn, th.stack(columns, dim=1), log_prob, log_prob.exp() if every else th.ones_like(log_prob)
 
     def _sample(self, distribution: Distribution, n_states: int) -> th.Tensor:
         if self.use_sde:  # its actions are a function of the state until the noise is drawn anew
@@ -224,11 +242,11 @@ class VineTRPO(TRPO):
         first = actions.cpu().numpy().reshape(n_times, env.num_envs, n_actions, *(self.action_space.shape or ()))
         q_values = np.zeros((n_times, env.num_envs, n_actions))
         for time, snapshot in enumerate(self._snapshots):
-            for seed in seeds[time]:
+            for repeat, seed in enumerate(seeds[time]):
                 with _random_numbers(seed, self.policy.device):
                     actor = NumpyActor(self.policy, self.branch_length, env.num_envs) if plain else None
                 for k in range(n_actions):
-                    self._simulator.restore(snapshot)
+                    self._simulator.restore(snapshot, None if repeat == 0 else seed)
                     with _random_numbers(seed, self.policy.device):  # the same for all actions of a state
                         q_values[time, :, k] += self._branch(env, first[time, :, k], actor, value, steps[time])
             check_finite("Q-value", q_values[time], steps[time])
@@ -279,24 +297,42 @@ class VineTRPO(TRPO):
             actions: np.ndarray = self.policy(obs_as_tensor(observations, self.policy.device))[0].cpu().numpy()
         return actions
 
-    def _make_batch(
-        self, states: Batch, actions: th.Tensor, log_prob: th.Tensor, weights: th.Tensor, q_values: np.ndarray
-    ) -> VineBatch:
-        q = th.as_tensor(q_values, dtype=th.float32, device=log_prob.device)
-        gaps = q - q[:, :1]  # equal Q-values must stay equal to the last bit
-        mean = (weights * gaps).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
-        return VineBatch(
-            observations=states.observations,
-            actions=actions[:, 0],
-            old_log_prob=log_prob,
-            advantages=gaps - mean,  # the self-normalised estimator does not change by a constant of the state
-            returns=q,
-            branch_actions=actions,
-            weights=weights,
-        )
-
     def _policy_batch(self, rollout: Batch) -> Batch:
         return self._branches
+
+
+def _possible(actions: th.Tensor, weights: th.Tensor) -> th.Tensor:
+    """
+    :param actions: shape (N, K, ...)
+    :param weights: shape (N, K)
+    :return: the same, with the likeliest of the state in place of those without weight: a policy may rule out what an
+        environment would not survive
+    """
+    likeliest = actions[th.arange(len(actions)), weights.argmax(dim=1)]
+    keep = (weights > 0.0).reshape(*weights.shape, *[1] * (actions.dim() - 2))
+    return th.where(keep, actions, likeliest[:, None])
+
+
+def _make_batch(
+    observations: Observations,
+    drawn: th.Tensor,
+    actions: th.Tensor,
+    log_prob: th.Tensor,
+    weights: th.Tensor,
+    q_values: np.ndarray,
+) -> VineBatch:
+    q = th.as_tensor(q_values, dtype=th.float32, device=log_prob.device)
+    gaps = q - q[:, :1]  # equal Q-values must stay equal to the last bit
+    mean = (weights * gaps).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
+    return VineBatch(
+        observations=observations,
+        actions=drawn,
+        old_log_prob=log_prob,
+        advantages=gaps - mean,  # the self-normalised estimator does not change by a constant of the state
+        returns=q,
+        branch_actions=actions,
+        weights=weights,
+    )
 
 
 @contextmanager

@@ -140,6 +140,20 @@ def test_direct_reads_change_nothing(observations: str, share: bool) -> None:
     th.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-4)
 
 
+def test_a_layer_that_is_used_twice_gets_both_gradients() -> None:
+    model = collected(policy_kwargs={"net_arch": {"pi": [8], "vf": [8, 8, 8]}})
+    net = model.policy.mlp_extractor.value_net
+    net[4] = net[2]
+    batch = read_batch(model.rollout_buffer, model.action_space)
+    parameters = critic_parameters(model.policy, probe_actor(model.policy, batch).parameters)
+    assert isinstance(batch.observations, th.Tensor)
+    loss = th.nn.functional.mse_loss(model.policy.predict_values(batch.observations).flatten(), batch.returns)
+    expected = th.autograd.grad(loss, parameters)
+    next(make_epoch(model.policy, parameters, model.rollout_buffer, batch, len(batch), 64)())
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        th.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4)
+
+
 def test_the_critic_learns() -> None:
     losses = fit(collected(learning_rate=1e-2), n_epochs=30).losses
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])

@@ -5,10 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
 
 from sb3_trpo import TRPO
-from sb3_trpo.policies import PaperCNN
+from sb3_trpo.policies import CnnPolicy, MultiInputPolicy, PaperCNN
 from tests.envs import OBSERVATIONS, RandomEnv
 
 
@@ -38,6 +42,31 @@ def image(*shape: int) -> spaces.Box:
 def test_bad_images_are_refused(space: spaces.Space[Any], policy_kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TRPO("CnnPolicy", RandomEnv(space), n_steps=8, batch_size=8, policy_kwargs=policy_kwargs)
+
+
+class FewPixels(BaseFeaturesExtractor):
+    """Reads images of any size."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        super().__init__(observation_space, 4)
+        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+
+    def forward(self, observations: Any) -> th.Tensor:
+        images: th.Tensor = observations["view"] if isinstance(observations, dict) else observations
+        features: th.Tensor = self.layers(images)
+        return features
+
+
+@pytest.mark.parametrize("base", [CnnPolicy, ActorCriticCnnPolicy, MultiInputPolicy, MultiInputActorCriticPolicy])
+def test_a_policy_with_an_extractor_of_its_own_decides_what_it_reads(base: type[ActorCriticPolicy]) -> None:
+    class OwnPolicy(base):  # type: ignore[valid-type, misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, features_extractor_class=FewPixels, ortho_init=False, **kwargs)
+
+    space: spaces.Space[Any] = image(7, 9, 3)
+    if issubclass(base, MultiInputActorCriticPolicy):
+        space = spaces.Dict({"view": space})
+    assert TRPO(OwnPolicy, RandomEnv(space), n_steps=8, batch_size=8, learning_rate=1e-4).policy.features_dim == 4
 
 
 @pytest.mark.filterwarnings("ignore:Treating image space as channels-last")  # SB3's own

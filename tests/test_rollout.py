@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
@@ -308,6 +309,38 @@ def test_huge_rewards_are_refused_before_any_weight_moves(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"returns of the rollout reach 1e\+30.*Scale the rewards"):
         model.learn(64)
     check_usable(model, before, tmp_path)
+
+
+@pytest.mark.parametrize("sde", [False, True])
+@pytest.mark.parametrize("n_steps", [8, 32])
+def test_another_n_steps_than_the_buffers_is_refused(sde: bool, n_steps: int, tmp_path: Path) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8, use_sde=sde)
+    model.n_steps = n_steps
+    with pytest.raises(ValueError, match=f"`n_steps` is {n_steps}, but the rollout buffer was made for 16; .*load it with"):
+        model.learn(n_steps)
+    model.save(tmp_path / "model")
+    TRPO.load(tmp_path / "model", RandomEnv(), n_steps=n_steps).learn(n_steps)  # what the message says
+
+
+@pytest.mark.parametrize("sde", [False, True])
+def test_fractions_for_an_integer_buffer_are_refused(sde: bool) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: RandomEnv(OBSERVATIONS["uint8"])]))
+    with pytest.raises(ValueError, match=r"observations have fractions, but their space says uint8.*VecNormalize"):
+        TRPO("MlpPolicy", env, n_steps=16, batch_size=8, use_sde=sde).learn(16)
+    parts = spaces.Dict({"ram": OBSERVATIONS["uint8"], "vector": OBSERVATIONS["vector"]})
+    env = VecNormalize(DummyVecEnv([lambda: RandomEnv(parts)]), norm_obs_keys=["ram"])
+    with pytest.raises(ValueError, match="observations of 'ram' have fractions"):
+        TRPO("MultiInputPolicy", env, n_steps=16, batch_size=8, use_sde=sde).learn(16)
+
+
+@pytest.mark.parametrize("value", [-1, 4])
+def test_a_discrete_observation_outside_its_space_is_refused(value: int) -> None:
+    class Outside(RandomEnv):
+        def step(self, action: Any) -> Any:
+            return (value, *super().step(action)[1:])
+
+    with pytest.raises(ValueError, match=f"a discrete observation must be in 0 to 3, not {value}"):
+        TRPO("MlpPolicy", Outside(OBSERVATIONS["discrete"]), n_steps=16, batch_size=8).learn(16)
 
 
 class InPlaceVecEnv(DummyVecEnv):

@@ -76,6 +76,32 @@ def test_single_states_are_taken_in_pairs() -> None:
     assert norms(model.policy)[0].num_batches_tracked.item() == 32  # type: ignore[union-attr]
 
 
+class SpectralFeatures(NormalisedFeatures):
+    """A layer whose largest singular value is 1, by a power iteration that goes on in training mode only."""
+
+    def __init__(self, observation_space: object) -> None:
+        super().__init__(observation_space)
+        self.layers = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 8)))
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_spectral_norm_follows_the_weights(share: bool) -> None:
+    model = make(share, SpectralFeatures, chunk_size=2)
+    th.manual_seed(0)
+    largest = []
+    for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
+        original = extractor.get_parameter("layers.0.parametrizations.weight.original")
+        original.data.copy_(th.randn(8, 3))
+    for _ in range(2):
+        for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
+            weight = extractor.get_submodule("layers.0").weight
+            assert isinstance(weight, th.Tensor)
+            largest.append(th.linalg.matrix_norm(weight, 2).item())
+        model.learn(64)
+    assert min(abs(value - 1.0) for value in largest[:2]) > 0.04
+    assert largest[2:] == pytest.approx([1.0, 1.0], abs=0.02)
+
+
 class FrozenFeatures(NormalisedFeatures):
     """Keeps its batch norm in evaluation mode, as frozen backbones do."""
 

@@ -1,6 +1,7 @@
 """Saving, stepping, restoring and stepping again gives the same observations, rewards and ends; nothing else notices."""
 
 import importlib
+import random
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces, wrappers
+from gymnasium.envs.classic_control import CartPoleEnv
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.monitor import Monitor
@@ -206,6 +208,70 @@ def test_ones_own_environment_takes_part(env_class: type[Counter]) -> None:
     assert [step[1][0] for step in run(env, sample(env, 2))] == [4.0, 5.0]
     simulator.restore(snapshot)
     assert [step[1][0] for step in run(env, sample(env, 2))] == [4.0, 5.0]
+
+
+class Gusts(CartPoleEnv):
+    """A cart in the wind."""
+
+    def __init__(self, wind: Callable[[float, float], float]) -> None:
+        super().__init__()
+        self.wind = wind
+
+    def step(self, action: Any) -> Any:
+        observation, *rest = super().step(action)  # type: ignore[no-untyped-call]
+        return np.append(observation[:3], np.float32(self.wind(-1.0, 1.0))), *rest
+
+
+class OldGusts(Gusts):
+    def __init__(self) -> None:
+        self.random = np.random.RandomState(0)
+        super().__init__(self.random.uniform)
+
+
+class PythonsGusts(Gusts):
+    def __init__(self) -> None:
+        self.random = random.Random(0)
+        super().__init__(self.random.uniform)
+
+
+GUSTS: dict[str, Callable[[], Gusts]] = {
+    "RandomState": OldGusts,
+    "random.Random": PythonsGusts,
+    "numpy.random": lambda: Gusts(np.random.uniform),
+    "random": lambda: Gusts(random.uniform),
+}
+
+
+@pytest.mark.parametrize("name", GUSTS)
+def test_random_generators_of_every_kind_go_back(name: str) -> None:
+    env = DummyVecEnv([GUSTS[name]])
+    simulator = Simulator(env)
+    env.reset()
+    with simulator.excursion():
+        snapshot = simulator.save()
+        actions = sample(env, 5)
+        first = run(env, actions)
+        simulator.restore(snapshot)
+        assert_equal(run(env, actions), first)
+    assert_equal(run(env, actions), first)  # as if nothing had happened
+    winds = [step[0][0, 3] for step in first]
+    assert len(set(winds)) == 5
+
+
+def test_a_seed_gives_other_random_numbers_in_the_same_state() -> None:
+    env = make_vec_env("Acrobot-v1", 2, seed=0, env_kwargs={"render_mode": None})
+    for layer in env.envs:  # type: ignore[attr-defined]
+        layer.unwrapped.torque_noise_max = 0.5
+    simulator = Simulator(env)
+    env.reset()
+    snapshot = simulator.save()
+    runs = []
+    for seed in (None, 1, 2, 1):
+        simulator.restore(snapshot, seed)
+        runs.append(np.array([step[0] for step in run(env, [[1, 1]] * 5)]))
+    np.testing.assert_array_equal(runs[1], runs[3])
+    assert len({steps.tobytes() for steps in runs}) == 3
+    assert not np.array_equal(runs[1][0, 0], runs[1][0, 1])  # each environment has its own
 
 
 class OwnWrapper(gym.Wrapper[Any, Any, Any, Any]):

@@ -1,5 +1,6 @@
 """Vine sampling: exact Q-values, the paper's estimators, a trunk without a trace of the branches, honest counts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 from sb3_trpo import TRPO, VineTRPO
@@ -102,6 +106,108 @@ def test_q_values_of_rollouts_are_those_of_the_chain(n_rollouts: int) -> None:
                 expected += 0.5**5 * torch_values(model.policy, np.array([[path[-1]]], dtype=np.float32))[0]
             assert q_value == pytest.approx(expected, abs=1e-4)
     assert model.branch_steps <= 6 * 2 * 5 * n_rollouts
+
+
+class OwnBuffer(RolloutBuffer):
+    """Reads its samples its own way."""
+
+    def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().get(batch_size)
+
+
+@pytest.mark.parametrize("buffer", [None, OwnBuffer])
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_q_values_belong_to_the_state_they_were_measured_in(buffer: Any, n_envs: int) -> None:
+    env = DummyVecEnv([lambda: Line(10)] * n_envs)
+    model = VineTRPO("MlpPolicy", env, **{**SMALL, "branch_length": 1, "gamma": 0.0, "rollout_buffer_class": buffer})
+    batch = collected(model)
+    assert isinstance(batch.observations, th.Tensor)
+    th.testing.assert_close(batch.returns, batch.observations + th.tensor([[-1.0, 1.0]]))  # the reward is where it arrives
+    assert len(set(batch.observations.flatten().tolist())) > 1
+
+
+class Lottery(Line):
+    """The reward is a random number of the environment."""
+
+    def get_state(self) -> Any:
+        return self.place, self.np_random.bit_generator.state
+
+    def set_state(self, state: Any) -> None:
+        self.place, self.np_random.bit_generator.state = state
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, dtype=np.float32), self.np_random.normal(), True, False, {}
+
+
+def test_rollouts_average_the_randomness_of_the_environment() -> None:
+    spread = []
+    for n_rollouts in (1, 64):
+        settings = {**SMALL, "n_steps": 120, "n_branch_states": 120, "n_branch_rollouts": n_rollouts}
+        q_values = collected(VineTRPO("MlpPolicy", Lottery(), **settings)).returns
+        th.testing.assert_close(q_values[:, 0], q_values[:, 1])  # both actions see the same numbers
+        spread.append(q_values.std().item())
+    assert spread[0] == pytest.approx(1.0, rel=0.2)
+    assert spread[1] == pytest.approx(1.0 / 8.0, rel=0.2)
+
+
+class OwnCategorical(CategoricalDistribution):
+    """A distribution that is not known in closed form."""
+
+    def log_prob(self, actions: th.Tensor) -> th.Tensor:
+        return super().log_prob(actions)
+
+
+class OwnCategoricalPolicy(ActorCriticPolicy):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.action_dist = OwnCategorical(2)
+
+
+def test_without_a_closed_form_the_kl_is_estimated_on_draws_from_the_policy() -> None:
+    model = VineTRPO(OwnCategoricalPolicy, Line(), **{**SMALL, "n_steps": 480, "n_branch_states": 480, "branch_length": 1})
+    with th.no_grad():
+        model.policy.get_parameter("action_net.bias").copy_(th.tensor([0.0, 1.0]))
+        model.policy.get_parameter("action_net.weight").zero_()
+    batch = collected(model)
+    assert batch.actions.float().mean().item() == pytest.approx(1.0 / (1.0 + np.exp(-1.0)), abs=0.07)
+
+
+class MaskedPolicy(ActorCriticPolicy):
+    """Never goes to the left."""
+
+    def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Distribution:
+        logits = self.action_net(latent_pi)
+        return self.action_dist.proba_distribution(logits.masked_fill(th.arange(logits.shape[1]) == 0, -th.inf))
+
+
+class OneWay(gym.Env[np.ndarray, Any]):
+    """Three actions, of which the first is forbidden and the last is best."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,))
+    action_space = spaces.Discrete(3)
+
+    def get_state(self) -> None:
+        return None
+
+    def set_state(self, state: None) -> None:
+        pass
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert action != 0
+        return np.zeros(1, dtype=np.float32), float(action), True, False, {}
+
+
+def test_actions_that_the_policy_rules_out_are_neither_tried_nor_in_the_way() -> None:
+    model = VineTRPO(MaskedPolicy, OneWay(), **{**SMALL, "ent_coef": 0.01}).learn(200)
+    assert model.last_step is not None
+    assert model.last_step.outcome is Outcome.ACCEPTED
+    probabilities = model.policy.get_distribution(th.zeros(1, 1)).distribution.probs  # type: ignore[union-attr]
+    assert probabilities[0, 0].item() == 0.0
+    assert probabilities[0, 2].item() > 0.7
 
 
 def one_state(policy: Any, actions: th.Tensor, q: th.Tensor, weights: th.Tensor) -> VineBatch:
