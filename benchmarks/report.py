@@ -137,6 +137,15 @@ def mean_improvement(strata: list[np.ndarray]) -> float:
     return float(np.mean([probability_of_improvement(strata[i], strata[half + i]) for i in range(half)]))
 
 
+def difference(strata: list[np.ndarray]) -> float:
+    """
+    :param strata: our scores on every environment, then the peer's
+    :return: our interquartile mean less the peer's
+    """
+    half = len(strata) // 2
+    return interquartile_mean_over(strata[:half]) - interquartile_mean_over(strata[half:])
+
+
 def finals(runs: list[Curve]) -> np.ndarray:
     """
     :param runs: one a seed
@@ -178,7 +187,7 @@ def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
         if name == OURS or min(len(ours), len(scores)) < 2:  # one seed has no interval
             cells += ["", ""]
         else:
-            low, high = bootstrap(lambda pair: interquartile_mean(pair[0]) - interquartile_mean(pair[1]), [ours, scores])
+            low, high = bootstrap(difference, [ours, scores])
             cells += [f"[{low:+.0f}, {high:+.0f}]", f"{probability_of_improvement(ours, scores):.2f}"]
         print(f"| {' | '.join(cells)} |")
 
@@ -200,6 +209,8 @@ def print_aggregate(runs: Runs) -> None:
             low, high = bootstrap(interquartile_mean_over, scores)
             print(f"| {NAMES[side]} | {interquartile_mean_over(scores):.2f} | [{low:.2f}, {high:.2f}] |")
         both = strata[OURS] + strata[name]
+        low, high = bootstrap(difference, both)
+        print(f"| difference | {difference(both):+.2f} | [{low:+.2f}, {high:+.2f}] |")
         low, high = bootstrap(mean_improvement, both)
         print(f"| probability of improvement | {mean_improvement(both):.2f} | [{low:.2f}, {high:.2f}] |")
 
