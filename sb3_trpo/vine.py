@@ -208,9 +208,9 @@ class VineTRPO(TRPO):
         :param states: N branching states
         :return: a draw from the policy in each; K actions of each, their log-probabilities, and their weights
         """
-        choice, discrete = self.n_branch_actions, isinstance(self.action_space, spaces.Discrete)
+        choice = self.n_branch_actions
         n_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else 0
-        every = choice == "all" or (choice is None and discrete and n_actions <= _MOST_ACTIONS)
+        every = choice == "all" or (choice is None and 0 < n_actions <= _MOST_ACTIONS)
         n_states = len(self._branching_steps) * self.n_envs
         with th.no_grad(), unchecked_distributions():
             distribution = self.policy.get_distribution(states)

@@ -2,12 +2,13 @@
 
 import pickle
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import (
     Distribution,
     SquashedDiagGaussianDistribution,
@@ -87,6 +88,23 @@ class StudentTPolicy(ActorCriticPolicy):
 class SquashedGaussianPolicy(ActorCriticPolicy):
     def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Distribution:
         return SquashedDiagGaussianDistribution(2).proba_distribution(self.action_net(latent_pi), self.log_std)
+
+
+class MaskedPolicy(ActorCriticPolicy):
+    """Never takes the first action."""
+
+    def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Any:
+        logits = self.action_net(latent_pi)
+        mask = th.zeros_like(logits, dtype=th.bool)
+        mask[:, 0] = True
+        return self.action_dist.proba_distribution(logits.masked_fill(mask, -th.inf))
+
+
+class OwnBuffer(RolloutBuffer):
+    """Reads its samples its own way."""
+
+    def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().get(batch_size)
 
 
 ACTORS: dict[str, dict[str, Any]] = {

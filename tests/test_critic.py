@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
@@ -15,13 +15,7 @@ from sb3_trpo.batch import read_batch
 from sb3_trpo.critic import CriticReport, _AdamKernel, critic_parameters, fit_critic, make_epoch
 from sb3_trpo.probe import probe_actor
 from tests.envs import OBSERVATIONS, RandomEnv
-
-
-class OwnBuffer(RolloutBuffer):
-    """Reads its samples its own way."""
-
-    def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().get(batch_size)
+from tests.helpers import OwnBuffer
 
 
 class OwnDictBuffer(DictRolloutBuffer):

@@ -28,6 +28,7 @@ from sb3_trpo.probe import probe_actor
 from sb3_trpo.surrogate import Surrogate
 from sb3_trpo.trust_region import Outcome, StepReport
 from tests.envs import ACTIONS, OBSERVATIONS, ConstantEnv, RandomEnv
+from tests.helpers import MaskedPolicy
 
 SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 16, "seed": 0}
 
@@ -57,16 +58,6 @@ class OwnPolicy(ActorCriticPolicy):
         distribution = self.get_distribution(obs)
         actions = distribution.get_actions(deterministic=deterministic)
         return actions, self.predict_values(obs), distribution.log_prob(actions)
-
-
-class MaskedPolicy(ActorCriticPolicy):
-    """Never takes the first action."""
-
-    def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Any:
-        logits = self.action_net(latent_pi)
-        mask = th.zeros_like(logits, dtype=th.bool)
-        mask[:, 0] = True
-        return self.action_dist.proba_distribution(logits.masked_fill(mask, -th.inf))
 
 
 class Attention(BaseFeaturesExtractor):

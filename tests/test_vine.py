@@ -1,6 +1,5 @@
 """Vine sampling: exact Q-values, the paper's estimators, a trunk without a trace of the branches, honest counts."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
@@ -24,7 +22,7 @@ from sb3_trpo.surrogate import Surrogate
 from sb3_trpo.trust_region import Outcome
 from sb3_trpo.vine import VineBatch
 from tests.envs import ACTIONS, OBSERVATIONS, RandomEnv
-from tests.helpers import actor_parameters, make_policy
+from tests.helpers import MaskedPolicy, OwnBuffer, actor_parameters, make_policy
 
 gym.register_envs(ale_py)
 
@@ -108,13 +106,6 @@ def test_q_values_of_rollouts_are_those_of_the_chain(n_rollouts: int) -> None:
     assert model.branch_steps <= 6 * 2 * 5 * n_rollouts
 
 
-class OwnBuffer(RolloutBuffer):
-    """Reads its samples its own way."""
-
-    def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().get(batch_size)
-
-
 @pytest.mark.parametrize("buffer", [None, OwnBuffer])
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_q_values_belong_to_the_state_they_were_measured_in(buffer: Any, n_envs: int) -> None:
@@ -170,14 +161,6 @@ def test_without_a_closed_form_the_kl_is_estimated_on_draws_from_the_policy() ->
         model.policy.get_parameter("action_net.weight").zero_()
     batch = collected(model)
     assert batch.actions.float().mean().item() == pytest.approx(1.0 / (1.0 + np.exp(-1.0)), abs=0.07)
-
-
-class MaskedPolicy(ActorCriticPolicy):
-    """Never goes to the left."""
-
-    def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Distribution:
-        logits = self.action_net(latent_pi)
-        return self.action_dist.proba_distribution(logits.masked_fill(th.arange(logits.shape[1]) == 0, -th.inf))
 
 
 class OneWay(gym.Env[np.ndarray, Any]):
