@@ -25,9 +25,11 @@ import ale_py
 import gymnasium as gym
 import numpy as np
 import torch as th
+import yaml
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
 
 from benchmarks.experiment import hyperparameters, set_up, training_parser, write_run
 from benchmarks.train import updates
@@ -123,13 +125,16 @@ def main(arguments: list[str]) -> int:
     th.set_num_threads(1)
     entry = hyperparameters(options.algo, options.env, options.set)
     entry["n_timesteps"] = options.steps
+    checkpoint = options.out / "checkpoint.zip"
+    if checkpoint.exists():
+        refuse_other_settings(options, entry)
     manager, model = set_up(
         options.algo, options.env, options.seed, options.out, entry, device=options.device, vec_env=options.vec_env
     )
-    checkpoint = options.out / "checkpoint.zip"
     if checkpoint.exists():
         model = type(model).load(checkpoint, env=model.get_env(), device=options.device)
         print(f"going on from {model.num_timesteps:,} steps", flush=True)
+    (options.out / "run.json").unlink(missing_ok=True)  # of a shorter run
     one_thread = (options.device, options.vec_env) == ("cpu", "dummy")
     clock = time.process_time if one_thread else time.perf_counter
     games = GamesCallback(options.out, [options.algo, options.env, options.seed], options.log_freq, clock)
@@ -144,6 +149,21 @@ def main(arguments: list[str]) -> int:
     write_run(options.out, "benchmarks.atari", arguments, entry, result)
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.games} games")
     return 0
+
+
+def refuse_other_settings(options: argparse.Namespace, entry: dict[str, Any]) -> None:
+    """
+    :param options: the command line
+    :param entry: hyperparameters
+    :raises SystemExit: if the run in the folder has other hyperparameters, apart from its length, or another seed
+    """
+    before = yaml.safe_load((options.out / "hyperparameters.yml").read_text())[options.env]
+    for name in sorted((before.keys() | entry.keys()) - {"n_timesteps"}):
+        if before.get(name) != entry.get(name):
+            raise SystemExit(f"the run in {options.out} has {name} = {before.get(name)!r}, not {entry.get(name)!r}")
+    seed = (load_from_zip_file(options.out / "checkpoint.zip")[0] or {})["seed"]
+    if seed != options.seed:
+        raise SystemExit(f"the run in {options.out} has the seed {seed}, not {options.seed}")
 
 
 def evaluate(model: OnPolicyAlgorithm, env: Any, options: argparse.Namespace) -> tuple[float, float]:

@@ -51,8 +51,6 @@ def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -
     atari = "NoFrameskip" in env_id or env_id.startswith("ALE/")
     names = ["atari"] if atari else [env_id, env_id.replace("-v5", "-v4"), "default"]
     entry = next(entries[name] for name in names if name in entries)
-    if env_id.startswith("ALE/"):
-        entry = {"env_kwargs": {"frameskip": 1}, **entry}  # AtariWrapper repeats the action itself
     return {**entry, **parse_settings(list(settings))}
 
 
@@ -89,6 +87,7 @@ def set_up(
         config=str(config),
         device=device,
         vec_env_type=vec_env,
+        eval_env_kwargs=entry.get("env_kwargs"),
         verbose=0,
     )
     experiment = manager.setup_experiment()

@@ -59,10 +59,14 @@ def main(arguments: list[str]) -> int:
     )
     manager.callbacks.append(curve)
     manager.learn(model)
+    if model.num_timesteps < manager.n_timesteps:  # Ctrl-C, which RL Zoo takes for the end
+        print(f"stopped after {model.num_timesteps:,} of {manager.n_timesteps:,} steps: no run.json")
+        return 1
     curve.episodes = options.final_episodes
     mean, std = curve.evaluate()
     manager.save_trained_model(model)
-    result = {"mean_return": mean, "std_return": std, "episodes": options.final_episodes}
+    result: dict[str, float] = {"steps": model.num_timesteps, "mean_return": mean, "std_return": std}
+    result["episodes"] = options.final_episodes
     write_run(options.out, "benchmarks.mujoco", arguments, entry, result)
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.final_episodes} episodes")
     return 0

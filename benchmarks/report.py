@@ -90,7 +90,7 @@ def read_zoo_runs(path: Path) -> Runs:
 def interquartile_mean(scores: np.ndarray) -> float:
     """
     :param scores: any shape
-    :return: mean of the middle half
+    :return: mean of the middle half; of what is left out at each end, a part of a score is kept whole
     """
     return float(stats.trim_mean(scores.ravel(), 0.25))
 
@@ -146,6 +146,16 @@ def difference(strata: list[np.ndarray]) -> float:
     return interquartile_mean_over(strata[:half]) - interquartile_mean_over(strata[half:])
 
 
+def scaled(strata: list[np.ndarray], n_envs: int) -> list[np.ndarray]:
+    """
+    :param strata: scores of one side on every environment, then the next side's, at last those of the peer to scale by
+    :param n_envs: number of environments
+    :return: the scores divided by the peer's mean on their environment
+    """
+    scale = [scores.mean() for scores in strata[-n_envs:]]
+    return [scores / scale[i % n_envs] for i, scores in enumerate(strata)]
+
+
 def finals(runs: list[Curve]) -> np.ndarray:
     """
     :param runs: one a seed
@@ -160,8 +170,9 @@ def seconds_to_reach(runs: list[Curve], score: float) -> float:
     :param score: a return
     :return: seconds of training until the mean over seeds first reaches it; infinity if it never does
     """
-    returns = np.mean([run.returns[: len(runs[0].returns)] for run in runs], axis=0)
-    seconds = np.mean([run.seconds[: len(runs[0].seconds)] for run in runs], axis=0)
+    shortest = min(len(run.returns) for run in runs)
+    returns = np.mean([run.returns[:shortest] for run in runs], axis=0)
+    seconds = np.mean([run.seconds[:shortest] for run in runs], axis=0)
     reached = np.flatnonzero(returns >= score)
     return float(seconds[reached[0]]) if len(reached) else float("inf")
 
@@ -202,17 +213,28 @@ def print_aggregate(runs: Runs) -> None:
         shared = [env for env, found in runs.items() if all(len(found.get(side, [])) > 1 for side in (OURS, PEER, name))]
         if name == OURS or not shared:
             continue
-        scale = {env: finals(runs[env][PEER]).mean() for env in shared}
         print(f"\nAgainst {NAMES[name]}, on {', '.join(shared)}:\n\n| | interquartile mean | 95% interval |\n|---|---|---|")
-        strata = {side: [finals(runs[env][side]) / scale[env] for env in shared] for side in (OURS, name)}
-        for side, scores in strata.items():
-            low, high = bootstrap(interquartile_mean_over, scores)
-            print(f"| {NAMES[side]} | {interquartile_mean_over(scores):.2f} | [{low:.2f}, {high:.2f}] |")
-        both = strata[OURS] + strata[name]
-        low, high = bootstrap(difference, both)
-        print(f"| difference | {difference(both):+.2f} | [{low:+.2f}, {high:+.2f}] |")
-        low, high = bootstrap(mean_improvement, both)
-        print(f"| probability of improvement | {mean_improvement(both):.2f} | [{low:.2f}, {high:.2f}] |")
+        sides = [OURS, name] if name == PEER else [OURS, name, PEER]
+        print_comparison(name, [finals(runs[env][side]) for side in sides for env in shared], len(shared))
+
+
+def print_comparison(name: str, strata: list[np.ndarray], n_envs: int) -> None:
+    """
+    One table row a statistic.
+
+    :param name: of the other side
+    :param strata: our scores on every environment, then the other side's, at last those of the peer to scale by
+    :param n_envs: number of environments
+    """
+    statistics: dict[str, tuple[str, Callable[[list[np.ndarray]], float]]] = {
+        NAMES[OURS]: (".2f", lambda strata: interquartile_mean_over(scaled(strata, n_envs)[:n_envs])),
+        NAMES[name]: (".2f", lambda strata: interquartile_mean_over(scaled(strata, n_envs)[n_envs : 2 * n_envs])),
+        "difference": ("+.2f", lambda strata: difference(scaled(strata, n_envs)[: 2 * n_envs])),
+        "probability of improvement": (".2f", lambda strata: mean_improvement(strata[: 2 * n_envs])),
+    }
+    for label, (form, statistic) in statistics.items():
+        low, high = bootstrap(statistic, strata)
+        print(f"| {label} | {statistic(strata):{form}} | [{low:{form}}, {high:{form}}] |")
 
 
 def print_zoo_runs(runs: Runs) -> None:

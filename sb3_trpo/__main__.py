@@ -42,6 +42,9 @@ SCRIPTS = {
     "load_from_hub": Script("rl_zoo3.load_from_hub", "fetch a trained model from the Hugging Face hub", (*_ALGO, *_FOLDER)),
 }
 
+_HUB = ("enjoy", "push_to_hub", "load_from_hub")
+"""Commands that reach for the Hugging Face hub; ``enjoy`` does for a model of ``rl-trained-agents`` that is not there."""
+
 
 def usage() -> str:
     """
@@ -84,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
     script = SCRIPTS[command]
     defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
-    if command.endswith("_hub"):
+    if command in _HUB:
         mend_hub()
     sys.modules.pop(script.module, None)  # or runpy warns of the plots, which their package has imported
     with _own_subprocesses(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
@@ -93,27 +96,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
     """The hyperparameters are TRPO's; only the plots can show others too."""
-    if "--algo" not in script.defaults:
+    if script.module.startswith("rl_zoo3.plots."):
         return
-    for named in (value for name, value in _values(options) if name in ("--al", "--alg", "--algo")):
+    for named in (value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")):
         if named not in ("trpo", "vine_trpo"):
             instead = f"python -m {script.module}"
             raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for that there is {instead}")
 
 
 def _with_single_frames(script: Script, options: Sequence[str]) -> list[str]:
-    """The ``v5`` games repeat an action four times themselves; ``AtariWrapper`` would repeat that four times."""
-    games = [env for name, env in _values(options) if name == "--env" and env.startswith("ALE/")]
-    if script.module != "rl_zoo3.train" or not games:
+    """
+    The ``v5`` games repeat an action themselves, and ``AtariWrapper`` would repeat that four times. The ``atari`` entry tells
+    them not to, but what it says is lost where the command line tells them something else, and the Zoo does not read it for
+    the evaluation. A ``frameskip`` on the command line counts last.
+    """
+    game = any(name == "--env" and env.startswith("ALE/") for name, env in _values(options))
+    if script.module != "rl_zoo3.train" or not game:
         return list(options)
-    result = ["--env-kwargs", _SINGLE_FRAMES]
+    result: list[str] = []
     for option in options:
         name, _, joined = option.partition("=")
-        if name in ("--env-kwargs", "--eval-env-kwargs"):  # it replaces what is above; a frameskip of its own counts last
+        if _abbreviates(name, "--env-kwargs", "--env-") or _abbreviates(name, "--eval-env-kwargs", "--eval-en"):
             result += [name, _SINGLE_FRAMES, *([joined] if joined else [])]
         else:
             result.append(option)
-    return result
+    return result if len(result) > len(options) else ["--eval-env-kwargs", _SINGLE_FRAMES, *result]
+
+
+def _abbreviates(name: str, option: str, shortest: str) -> bool:
+    """Whether a script of the Zoo reads the name as the option: argparse takes what no other option begins with."""
+    return option.startswith(name) and name.startswith(shortest)
 
 
 def _values(options: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ Shapes: B images of c channels, h rows and w columns.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,8 +48,11 @@ def why_not_cnn(modules: Sequence[nn.Module]) -> str | None:
         for name, parameter in module.named_parameters():
             if parameter.dtype != th.float32 or parameter.device.type != "cpu":
                 return f"a {name} is {parameter.dtype} on {parameter.device.type}, not float32 on the CPU"
-    if type(layers[0]) is not nn.Conv2d:
-        return f"the network begins with a {type(layers[0]).__name__}"
+    if not layers or type(layers[0]) is not nn.Conv2d:
+        return f"the network begins with {type(layers[0]).__name__ if layers else 'nothing'}, not with Conv2d"
+    for module, after in pairwise(module for module in layers if type(module) is not nn.Flatten):
+        if type(module) in _SLOPES and type(after) in _SLOPES:  # it overwrites its input, from which the slope is read
+            return f"a {type(after).__name__} follows a {type(module).__name__}"
     return None
 
 

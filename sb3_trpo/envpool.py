@@ -16,6 +16,8 @@ from sb3_trpo.hyperparameters import check_integers
 Infos = list[dict[str, Any]]
 
 _ACTION_NOOP, _ACTION_FIRE = 0, 1
+_MOST_FRAMES = 108_000
+"""Frames after which a game is cut, as ``gymnasium`` cuts its games."""
 
 
 class EnvPoolVecEnv(VecEnv):
@@ -216,6 +218,7 @@ class AtariEnvPool(EnvPoolVecEnv):
                 "noop_max": noop_max,
                 "frame_skip": frame_skip,
                 "repeat_action_probability": 0.25 if sticky else 0.0,
+                "max_episode_steps": _MOST_FRAMES // frame_skip,
                 **settings,
                 # what follows is done here, in the way of SB3
                 "episodic_life": False,
@@ -223,7 +226,7 @@ class AtariEnvPool(EnvPoolVecEnv):
                 "use_fire_reset": False,
             },
         )
-        self._fires = _second_action_is_fire(name)
+        self._fires = _second_action_is_fire(name, settings.get("full_action_space", False))
         self._lives = np.zeros(n_envs, dtype=np.int64)
         self._over = np.ones(n_envs, dtype=bool)  # whether the game, not only a life, has ended
 
@@ -289,7 +292,7 @@ def _parse_game(game: str) -> tuple[str, bool]:
     return match[2], match[1] is not None
 
 
-def _second_action_is_fire(name: str) -> bool:
+def _second_action_is_fire(name: str, full_action_space: bool) -> bool:
     try:
         import ale_py
         from ale_py import roms
@@ -302,7 +305,7 @@ def _second_action_is_fire(name: str) -> bool:
     if rom is None:
         raise ValueError(f"ale-py has no `game` {name!r}")
     ale.loadROM(rom)
-    actions: Sequence[Any] = ale.getMinimalActionSet()
+    actions: Sequence[Any] = ale.getLegalActionSet() if full_action_space else ale.getMinimalActionSet()
     return len(actions) >= 3 and actions[_ACTION_FIRE] == ale_py.Action.FIRE
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
-from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
@@ -147,7 +147,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "policy_kwargs": ("None or a dict", lambda v: isinstance(v, dict)),  # SB3 has made None an empty one
     "rollout_buffer_class": (
         "None or a class of rollout buffers",
-        lambda v: v is None or (isinstance(v, type) and issubclass(v, BaseBuffer)),
+        lambda v: v is None or (isinstance(v, type) and issubclass(v, BaseBuffer) and not issubclass(v, ReplayBuffer)),
     ),
     "learning_rate": ("a finite number >= 0 or a schedule", lambda v: callable(v) or (is_number(v) and 0.0 <= v < math.inf)),
 }

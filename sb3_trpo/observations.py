@@ -47,15 +47,7 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
             f"{name} needs images of uint8 in [0, 255], not of {space.dtype} in [{low:g}, {high:g}]; for images that are "
             "in [0, 1] already, with the channels first, pass `policy_kwargs=dict(normalize_images=False)`"
         )
-    channels, height, width = space.shape
-    if channels > min(height, width):
-        # SB3 has moved the channels to the front already, of images of uint8 in [0, 255]
-        where = "first or last" if is_image_space(space, check_channels=False) else "first"
-        raise ValueError(
-            f"{name} needs images with the channels {where}, fewer than rows and columns; channels first, "
-            f"the shape {space.shape} reads as {channels} channels of {height} x {width} pixels"
-        )
-    _check_size(name, (height, width), _SMALLEST[extractor])
+    _check_size(name, space, _SMALLEST[extractor])
 
 
 def _check_dict(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwargs: dict[str, Any]) -> None:
@@ -66,15 +58,18 @@ def _check_dict(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwarg
         return
     for key, part in space.spaces.items():
         if is_image_space(part, normalized_image=not policy_kwargs.get("normalize_images", True)):
-            _, height, width = part.shape or ()
-            _check_size(f"`MultiInputPolicy` with NatureCNN for {key!r}", (height, width), _SMALLEST[NatureCNN])
+            _check_size(f"`MultiInputPolicy` with NatureCNN for {key!r}", part, _SMALLEST[NatureCNN])
 
 
-def _check_size(name: str, pixels: tuple[int, int], smallest: int) -> None:
+def _check_size(name: str, space: spaces.Space[Any], smallest: int) -> None:
+    channels, *pixels = space.shape or ()
     if min(pixels) < smallest:
+        # SB3 has moved the channels to the front already, of images of uint8 in [0, 255]
+        where = "first or last" if is_image_space(space, check_channels=False) else "first"
         raise ValueError(
-            f"{name} needs images of {smallest} x {smallest} pixels or more, not {pixels[0]} x {pixels[1]}; "
-            "enlarge them, or pass another `features_extractor_class` in `policy_kwargs`"
+            f"{name} needs images of {smallest} x {smallest} pixels or more, with the channels {where}; the shape "
+            f"{space.shape} reads as {channels} channels of {pixels[0]} x {pixels[1]} pixels: enlarge them, move the "
+            "channels, or pass another `features_extractor_class` in `policy_kwargs`"
         )
 
 

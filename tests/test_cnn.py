@@ -93,8 +93,10 @@ def test_replaced_parameters_are_found(case: Any) -> None:
 @pytest.mark.parametrize(
     ("modules", "reason"),
     [
-        ([nn.Linear(3, 2)], "begins with a Linear"),
-        ([ImageNormalization((1, 4, 4), 1), nn.Linear(3, 2)], "begins with a Linear"),
+        ([nn.Linear(3, 2)], "begins with Linear"),
+        ([ImageNormalization((1, 4, 4), 1), nn.Linear(3, 2)], "begins with Linear"),
+        ([ImageNormalization((1, 4, 4), 1)], "begins with nothing"),
+        ([nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Tanh(), nn.Linear(32, 3)], "a Tanh follows a Tanh"),
         ([nn.Conv2d(1, 2, 3), ImageNormalization((2, 4, 4), 1)], "ImageNormalization"),
         ([nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)], "BatchNorm2d"),
         ([nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)], "MaxPool2d"),

@@ -18,8 +18,8 @@ from sb3_trpo.envpool import AtariEnvPool, EnvPoolVecEnv
 gym.register_envs(ale_py)
 
 
-# Breakout waits for FIRE and has lives; Freeway has neither
-@pytest.mark.parametrize(("game", "n_steps"), [("Breakout", 400), ("Freeway", 60)])
+# Breakout waits for FIRE, MsPacman does not
+@pytest.mark.parametrize(("game", "n_steps"), [("Breakout", 400), ("MsPacman", 1000)])
 @pytest.mark.parametrize("settings", [{}, {"terminal_on_life_loss": False, "clip_reward": False}])
 def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: dict[str, Any]) -> None:
     theirs = make_atari_env(f"{game}NoFrameskip-v4", 1, seed=0, wrapper_kwargs={"noop_max": 1, **settings})
@@ -28,10 +28,10 @@ def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: 
     rng = np.random.default_rng(0)
     expected: Any = theirs.reset()
     observation: Any = ours.reset()
-    ends, episodes = 0, []
+    ends, rewards, episodes = 0, 0, []
     for _ in range(n_steps):
         # EnvPool maximises the frames in grey, SB3 in colour
-        assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < 0.05
+        assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < 0.2
         action = rng.integers(0, theirs.action_space.n, 1)  # type: ignore[attr-defined]
         expected, reward, done, info = theirs.step(action)
         observation, own_reward, own_done, own_info = ours.step(action)
@@ -40,15 +40,37 @@ def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: 
         assert own_info[0]["TimeLimit.truncated"] == info[0]["TimeLimit.truncated"]
         assert ("episode" in own_info[0]) == ("episode" in info[0])
         ends += done[0]
+        rewards += reward[0] != 0.0
         if done[0]:
             last = info[0]["terminal_observation"][:, :, 0].astype(int)
-            assert np.abs(own_info[0]["terminal_observation"][0] - last).mean() < 0.05
+            assert np.abs(own_info[0]["terminal_observation"][0] - last).mean() < 0.2
         if "episode" in info[0]:
             episodes.append((own_info[0]["episode"], info[0]["episode"]))
-    assert ends > (1 if game == "Breakout" else -1)
+    assert rewards > 1
+    assert ends > len(episodes) if "terminal_on_life_loss" not in settings else ends == len(episodes)
+    assert episodes
     for own_episode, episode in episodes:
         assert own_episode["r"] == episode["r"]
         assert abs(own_episode["l"] - episode["l"]) <= 4
+
+
+def test_a_game_is_cut_where_gymnasium_cuts_it() -> None:
+    for frame_skip in (1, 4):
+        env = AtariEnvPool("Pong", frame_skip=frame_skip)
+        assert env.get_attr("config")[0]["max_episode_steps"] * frame_skip == 108_000
+        env.close()
+    assert gym.spec("PongNoFrameskip-v4").kwargs["max_num_frames_per_episode"] == 108_000
+
+
+def test_all_actions_have_fire_in_every_game() -> None:
+    settings = {"full_action_space": True}
+    theirs = make_atari_env("FreewayNoFrameskip-v4", 1, seed=0, wrapper_kwargs={"noop_max": 1}, env_kwargs=settings)
+    ours = AtariEnvPool("Freeway", 1, seed=0, num_threads=1, noop_max=1, **settings)
+    assert ours.action_space == theirs.action_space
+    expected, observation = theirs.reset(), ours.reset()
+    assert isinstance(expected, np.ndarray)
+    assert isinstance(observation, np.ndarray)
+    assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < 0.2
 
 
 def test_sticky_actions_follow_the_id() -> None:

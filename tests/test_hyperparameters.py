@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_trpo import TRPO
@@ -49,6 +50,7 @@ BAD = [
     ("target_kl", "lin_x"),
     ("target_kl", None),
     ("rollout_buffer_class", dict),
+    ("rollout_buffer_class", ReplayBuffer),
 ]
 
 

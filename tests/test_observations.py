@@ -29,13 +29,13 @@ def image(*shape: int) -> spaces.Box:
         (
             spaces.Box(0.0, 1.0, (84, 84, 3)),
             {"normalize_images": False},
-            "channels first, fewer.*84 channels of 84 x 3 pixels",
+            "with the channels first; .*84 channels of 84 x 3 pixels: enlarge them, move the channels",
         ),
-        (image(84, 35, 1), {}, "NormalizedCNN needs images of 36 x 36 pixels or more, not 84 x 35"),
+        (image(84, 35, 1), {}, "NormalizedCNN needs images of 36 x 36 pixels or more.* 1 channels of 84 x 35 pixels"),
         (
             image(19, 84, 3),
             {"features_extractor_class": PaperCNN},
-            "PaperCNN needs images of 20 x 20 pixels or more, not 19 x 84",
+            "PaperCNN needs images of 20 x 20 pixels or more.* 3 channels of 19 x 84 pixels",
         ),
     ],
 )
@@ -69,10 +69,17 @@ def test_a_policy_with_an_extractor_of_its_own_decides_what_it_reads(base: type[
     assert TRPO(OwnPolicy, RandomEnv(space), n_steps=8, batch_size=8, learning_rate=1e-4).policy.features_dim == 4
 
 
+def test_more_channels_than_pixels_a_side_are_read() -> None:
+    space = spaces.Box(0.0, 1.0, (64, 40, 40))
+    kwargs = {"normalize_images": False}
+    model = TRPO("CnnPolicy", RandomEnv(space), n_steps=4, batch_size=4, n_critic_updates=1, policy_kwargs=kwargs)
+    assert model.learn(4).num_timesteps == 4
+
+
 @pytest.mark.filterwarnings("ignore:Treating image space as channels-last")  # SB3's own
 def test_channels_in_the_middle_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"channels first or last.* channels first, the shape \(84, 84, 4\) reads as 84 channels of 84 x 4"
+        ValueError, match=r"with the channels first or last; the shape \(84, 84, 4\) reads as 84 channels of 84 x 4 pixels"
     ):
         TRPO("CnnPolicy", RandomEnv(image(84, 4, 84)), n_steps=8, batch_size=8)
 
@@ -94,7 +101,7 @@ def test_discrete_values_that_sb3_cannot_encode_are_refused(space: spaces.Space[
 
 def test_bad_dicts_are_refused() -> None:
     small = spaces.Dict({"view": image(7, 9, 3), "direction": spaces.Discrete(4)})
-    with pytest.raises(ValueError, match="NatureCNN for 'view' needs images of 36 x 36 pixels or more, not 7 x 9"):
+    with pytest.raises(ValueError, match=r"NatureCNN for 'view' needs images of 36 x 36 pixels or more.* 7 x 9 pixels"):
         TRPO("MultiInputPolicy", RandomEnv(small), n_steps=8, batch_size=8)
     with pytest.raises(ValueError, match="needs observations of a Dict space, not Box"):
         TRPO("MultiInputPolicy", RandomEnv(image(36, 36, 3)), n_steps=8, batch_size=8)

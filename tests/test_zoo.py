@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -149,12 +150,42 @@ def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("env_id", ["PongNoFrameskip-v4", "ALE/Pong-v5"])
-def test_atari(env_id: str, folder: Path) -> None:
+def test_atari(env_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, frameskips = ExperimentManager.create_envs, []
+
+    def recording(self: ExperimentManager, n_envs: int, eval_env: bool = False, no_log: bool = False) -> Any:
+        env = create(self, n_envs, eval_env, no_log)
+        frameskips.append((eval_env, env.unwrapped.get_attr("unwrapped")[0]._frameskip))
+        return env
+
+    monkeypatch.setattr(ExperimentManager, "create_envs", recording)
     short = ["--env", env_id, "--device", "cpu", "--num-threads", "1", "--verbose", "0"]
     fewer = ["-params", "n_envs:1", "n_steps:16", "batch_size:16", "cg_max_steps:1", "n_critic_updates:1"]
     main(["train", *short, "-n", "16", *fewer])
+    assert set(frameskips) == {(False, 1), (True, 1)}  # AtariWrapper repeats the action
     main(["enjoy", *short, "-f", "logs", "-n", "8", "--no-render"])
     assert (folder / "logs" / "trpo" / f"{env_id.replace('/', '-')}_1" / f"{env_id.replace('/', '-')}.zip").exists()
+
+
+def test_own_env_kwargs_of_a_game_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def stop(self: ExperimentManager) -> None:
+        seen.append(self.read_hyperparameters()[0])
+        raise SystemExit
+
+    monkeypatch.setattr(ExperimentManager, "setup_experiment", stop)
+    entry = yaml.safe_load(hyperparameters_file().read_text())["atari"]
+    entry["env_kwargs"] = {"frameskip": 1, "repeat_action_probability": 0.0}
+    (folder / "own.yml").write_text(yaml.safe_dump({"atari": entry}))
+    for options in (
+        ["--conf-file", "own.yml"],
+        ["-params", "env_kwargs:dict(frameskip=1,repeat_action_probability=0.0)"],
+        ["--env-kwargs", "repeat_action_probability:0.0"],
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", "--env", "ALE/Pong-v5", *options])
+        assert seen.pop()["env_kwargs"] == entry["env_kwargs"]
 
 
 def test_resume(trained: Path, folder: Path) -> None:
@@ -278,9 +309,10 @@ def test_games_of_v5_last_four_frames_an_action(monkeypatch: pytest.MonkeyPatch)
     parser.add_argument("--env")
     params = ["-params", "policy_kwargs:dict(net_arch=[])"]
     for options, env_kwargs, eval_env_kwargs in (
-        ([], {"frameskip": 1}, None),
+        ([], None, {"frameskip": 1}),  # the entry has it for the training
         (["--env-kwargs", "mode:0", "difficulty:1"], {"frameskip": 1, "mode": 0, "difficulty": 1}, None),
         (["--env-kwargs=mode:0"], {"frameskip": 1, "mode": 0}, None),
+        (["--env-kw", "mode:0", "--eval-env", "mode:1"], {"frameskip": 1, "mode": 0}, {"frameskip": 1, "mode": 1}),
         (["--env-kwargs", "frameskip:2", "--eval-env-kwargs", "mode:0"], {"frameskip": 2}, {"frameskip": 1, "mode": 0}),
     ):
         main(["train", "--env=ALE/Pong-v5", *options, *params])
@@ -292,25 +324,36 @@ def test_games_of_v5_last_four_frames_an_action(monkeypatch: pytest.MonkeyPatch)
     assert "frameskip:1" not in seen[-1]
 
 
-def test_load_from_hub_without_vec_normalize(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("command", "folder_name", "organisation"),
+    [("load_from_hub", "fetched", "someone"), ("enjoy", "rl-trained-agents", "sb3")],
+)
+def test_a_model_of_the_hub_without_vec_normalize(
+    command: str, folder_name: str, organisation: str, folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def download(repo_id: str, filename: str, **_: Any) -> str:
-        assert repo_id == "someone/trpo-CartPole-v1"
+        assert repo_id == f"{organisation}/trpo-CartPole-v1"
         if filename == "vec_normalize.pkl":
             raise EntryNotFoundError("404")
-        return str(next(trained.rglob(filename), folder / "empty"))
+        return str(next(trained.rglob(filename.removeprefix("trpo-")), folder / "empty"))
 
     monkeypatch.setenv("TRUST_REMOTE_CODE", "True")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    # as in a process of its own, where no other command has mended it
+    package, module = import_module("huggingface_sb3"), import_module("huggingface_sb3.load_from_hub")
+    monkeypatch.setitem(vars(package), "load_from_hub", module.load_from_hub)
+    monkeypatch.delitem(sys.modules, "rl_zoo3.load_from_hub", raising=False)
     with zipfile.ZipFile(folder / "empty", "w"):
         pass
-    main(["load_from_hub", "--env", "CartPole-v1", "-orga", "someone", "-f", "fetched"])
-    assert (folder / "fetched" / "trpo" / "CartPole-v1_1" / "CartPole-v1.zip").exists()
+    own = ["-orga", organisation] if command == "load_from_hub" else ["--no-render", "-n", "50"]
+    main([command, "--env", "CartPole-v1", "-f", folder_name, *own])
+    assert (folder / folder_name / "trpo" / "CartPole-v1_1" / "CartPole-v1.zip").exists()
 
 
 def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(SystemExit, match="unknown command 'trian'"):
         main(["trian"])
-    for options in (["--algo", "ppo"], ["--algo=ppo"], ["--alg", "ppo"]):
+    for options in (["--algo", "ppo"], ["--algo=ppo"], ["--alg", "ppo"], ["--a=ppo"]):
         with pytest.raises(SystemExit, match="`--algo` must be trpo or vine_trpo, not 'ppo'"):
             main(["train", *options])
 
