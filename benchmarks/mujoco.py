@@ -65,8 +65,7 @@ def main(arguments: list[str]) -> int:
     curve.episodes = options.final_episodes
     mean, std = curve.evaluate()
     manager.save_trained_model(model)
-    result: dict[str, float] = {"steps": model.num_timesteps, "mean_return": mean, "std_return": std}
-    result["episodes"] = options.final_episodes
+    result = {"steps": model.num_timesteps, "mean_return": mean, "std_return": std, "episodes": options.final_episodes}
     write_run(options.out, "benchmarks.mujoco", arguments, entry, result)
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.final_episodes} episodes")
     return 0

@@ -164,17 +164,24 @@ def finals(runs: list[Curve]) -> np.ndarray:
     return np.array([run.returns[-1] for run in runs])
 
 
+def stacked(runs: list[Curve], column: str) -> np.ndarray:
+    """
+    :param runs: one a seed
+    :param column: a field of :class:`Curve`
+    :return: its values up to the end of the shortest run, shape (seeds, E)
+    """
+    shortest = min(len(run.returns) for run in runs)
+    return np.array([getattr(run, column)[:shortest] for run in runs])
+
+
 def seconds_to_reach(runs: list[Curve], score: float) -> float:
     """
     :param runs: one a seed
     :param score: a return
     :return: seconds of training until the mean over seeds first reaches it; infinity if it never does
     """
-    shortest = min(len(run.returns) for run in runs)
-    returns = np.mean([run.returns[:shortest] for run in runs], axis=0)
-    seconds = np.mean([run.seconds[:shortest] for run in runs], axis=0)
-    reached = np.flatnonzero(returns >= score)
-    return float(seconds[reached[0]]) if len(reached) else float("inf")
+    reached = np.flatnonzero(stacked(runs, "returns").mean(axis=0) >= score)
+    return float(stacked(runs, "seconds").mean(axis=0)[reached[0]]) if len(reached) else float("inf")
 
 
 def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
@@ -304,9 +311,7 @@ def draw(
 
 
 def _draw_mean(axis: Any, name: str, label: str, curves: list[Curve], column: str) -> None:
-    length = min(len(curve.returns) for curve in curves)
-    returns = np.array([curve.returns[:length] for curve in curves])
-    x = np.mean([getattr(curve, column)[:length] for curve in curves], axis=0)
+    returns, x = stacked(curves, "returns"), stacked(curves, column).mean(axis=0)
     mean = returns.mean(axis=0)
     axis.plot(x, mean, color=COLOURS[name], label=label)
     if len(curves) > 1:

@@ -19,9 +19,9 @@ gym.register_envs(ale_py)
 
 
 # Breakout waits for FIRE, MsPacman does not
-@pytest.mark.parametrize(("game", "n_steps"), [("Breakout", 400), ("MsPacman", 1000)])
+@pytest.mark.parametrize(("game", "n_steps", "tolerance"), [("Breakout", 400, 0.05), ("MsPacman", 1000, 0.2)])
 @pytest.mark.parametrize("settings", [{}, {"terminal_on_life_loss": False, "clip_reward": False}])
-def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: dict[str, Any]) -> None:
+def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, tolerance: float, settings: dict[str, Any]) -> None:
     theirs = make_atari_env(f"{game}NoFrameskip-v4", 1, seed=0, wrapper_kwargs={"noop_max": 1, **settings})
     ours = AtariEnvPool(f"{game}NoFrameskip-v4", 1, seed=0, num_threads=1, noop_max=1, **settings)
     assert ours.action_space == theirs.action_space
@@ -31,7 +31,7 @@ def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: 
     ends, rewards, episodes = 0, 0, []
     for _ in range(n_steps):
         # EnvPool maximises the frames in grey, SB3 in colour
-        assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < 0.2
+        assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < tolerance
         action = rng.integers(0, theirs.action_space.n, 1)  # type: ignore[attr-defined]
         expected, reward, done, info = theirs.step(action)
         observation, own_reward, own_done, own_info = ours.step(action)
@@ -43,10 +43,11 @@ def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: 
         rewards += reward[0] != 0.0
         if done[0]:
             last = info[0]["terminal_observation"][:, :, 0].astype(int)
-            assert np.abs(own_info[0]["terminal_observation"][0] - last).mean() < 0.2
+            assert np.abs(own_info[0]["terminal_observation"][0] - last).mean() < tolerance
         if "episode" in info[0]:
             episodes.append((own_info[0]["episode"], info[0]["episode"]))
     assert rewards > 1
+    assert ends > (1 if game == "Breakout" else 0)
     assert ends > len(episodes) if "terminal_on_life_loss" not in settings else ends == len(episodes)
     assert episodes
     for own_episode, episode in episodes:
@@ -70,7 +71,7 @@ def test_all_actions_have_fire_in_every_game() -> None:
     expected, observation = theirs.reset(), ours.reset()
     assert isinstance(expected, np.ndarray)
     assert isinstance(observation, np.ndarray)
-    assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < 0.2
+    assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < 0.05
 
 
 def test_sticky_actions_follow_the_id() -> None:
