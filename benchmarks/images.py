@@ -6,8 +6,9 @@ TRPO its defaults, with ``n_steps=128``: an update is of 1,024 frames. The stati
 the first rollout, which is not timed (in training after 100,000 images of ten million). Both sides train in one process, in
 turns; a figure is the median over the rounds of the ratio of a round. Every case has a process of its own. ::
 
-    python -m benchmarks.images           # 20 to 25 minutes
-    python -m benchmarks.images --quick   # one round
+    python -m benchmarks.images                 # 20 to 25 minutes
+    python -m benchmarks.images --quick         # one round
+    python -m benchmarks.images --device cuda   # both sides on the GPU; the cases that have anything to do with it
 """
 
 import argparse
@@ -24,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import sb3_contrib
+import torch as th
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import NatureCNN
@@ -36,12 +38,13 @@ from sb3_trpo.envpool import AtariEnvPool, EnvPoolVecEnv
 from sb3_trpo.image_normalization import ImageNormalization
 
 GAME = "PongNoFrameskip-v4"
-SAME: dict[str, Any] = {"n_steps": 128, "seed": 0, "device": "cpu"}
+SAME: dict[str, Any] = {"n_steps": 128, "seed": 0}
 
 
-def shipped(algorithm: str, share: bool | None = None) -> OnPolicyAlgorithm:
+def shipped(algorithm: str, device: str, share: bool | None = None) -> OnPolicyAlgorithm:
     """
     :param algorithm: a name of :mod:`benchmarks.experiment`
+    :param device: of the model
     :param share: whether actor and critic share the extractor; None: as the entry says
     :return: the model that RL Zoo makes from the ``atari`` entry
     """
@@ -49,28 +52,30 @@ def shipped(algorithm: str, share: bool | None = None) -> OnPolicyAlgorithm:
     if share is not None:
         entry["policy_kwargs"] = f"dict(share_features_extractor={share})"
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):  # the Zoo prints what it has read
-        model = set_up(algorithm, GAME, 0, Path(folder), entry)[1]
+        model = set_up(algorithm, GAME, 0, Path(folder), entry, device)[1]
     for module in model.policy.modules():
         if isinstance(module, ImageNormalization):
             module.n_images = 1  # gathered in the first rollout, before anything is timed
     return model
 
 
-def contrib(share: bool) -> OnPolicyAlgorithm:
+def contrib(device: str, share: bool) -> OnPolicyAlgorithm:
     """
+    :param device: of the model
     :param share: whether actor and critic share the extractor
     :return: sb3-contrib's TRPO with its defaults
     """
-    return sb3_contrib.TRPO("CnnPolicy", games(), policy_kwargs={"share_features_extractor": share}, **SAME)
+    return sb3_contrib.TRPO("CnnPolicy", games(), policy_kwargs={"share_features_extractor": share}, device=device, **SAME)
 
 
-def identical(share: bool) -> OnPolicyAlgorithm:
+def identical(device: str, share: bool) -> OnPolicyAlgorithm:
     """
+    :param device: of the model
     :param share: whether actor and critic share the extractor
     :return: ours with the settings and the network of :func:`contrib`; its solver takes all of its steps
     """
     kwargs = {"share_features_extractor": share, "features_extractor_class": NatureCNN}
-    return TRPO("CnnPolicy", games(), policy_kwargs=kwargs, cg_tol=0.0, **SAME)
+    return TRPO("CnnPolicy", games(), policy_kwargs=kwargs, cg_tol=0.0, device=device, **SAME)
 
 
 def games() -> VecEnv:
@@ -80,30 +85,33 @@ def games() -> VecEnv:
     return VecFrameStack(make_atari_env(GAME, 8, seed=0), 4)
 
 
-def update_shipped(share: bool, rounds: int) -> tuple[float, float, float]:
+def update_shipped(device: str, share: bool, rounds: int) -> tuple[float, float, float]:
     """
+    :param device: of both models
     :param share: whether actor and critic share the extractor
     :param rounds: turns of both sides
     :return: median ratio; our and sb3-contrib's updates per second
     """
-    return update_alone((shipped("sb3_trpo", share), contrib(share)), rounds)
+    return update_alone((shipped("sb3_trpo", device, share), contrib(device, share)), rounds)
 
 
-def update_identical(share: bool, rounds: int) -> tuple[float, float, float]:
+def update_identical(device: str, share: bool, rounds: int) -> tuple[float, float, float]:
     """
+    :param device: of both models
     :param share: whether actor and critic share the extractor
     :param rounds: turns of both sides
     :return: median ratio; our and sb3-contrib's updates per second
     """
-    return update_alone((identical(share), contrib(share)), rounds)
+    return update_alone((identical(device, share), contrib(device, share)), rounds)
 
 
-def against_ppo(rounds: int) -> tuple[float, float, float]:
+def against_ppo(device: str, rounds: int) -> tuple[float, float, float]:
     """
+    :param device: of both models
     :param rounds: turns of both sides
     :return: median ratio; our and PPO's env steps per second
     """
-    return whole_run((shipped("sb3_trpo"), shipped("sb3_ppo")), rounds)
+    return whole_run((shipped("sb3_trpo", device), shipped("sb3_ppo", device)), rounds)
 
 
 def peak_memory(n_steps: int) -> float:
@@ -113,7 +121,7 @@ def peak_memory(n_steps: int) -> float:
     :param n_steps: steps of the 8 environments
     :return: MB
     """
-    model = shipped("sb3_trpo")
+    model = shipped("sb3_trpo", "cpu")
     assert isinstance(model, TRPO)
     model.learn(model.n_steps * model.n_envs)  # whatever is allocated once
     space, actions = model.observation_space, model.action_space
@@ -170,14 +178,20 @@ def main(arguments: list[str]) -> None:
     """
     parser = argparse.ArgumentParser(description="Speed and memory of sb3-trpo on images, against its peers.")
     parser.add_argument("--quick", action="store_true", help="one round")
-    rounds = 1 if parser.parse_args(arguments).quick else 5
-    packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "ale-py", "envpool", "numpy"]
-    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; one thread; {rounds} rounds\n")
+    parser.add_argument("--device", default="cpu", help="as torch names it; where it is not the CPU, only speed")
+    options = parser.parse_args(arguments)
+    device, rounds = options.device, 1 if options.quick else 5
+    packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "ale-py", "numpy"]
+    packages += ["envpool"] if device == "cpu" else []
+    where = "one thread" if device == "cpu" else f"one thread and an {th.cuda.get_device_name(device)}"
+    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; {where}; {rounds} rounds\n")
     print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
-    _print_updates(min(rounds, 3))
-    ratio, mine, theirs = alone(against_ppo, rounds)
+    _print_updates(device, min(rounds, 3))
+    ratio, mine, theirs = alone(against_ppo, device, rounds)
     label = "whole run, shipped settings, against SB3 PPO with RL Zoo's"
     table_row(label, f"{ratio:.2f}x", f"{mine:.0f} steps/s", f"{theirs:.0f} steps/s", "0.6x", "1.2x")
+    if device != "cpu":
+        return
     for n_steps in (128, 2048):
         label = f"peak memory of an update beyond the buffer, {8 * n_steps:,} frames"
         table_row(label, f"{alone(peak_memory, n_steps):.0f} MB", "", "", "", "1,000 MB")
@@ -185,14 +199,14 @@ def main(arguments: list[str]) -> None:
         _print_stepping(threads, rounds)
 
 
-def _print_updates(rounds: int) -> None:
+def _print_updates(device: str, rounds: int) -> None:
     label = "update on 1,024 frames, our shipped settings against sb3-contrib's defaults"
     for update, name, goals in (
         (update_shipped, label, {True: ("20x", "40x"), False: ("10x", "20x")}),
         (update_identical, "the same with identical settings", {True: ("2x", "3x"), False: ("2x", "3x")}),
     ):
         for share, extractors in ((True, "shared extractor"), (False, "separate extractors")):
-            ratio, mine, theirs = alone(update, share, rounds)
+            ratio, mine, theirs = alone(update, device, share, rounds)
             table_row(f"{name}, {extractors}", f"{ratio:.1f}x", f"{1 / mine:.2f} s", f"{1 / theirs:.1f} s", *goals[share])
 
 

@@ -43,10 +43,9 @@ SHARED: dict[str, Any] = {
     "batch_size": 128,
     "n_critic_updates": 10,
     "cg_max_steps": 15,
-    "device": "cpu",
     "seed": 0,
 }
-PPO_SETTINGS: dict[str, Any] = {"n_steps": 2048, "device": "cpu", "seed": 0}
+PPO_SETTINGS: dict[str, Any] = {"n_steps": 2048, "seed": 0}
 Env = Callable[[], Any]
 Result = TypeVar("Result")
 
@@ -77,14 +76,16 @@ class Case:
         """
         return f"{self.floor}x" if self.floor else "", f"{self.aim}x" if self.aim else ""
 
-    def models(self) -> tuple[OnPolicyAlgorithm, OnPolicyAlgorithm]:
+    def models(self, device: str) -> tuple[OnPolicyAlgorithm, OnPolicyAlgorithm]:
         """
+        :param device: of both models
         :return: ours and the peer
         """
-        ours = TRPO("MlpPolicy", self.env(), **{**SHARED, **self.settings})
+        settings = {**SHARED, **self.settings, "device": device}
+        ours = TRPO("MlpPolicy", self.env(), **settings)
         if self.ppo:
-            return ours, PPO("MlpPolicy", self.env(), **PPO_SETTINGS)
-        return ours, sb3_contrib.TRPO("MlpPolicy", self.env(), **{**SHARED, **self.settings})
+            return ours, PPO("MlpPolicy", self.env(), device=device, **PPO_SETTINGS)
+        return ours, sb3_contrib.TRPO("MlpPolicy", self.env(), **settings)
 
 
 def vec_env(env_id: str, n_envs: int, normalize: bool = False) -> Any:
@@ -153,9 +154,18 @@ def seconds(function: Callable[[], object]) -> float:
     :param function: what to time
     :return: seconds of one call
     """
-    started = time.perf_counter()
+    started = now()
     function()
-    return time.perf_counter() - started
+    return now() - started
+
+
+def now() -> float:
+    """
+    :return: the time in seconds, once a GPU in use has done its work
+    """
+    if th.cuda.is_available():
+        th.cuda.synchronize()
+    return time.perf_counter()
 
 
 def learn(model: OnPolicyAlgorithm) -> float:
@@ -202,12 +212,12 @@ def update_alone(models: Models, rounds: int) -> tuple[float, float, float]:
     return ratio, 1.0 / statistics.median(mine), 1.0 / statistics.median(theirs)
 
 
-def _whole_run_of(index: int, rounds: int) -> tuple[float, float, float]:
-    return whole_run(WHOLE_RUNS[index].models(), rounds)
+def _whole_run_of(index: int, device: str, rounds: int) -> tuple[float, float, float]:
+    return whole_run(WHOLE_RUNS[index].models(device), rounds)
 
 
-def _update_of(index: int, rounds: int) -> tuple[float, float, float]:
-    return update_alone(UPDATES[index].models(), rounds)
+def _update_of(index: int, device: str, rounds: int) -> tuple[float, float, float]:
+    return update_alone(UPDATES[index].models(device), rounds)
 
 
 def share_of_bare_env(env_id: str, rounds: int) -> tuple[float, float, float]:
@@ -216,7 +226,7 @@ def share_of_bare_env(env_id: str, rounds: int) -> tuple[float, float, float]:
     :param rounds: turns of both sides
     :return: median share; our and the bare environment's env steps per second
     """
-    model = TRPO("MlpPolicy", env_id, **SHARED)
+    model = TRPO("MlpPolicy", env_id, device="cpu", **SHARED)
     model.learn(model.n_steps)
     env = gym.make(env_id).unwrapped
     env.reset(seed=0)
@@ -239,7 +249,7 @@ def peak_memory(n_steps: int) -> float:
     :param n_steps: samples
     :return: MB
     """
-    model = TRPO("MlpPolicy", "HalfCheetah-v5", **{**SHARED, "n_steps": 512})
+    model = TRPO("MlpPolicy", "HalfCheetah-v5", device="cpu", **{**SHARED, "n_steps": 512})
     model.learn(512)  # whatever is allocated once
     model.n_steps = n_steps
     buffer = model.rollout_buffer = type(model.rollout_buffer)(n_steps, model.observation_space, model.action_space, "cpu")
@@ -266,9 +276,9 @@ def memory(key: str) -> int:
 
 def _timed(function: Callable[..., Any], record: list[float]) -> Callable[..., Any]:
     def timed(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
+        started = now()
         result = function(*args, **kwargs)
-        record.append(time.perf_counter() - started)
+        record.append(now() - started)
         return result
 
     return timed
@@ -308,7 +318,7 @@ def profile(env_id: str, rounds: int) -> list[tuple[str, float]]:
     :param rounds: iterations
     :return: microseconds an env step of every part, of the rest, and of all
     """
-    model = TRPO("MlpPolicy", env_id, **SHARED)
+    model = TRPO("MlpPolicy", env_id, device="cpu", **SHARED)
     model.learn(model.n_steps)
     with split() as records:
         total = sum(learn(model) for _ in range(rounds))
@@ -327,23 +337,27 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description="Speed of sb3-trpo against its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--chart", type=Path, help="draw the ratios as bars in this file")
+    parser.add_argument("--device", default="cpu", help="as torch names it; where it is not the CPU, without the last tables")
     options = parser.parse_args(arguments)
-    quick, rounds = options.quick, 3 if options.quick else 11
+    device, quick, rounds = options.device, options.quick, 3 if options.quick else 11
     ratios: dict[str, float] = {}
 
     packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
-    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; one thread; {rounds} rounds\n")
+    where = "one thread" if device == "cpu" else f"one thread and an {th.cuda.get_device_name(device)}"
+    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; {where}; {rounds} rounds\n")
     print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
     for index, case in enumerate(WHOLE_RUNS):
-        ratio, mine, theirs = alone(_whole_run_of, index, rounds)
+        ratio, mine, theirs = alone(_whole_run_of, index, device, rounds)
         ratios[case.label] = ratio
         table_row(case.label, f"{ratio:.2f}x", f"{mine:,.0f} steps/s", f"{theirs:,.0f} steps/s", *case.goals())
     for index, case in enumerate(UPDATES[: 1 if quick else None]):
-        ratio, mine, theirs = alone(_update_of, index, min(rounds, 5))
+        ratio, mine, theirs = alone(_update_of, index, device, min(rounds, 5))
         ratios[case.label] = ratio
         table_row(case.label, f"{ratio:.2f}x", f"{1e3 / mine:,.0f} ms", f"{1e3 / theirs:,.0f} ms", *case.goals())
     if options.chart:
         draw(options.chart, ratios)
+    if device != "cpu":
+        return
     for env_id, floor, aim in SHARES:
         share, mine, bare = alone(share_of_bare_env, env_id, rounds)
         label = f"share of the bare env's rate, {env_id}"
