@@ -12,6 +12,8 @@ from sb3_trpo.plain import why_not_plain
 
 GRAPH_BYTES = 32 * 2**20
 """Memory that autograd may keep for one chunk, when the chunk size is automatic; two chunks are the most at a time."""
+GPU_GRAPH_BYTES = 512 * 2**20
+"""The same on a GPU, which is idle between small chunks."""
 
 
 class ActorProbe(NamedTuple):
@@ -20,14 +22,16 @@ class ActorProbe(NamedTuple):
 
     :param parameters: the trainable parameters that the action distribution depends on
     :param bytes_per_state: memory that autograd keeps for one state, in bytes
+    :param graph_bytes: memory that it may keep for one chunk, in bytes
     """
 
     parameters: list[th.nn.Parameter]
     bytes_per_state: int
+    graph_bytes: int
 
     def chunk_size(self) -> int:
-        """States whose graph fits in :data:`GRAPH_BYTES`, at least 1."""
-        return max(1, GRAPH_BYTES // max(1, self.bytes_per_state))
+        """States whose graph fits in the memory for one chunk, at least 1."""
+        return max(1, self.graph_bytes // max(1, self.bytes_per_state))
 
 
 def probe_actor(policy: ActorCriticPolicy, batch: Batch, chunk_size: int | None = None) -> ActorProbe:
@@ -47,7 +51,8 @@ def probe_actor(policy: ActorCriticPolicy, batch: Batch, chunk_size: int | None 
     saved = _SavedBytes([*policy.parameters(), *policy.buffers()])
     with th.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
         reached = _reached(policy, few, candidates)
-    probe = ActorProbe([], saved.total // len(few))
+    graph_bytes = GRAPH_BYTES if policy.device.type == "cpu" else GPU_GRAPH_BYTES
+    probe = ActorProbe([], saved.total // len(few), graph_bytes)
     if why_not_plain(policy) is not None:
         for chunk in batch.chunks(chunk_size or probe.chunk_size()):
             reached |= _reached(policy, chunk, [parameter for parameter in candidates if parameter not in reached])

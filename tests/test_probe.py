@@ -169,4 +169,4 @@ def test_frozen_weights_are_not_counted_as_memory_of_a_state() -> None:
     [(0, GRAPH_BYTES), (1, GRAPH_BYTES), (GRAPH_BYTES // 3, 3), (GRAPH_BYTES, 1), (GRAPH_BYTES + 1, 1), (2**60, 1)],
 )
 def test_a_chunk_holds_the_states_that_fit_and_at_least_one(size: int, expected: int) -> None:
-    assert ActorProbe([], size).chunk_size() == expected
+    assert ActorProbe([], size, GRAPH_BYTES).chunk_size() == expected
