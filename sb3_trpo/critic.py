@@ -134,7 +134,7 @@ def _predictor(
     trained = {id(parameter) for parameter in parameters}
     own_values = type(policy).predict_values is ActorCriticPolicy.predict_values and "predict_values" not in vars(policy)
     if not own_values or any(id(parameter) in trained for parameter in policy.vf_features_extractor.parameters()):
-        return lambda index: policy.predict_values(batch.take(index).observations)
+        return lambda index: policy.predict_values(batch.observations_at(index))
     extract = super(ActorCriticPolicy, policy).extract_features
     with th.no_grad():
         chunks = batch.chunks(chunk_size)
