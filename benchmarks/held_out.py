@@ -88,8 +88,8 @@ def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch
     parameters, chunk_size, network = probe.parameters, probe.chunk_size(), actor_network(model.policy)
     batch, others = (states.take(slice(*part)) for part in ((0, batch_size), (batch_size, len(states))))
     inside, outside = (Surrogate(network, part, model.ent_coef, chunk_size) for part in (batch, others))
-    thinned = batch.take(fisher_subsets(th.arange(batch_size), model.fisher_sample_fraction, batch_size, (0, 0))[0])
-    fisher = FisherVectorProduct(network, parameters, thinned, chunk_size)
+    thinned = fisher_subsets(th.arange(batch_size), model.fisher_sample_fraction, batch_size, (0, 0))[0]
+    fisher = FisherVectorProduct(network, parameters, batch, chunk_size, thinned)
     gradient = inside.gradient(parameters, batch)
     cg = conjugate_gradient(lambda v: fisher(v) + damping * v, gradient, model.cg_max_steps, model.cg_tol, damping)
     old = flatten(parameters)

@@ -23,14 +23,24 @@ class FisherVectorProduct:
 
     :param network: the actor of a policy in evaluation mode
     :param parameters: the actor's parameters, P elements in all
-    :param batch: the states to average over
+    :param batch: the whole rollout
     :param chunk_size: most states in one pass
+    :param states: positions of the states to average over, read chunk by chunk; None: all
     """
 
-    def __init__(self, network: ActorNetwork, parameters: Sequence[th.nn.Parameter], batch: Batch, chunk_size: int) -> None:
+    def __init__(
+        self,
+        network: ActorNetwork,
+        parameters: Sequence[th.nn.Parameter],
+        batch: Batch,
+        chunk_size: int,
+        states: th.Tensor | None = None,
+    ) -> None:
         self.parameters = parameters
         self.batch = batch
         self.chunk_size = chunk_size
+        self.states = states
+        self.n_states = len(batch) if states is None else len(states)
         self._network = network
 
     def __call__(self, vector: th.Tensor) -> th.Tensor:
@@ -39,17 +49,18 @@ class FisherVectorProduct:
         :return: F v, shape (P,)
         """
         total = th.zeros_like(vector)
-        for start in range(self.chunk_size, len(self.batch), self.chunk_size):
+        for start in range(self.chunk_size, self.n_states, self.chunk_size):
             total += self._linearise(start).product(vector)
         total += self._first.product(vector)  # at the end: what is kept from now on comes after what is not
-        return total / len(self.batch)
+        return total / self.n_states
 
     @cached_property
     def _first(self) -> Linearisation:
         return self._linearise(0)
 
     def _linearise(self, start: int) -> Linearisation:
-        return self._network.linearise(self.batch.take(slice(start, start + self.chunk_size)), self.parameters)
+        part = slice(start, start + self.chunk_size)
+        return self._network.linearise(self.batch.take(part if self.states is None else self.states[part]), self.parameters)
 
 
 def fisher_subsets(

@@ -4,7 +4,7 @@ import io
 import pathlib
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
 
@@ -260,7 +260,8 @@ class TRPO(RolloutCollector):
         gradient = surrogate.gradient_at_old
         if gradient is None:
             gradient = surrogate.gradient(parameters, whole.take(kept))
-        products = [FisherVectorProduct(network, parameters, part, chunk_size) for part in self._fisher_states(whole, kept)]
+        subsets = self._fisher_subsets(kept, len(whole))
+        products = [FisherVectorProduct(network, parameters, whole, chunk_size, states) for states in subsets]
         settings = StepSettings(
             max_kl,
             self.cg_damping,
@@ -280,12 +281,12 @@ class TRPO(RolloutCollector):
             return Outcome.NO_TRUST_REGION
         return None if advantages.any() or self.ent_coef else Outcome.ZERO_SIGNAL
 
-    def _fisher_states(self, whole: Batch, kept: th.Tensor) -> list[Batch]:
-        """The states of the Fisher products and, unless these are all, others that tell how long the step is."""
-        if len(kept) == len(whole) and self.fisher_sample_fraction == 1.0:
-            return [whole]
-        subsets = fisher_subsets(kept, self.fisher_sample_fraction, len(whole), (self._draw_seed, self._n_updates))
-        return [whole.take(positions) for positions in subsets if len(positions)]
+    def _fisher_subsets(self, kept: th.Tensor, n_states: int) -> Sequence[th.Tensor | None]:
+        """The states of the Fisher products and, unless these are all (None), others that tell how long the step is."""
+        if len(kept) == n_states and self.fisher_sample_fraction == 1.0:
+            return [None]
+        subsets = fisher_subsets(kept, self.fisher_sample_fraction, n_states, (self._draw_seed, self._n_updates))
+        return [positions for positions in subsets if len(positions)]
 
     def _log_update(self, step: StepReport, critic: CriticReport) -> None:
         record = self.logger.record

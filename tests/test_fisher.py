@@ -131,6 +131,18 @@ def test_chunks_change_nothing(actor: str, n_states: int, chunk_size: int) -> No
     )
 
 
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 7])
+def test_states_by_their_positions_are_those_of_a_batch_of_them(chunk_size: int) -> None:
+    policy = make_policy()
+    batch, states = make_batch(policy, 7), th.tensor([0, 3, 4])
+    parameters = actor_parameters(policy)
+    vector = th.ones(sum(parameter.numel() for parameter in parameters), dtype=th.float64)
+    alone = FisherVectorProduct(actor_network(policy), parameters, batch.take(states), 3)(vector)
+    product = FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size, states)
+    for _ in range(2):
+        th.testing.assert_close(product(vector), alone, rtol=1e-9, atol=1e-12)
+
+
 def test_products_leave_parameters_and_gradients_alone() -> None:
     policy = make_policy()
     parameters = actor_parameters(policy)
