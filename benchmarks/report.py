@@ -30,6 +30,7 @@ NAMES = {
     "sb3_contrib_trpo": "sb3-contrib TRPO",
     "sb3_ppo": "SB3 PPO",
     "sb3_trpo_batch128": "sb3-trpo, batch_size=128",
+    "sb3_trpo_lin": "sb3-trpo, target_kl=lin_0.01",
 }
 COLOURS = {name: f"C{i}" for i, name in enumerate(NAMES)}
 AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
