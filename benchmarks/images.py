@@ -8,7 +8,7 @@ turns; a figure is the median over the rounds of the ratio of a round. Every cas
 
     python -m benchmarks.images                 # 20 to 25 minutes
     python -m benchmarks.images --quick         # one round
-    python -m benchmarks.images --device cuda   # both sides on the GPU; the cases that have anything to do with it
+    python -m benchmarks.images --device cuda   # both sides on the GPU
 """
 
 import argparse

@@ -8,6 +8,7 @@ Whole runs are collection, update and logging, with every check switched on. ``n
 
     python -m benchmarks.speed --chart docs/img/speed.png  # the whole table, about 10 minutes
     python -m benchmarks.speed --quick                     # fewer rounds, under 2 minutes
+    python -m benchmarks.speed --device cuda               # both sides on the GPU
 """
 
 import argparse
