@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 from contextlib import redirect_stdout
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import sb3_contrib
-import torch as th
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from benchmarks.experiment import hyperparameters, set_up
-from benchmarks.speed import alone, memory, seconds, table_row, update_alone, whole_run
+from benchmarks.speed import alone, memory, seconds, table_head, table_row, update_alone, whole_run
 from sb3_trpo import TRPO
 from sb3_trpo.envpool import AtariEnvPool, EnvPoolVecEnv
 from sb3_trpo.image_normalization import ImageNormalization
@@ -183,9 +181,7 @@ def main(arguments: list[str]) -> None:
     device, rounds = options.device, 1 if options.quick else 5
     packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "ale-py", "numpy"]
     packages += ["envpool"] if device == "cpu" else []
-    where = "one thread" if device == "cpu" else f"one thread and an {th.cuda.get_device_name(device)}"
-    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; {where}; {rounds} rounds\n")
-    print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
+    table_head(packages, device, rounds)
     _print_updates(device, min(rounds, 3))
     ratio, mine, theirs = alone(against_ppo, device, rounds)
     label = "whole run, shipped settings, against SB3 PPO with RL Zoo's"

@@ -344,9 +344,7 @@ def main(arguments: list[str]) -> None:
     ratios: dict[str, float] = {}
 
     packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
-    where = "one thread" if device == "cpu" else f"one thread and an {th.cuda.get_device_name(device)}"
-    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; {where}; {rounds} rounds\n")
-    print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
+    table_head(packages, device, rounds)
     for index, case in enumerate(WHOLE_RUNS):
         ratio, mine, theirs = alone(_whole_run_of, index, device, rounds)
         ratios[case.label] = ratio
@@ -395,6 +393,19 @@ def draw(path: Path, ratios: dict[str, float]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def table_head(packages: list[str], device: str, rounds: int) -> None:
+    """
+    Print versions, hardware and rounds, and the first lines of a Markdown table.
+
+    :param packages: whose versions to print
+    :param device: of the models
+    :param rounds: turns of both sides
+    """
+    where = "one thread" if device == "cpu" else f"one thread and an {th.cuda.get_device_name(device)}"
+    print(", ".join(f"{package} {version(package)}" for package in packages) + f"; {where}; {rounds} rounds\n")
+    print("| case | measured | ours | peer | floor | aim |\n|---|---|---|---|---|---|")
 
 
 def table_row(*cells: str) -> None:
