@@ -56,13 +56,15 @@ class Batch:
         """
         return map_observations(self.observations, lambda obs: _rows_at(obs, index).to(self.advantages.device))
 
-    def chunks(self, size: int) -> Iterator[Batch]:
+    def chunks(self, size: int, positions: th.Tensor | None = None) -> Iterator[Batch]:
         """
         :param size: most transitions in one chunk
-        :return: consecutive parts of the batch
+        :param positions: those to read, shape (b,); None: all
+        :return: consecutive parts of the batch, or of what ``positions`` names
         """
-        for start in range(0, len(self), size):
-            yield self.take(slice(start, start + size))
+        for start in range(0, len(self) if positions is None else len(positions), size):
+            part = slice(start, start + size)
+            yield self.take(part if positions is None else positions[part])
 
     def averages(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """

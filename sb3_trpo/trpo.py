@@ -259,7 +259,7 @@ class TRPO(RolloutCollector):
 
         gradient = surrogate.gradient_at_old
         if gradient is None:
-            gradient = surrogate.gradient(parameters, whole.take(kept))
+            gradient = surrogate.gradient(parameters, whole, kept)
         subsets = self._fisher_subsets(kept, len(whole))
         products = [FisherVectorProduct(network, parameters, whole, chunk_size, states) for states in subsets]
         settings = StepSettings(

@@ -226,6 +226,14 @@ def test_chunks_are_consecutive_and_complete(size: int) -> None:
     assert 0 < len(chunks[-1]) <= size
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_chunks_of_some_positions(size: int) -> None:
+    batch = read_batch(make_buffer("dict", "box", 3), ACTIONS["box"])
+    chunks = list(batch.chunks(size, th.tensor([4, 0, 7])))
+    assert [name for chunk in chunks for name in labels_of(chunk)] == [TIME_MAJOR[3][i] for i in (4, 0, 7)]
+    assert all(len(chunk) <= size for chunk in chunks)
+
+
 @pytest.mark.parametrize("observations", OBSERVATIONS)
 def test_take_picks_rows_of_everything(observations: str) -> None:
     batch = read_batch(make_buffer(observations, "discrete", 3), ACTIONS["discrete"])
