@@ -4,7 +4,7 @@ import io
 import pathlib
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
 
@@ -348,28 +348,6 @@ class TRPO(RolloutCollector):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "last_step"]
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        Save the model to a zip file that this TRPO and sb3-contrib's can load.
-
-        :param path: path of the file, or a file object
-        :param exclude: names of attributes not to save
-        :param include: names of attributes to save although they are excluded by default
-        """
-        if not is_number(self.target_kl):
-            warnings.warn(
-                f"`target_kl` = {self.target_kl!r} is a schedule, which sb3-contrib's TRPO cannot use: "
-                "there, load this model with `target_kl=` a number.",
-                UserWarning,
-                stacklevel=2,
-            )
-        super().save(path, exclude, include)
 
     @classmethod
     def load(

@@ -37,7 +37,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert seconds == sorted(seconds)
 
     before = curve.read_text().splitlines()
-    for other, message in ((["target_kl=0.5"], "target_kl = 0.01, not 0.5"), (["--seed", "1"], "the seed 0, not 1")):
+    for other, message in ((["target_kl=0.5"], "target_kl = lin_0.01, not 0.5"), (["--seed", "1"], "the seed 0, not 1")):
         stopped = subprocess.run([*command, str(2 * steps), "--set", *fewer, *other], cwd=ROOT, capture_output=True, text=True)
         assert stopped.returncode == 1
         assert message in stopped.stderr
