@@ -155,10 +155,11 @@ def refuse_other_settings(options: argparse.Namespace, entry: dict[str, Any]) ->
     """
     :param options: the command line
     :param entry: hyperparameters
-    :raises SystemExit: if the run in the folder has other hyperparameters, apart from its length, or another seed
+    :raises SystemExit: if the run in the folder has other hyperparameters or another seed, or a schedule and another length
     """
     before = yaml.safe_load((options.out / "hyperparameters.yml").read_text())[options.env]
-    for name in sorted((before.keys() | entry.keys()) - {"n_timesteps"}):
+    free = set() if str(entry.get("target_kl")).startswith("lin_") else {"n_timesteps"}
+    for name in sorted((before.keys() | entry.keys()) - free):
         if before.get(name) != entry.get(name):
             raise SystemExit(f"the run in {options.out} has {name} = {before.get(name)!r}, not {entry.get(name)!r}")
     seed = (load_from_zip_file(options.out / "checkpoint.zip")[0] or {})["seed"]
