@@ -158,7 +158,7 @@ def refuse_other_settings(options: argparse.Namespace, entry: dict[str, Any]) ->
     :raises SystemExit: if the run in the folder has other hyperparameters or another seed, or a schedule and another length
     """
     before = yaml.safe_load((options.out / "hyperparameters.yml").read_text())[options.env]
-    free = set() if str(entry.get("target_kl")).startswith("lin_") else {"n_timesteps"}
+    free = set() if any(str(value).startswith("lin_") for value in entry.values()) else {"n_timesteps"}
     for name in sorted((before.keys() | entry.keys()) - free):
         if before.get(name) != entry.get(name):
             raise SystemExit(f"the run in {options.out} has {name} = {before.get(name)!r}, not {entry.get(name)!r}")

@@ -58,29 +58,38 @@ def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> Non
     refuse_arguments({name: value for name, value in arguments.items() if name not in known})
 
 
-def kl_schedule(target_kl: Any) -> Schedule:
-    """
-    Turn ``target_kl`` into a schedule of the progress remaining (1 to 0).
+_SCHEDULED: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "target_kl": ("> 0 (nats)", lambda v: 0.0 < v < math.inf),
+    "ent_coef": (">= 0", lambda v: 0.0 <= v < math.inf),
+}
 
-    :param target_kl: nats; a number, a callable, or RL Zoo's ``"lin_0.02"``, which decays to 0
-    :return: the schedule
-    :raises ValueError: for anything else
+
+def make_schedule(name: str, value: Any) -> Schedule:
     """
-    if isinstance(target_kl, str):
-        prefix, _, number = target_kl.partition("_")
+    Turn a hyperparameter into a schedule of the progress remaining (1 to 0).
+
+    :param name: of the hyperparameter
+    :param value: a number, a callable, or RL Zoo's ``"lin_0.02"``, which decays to 0
+    :return: the schedule
+    :raises ValueError: naming the hyperparameter, for anything else
+    """
+    allowed, test = _SCHEDULED[name]
+    if isinstance(value, str):
+        prefix, _, number = value.partition("_")
         try:
             start = float(number)
         except ValueError:
             start = math.nan
-        if prefix == "lin" and math.isfinite(start) and start > 0.0:
+        if prefix == "lin" and test(start):
             return FloatSchedule(LinearSchedule(start=start, end=0.0, end_fraction=1.0))
-    elif callable(target_kl):
-        return FloatSchedule(target_kl)
-    elif is_number(target_kl) and 0.0 < target_kl < math.inf:
-        return FloatSchedule(float(target_kl))
-    hint = " None switches PPO's early stopping off; TRPO has no step without a KL bound." if target_kl is None else ""
+    elif callable(value):
+        return FloatSchedule(value)
+    elif is_number(value) and test(value):
+        return FloatSchedule(float(value))
+    no_bound = name == "target_kl" and value is None
+    hint = " None switches PPO's early stopping off; TRPO has no step without a KL bound." if no_bound else ""
     raise ValueError(
-        f"`target_kl` must be a finite number > 0 (nats), a schedule, or a string such as 'lin_0.02', not {target_kl!r}.{hint}"
+        f"`{name}` must be a finite number {allowed}, a schedule, or a string such as 'lin_0.02', not {value!r}.{hint}"
     )
 
 
@@ -139,7 +148,6 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n_critic_updates": _integer(0),
     "sub_sampling_factor": _integer(1),
     "fisher_sample_fraction": _number("in (0, 1]", lambda v: 0.0 < v <= 1.0),
-    "ent_coef": _number(">= 0", lambda v: v >= 0.0),
     "max_grad_norm": _optional(_number("> 0", lambda v: v > 0.0)),
     "chunk_size": _optional(_integer(1)),
     "normalize_advantage": ("True or False", lambda v: isinstance(v, bool)),
@@ -185,7 +193,8 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
     for name, (allowed, test) in _RULES.items():
         if not test(values[name]):
             raise ValueError(f"`{name}` must be {allowed}, not {values[name]!r}")
-    scheduled("target_kl", kl_schedule(values["target_kl"]), 1.0)
+    for name in _SCHEDULED:
+        scheduled(name, make_schedule(name, values[name]), 1.0)
     scheduled("learning_rate", FloatSchedule(values["learning_rate"]), 1.0)
 
     n_steps, batch_size, factor = values["n_steps"], values["batch_size"], values["sub_sampling_factor"]
@@ -211,4 +220,4 @@ def hyperparameter_names() -> list[str]:
     """
     :return: the hyperparameters that :func:`check_hyperparameters` reads
     """
-    return [*_RULES, "target_kl"]
+    return [*_RULES, *_SCHEDULED]

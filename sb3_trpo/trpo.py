@@ -30,7 +30,7 @@ from sb3_trpo.hyperparameters import (
     check_hyperparameters,
     hyperparameter_names,
     is_number,
-    kl_schedule,
+    make_schedule,
     refuse_arguments,
     refuse_unknown,
     scheduled,
@@ -93,7 +93,7 @@ class TRPO(RolloutCollector):
         (appendix C.1 of the paper takes 0.1)
     :param cg_tol: relative residual at which the conjugate gradient solver stops
     :param line_search_accept_ratio: accept a step only if it gains this share of what the gradient promises
-    :param ent_coef: weight of the entropy bonus in the surrogate
+    :param ent_coef: weight of the entropy bonus in the surrogate; a number or a schedule, as for ``target_kl``
     :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
     :param chunk_size: most transitions in one pass of the policy step, which bounds its memory; None: automatic
     :raises ValueError: for a hyperparameter out of range, naming it
@@ -138,7 +138,7 @@ class TRPO(RolloutCollector):
         fisher_sample_fraction: float = 1.0,
         cg_tol: float = 0.005,
         line_search_accept_ratio: float = 0.0,
-        ent_coef: float = 0.0,
+        ent_coef: float | Schedule | str = 0.0,
         max_grad_norm: float | None = None,
         chunk_size: int | None = None,
         **unsupported: Never,
@@ -151,7 +151,7 @@ class TRPO(RolloutCollector):
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
-            ent_coef=ent_coef,
+            ent_coef=ent_coef,  # type: ignore[arg-type]
             vf_coef=0.0,  # the critic has its own fit
             max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
             use_sde=use_sde,
@@ -245,13 +245,13 @@ class TRPO(RolloutCollector):
 
     def _step_policy(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> StepReport:
         """Move the actor's parameters as far as the trust region allows; draws no number from a global generator."""
-        max_kl = scheduled("target_kl", kl_schedule(self.target_kl), self._current_progress_remaining)
+        max_kl, ent_coef = self._scheduled("target_kl"), self._scheduled("ent_coef")
         advantages = effective_advantages(batch.advantages, batch.returns, self.normalize_advantage)
         whole, kept = batch.with_advantages(advantages), every_kth(batch, self.sub_sampling_factor, self.n_envs)
-        why_not = self._why_no_step(parameters, max_kl, advantages)
+        why_not = _why_no_step(parameters, max_kl, advantages, ent_coef)
         in_one_pass = why_not is None and len(kept) == len(whole)
         network = actor_network(self.policy)
-        surrogate = Surrogate(network, whole, self.ent_coef, chunk_size, parameters if in_one_pass else None)
+        surrogate = Surrogate(network, whole, ent_coef, chunk_size, parameters if in_one_pass else None)
         surrogate_old = surrogate.at_old.surrogate
         self.logger.record("train/entropy", surrogate.entropy)
         if why_not is not None:
@@ -274,12 +274,8 @@ class TRPO(RolloutCollector):
         trial = partial(surrogate.evaluate, max_kl)
         return trust_region_step(parameters, gradient, products[0], trial, surrogate_old, settings, *products[1:])
 
-    def _why_no_step(self, parameters: list[th.nn.Parameter], max_kl: float, advantages: th.Tensor) -> Outcome | None:
-        if not parameters:
-            return Outcome.NO_PARAMETERS
-        if max_kl == 0.0:
-            return Outcome.NO_TRUST_REGION
-        return None if advantages.any() or self.ent_coef else Outcome.ZERO_SIGNAL
+    def _scheduled(self, name: str) -> float:
+        return scheduled(name, make_schedule(name, getattr(self, name)), self._current_progress_remaining)
 
     def _fisher_subsets(self, kept: th.Tensor, n_states: int) -> Sequence[th.Tensor | None]:
         """The states of the Fisher products and, unless these are all (None), others that tell how long the step is."""
@@ -385,7 +381,7 @@ class TRPO(RolloutCollector):
             kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         d = checkpoints.averaged_dimensions(model.action_space)
-        saved = {"target_kl": kl_schedule(model.target_kl)(1.0), "cg_damping": model.cg_damping}
+        saved = {"target_kl": make_schedule("target_kl", model.target_kl)(1.0), "cg_damping": model.cg_damping}
         scaled = [f"{name}={d * value:g}" for name, value in saved.items() if name not in kwargs]
         if from_contrib and d > 1 and scaled:
             warnings.warn(
@@ -441,3 +437,11 @@ def _peek_at_random() -> int:
     """What torch would draw next: random unless it was seeded, and it still draws the same afterwards."""
     with th.random.fork_rng(devices=[]):
         return int(th.randint(2**31, (1,)))
+
+
+def _why_no_step(parameters: list[th.nn.Parameter], max_kl: float, advantages: th.Tensor, ent_coef: float) -> Outcome | None:
+    if not parameters:
+        return Outcome.NO_PARAMETERS
+    if max_kl == 0.0:
+        return Outcome.NO_TRUST_REGION
+    return None if advantages.any() or ent_coef else Outcome.ZERO_SIGNAL

@@ -16,7 +16,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    fewer = ["n_envs=1", "n_steps=32", "batch_size=32", "cg_max_steps=1", "n_critic_updates=1", "target_kl=0.01"]
+    fewer = [
+        "n_envs=1",
+        "n_steps=32",
+        "batch_size=32",
+        "cg_max_steps=1",
+        "n_critic_updates=1",
+        "target_kl=0.01",
+        "ent_coef=0.01",
+    ]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.atari", "--env", "BreakoutNoFrameskip-v4", "--seed", "0"]
     command += ["--games", "1", "--log-freq", "32", "--out", str(tmp_path), "--set", *fewer, "--steps"]
     process = subprocess.Popen([*command, "1000000"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -13,7 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_trpo import TRPO, CnnPolicy
-from sb3_trpo.hyperparameters import kl_schedule
+from sb3_trpo.hyperparameters import make_schedule
 from sb3_trpo.policies import NormalizedCNN
 from tests.envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
 
@@ -98,7 +98,7 @@ def test_a_schedule_survives(tmp_path: Path, target_kl: Any) -> None:
     model.save(tmp_path / "model")
     loaded = TRPO.load(tmp_path / "model", RandomEnv())
     assert type(loaded.target_kl) is type(target_kl)
-    assert kl_schedule(loaded.target_kl)(0.5) == kl_schedule(model.target_kl)(0.5) < 0.02
+    assert make_schedule("target_kl", loaded.target_kl)(0.5) == make_schedule("target_kl", model.target_kl)(0.5) < 0.02
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])

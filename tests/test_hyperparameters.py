@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_trpo import TRPO
-from sb3_trpo.hyperparameters import kl_schedule
+from sb3_trpo.hyperparameters import make_schedule
 from tests.envs import RandomEnv
 
 BAD = [
@@ -36,6 +36,9 @@ BAD = [
     ("fisher_sample_fraction", 0.0),
     ("fisher_sample_fraction", 1.01),
     ("ent_coef", -0.1),
+    ("ent_coef", float("inf")),
+    ("ent_coef", "lin_-0.1"),
+    ("ent_coef", None),
     ("max_grad_norm", 0.0),
     ("chunk_size", 0),
     ("chunk_size", 1.5),
@@ -74,7 +77,7 @@ def test_bad_value_is_refused_at_load(saved: Path, name: str, value: Any) -> Non
         TRPO.load(saved, RandomEnv(), **{name: value})
 
 
-@pytest.mark.parametrize("name", ["target_kl", "learning_rate"])
+@pytest.mark.parametrize("name", ["target_kl", "ent_coef", "learning_rate"])
 @pytest.mark.parametrize(
     ("last", "message"),
     [
@@ -146,7 +149,7 @@ def test_batch_size_that_does_not_divide_the_rollout_warns_as_in_sb3(batch_size:
 
 
 @pytest.mark.parametrize(
-    ("target_kl", "at_start", "at_half", "at_end"),
+    ("value", "at_start", "at_half", "at_end"),
     [
         (0.02, 0.02, 0.02, 0.02),
         ("lin_0.02", 0.02, 0.01, 0.0),
@@ -154,8 +157,9 @@ def test_batch_size_that_does_not_divide_the_rollout_warns_as_in_sb3(batch_size:
         (lambda progress: progress, 1.0, 0.5, 0.0),
     ],
 )
-def test_target_kl_schedules(target_kl: Any, at_start: float, at_half: float, at_end: float) -> None:
-    schedule = kl_schedule(target_kl)
+@pytest.mark.parametrize("name", ["target_kl", "ent_coef"])
+def test_schedules(name: str, value: Any, at_start: float, at_half: float, at_end: float) -> None:
+    schedule = make_schedule(name, value)
     assert [schedule(1.0), schedule(0.5), schedule(0.0)] == pytest.approx([at_start, at_half, at_end])
 
 

@@ -20,8 +20,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 import sb3_trpo.trpo as trpo_module
 from sb3_trpo import TRPO
 from sb3_trpo.batch import Batch, read_batch
+from sb3_trpo.critic import CriticReport
 from sb3_trpo.fisher import fisher_subsets
-from sb3_trpo.hyperparameters import kl_schedule
+from sb3_trpo.hyperparameters import make_schedule
 from sb3_trpo.image_normalization import ImageNormalization
 from sb3_trpo.kl import distribution_family
 from sb3_trpo.probe import probe_actor
@@ -141,7 +142,7 @@ def test_every_update_keeps_the_kl_bound_over_the_whole_batch(case: str, monkeyp
     monkeypatch.setattr(TRPO, "train", watched)
     model.learn(64 * 6)
     assert len(updates) == 6
-    bound = kl_schedule(model.target_kl)(0.0)
+    bound = make_schedule("target_kl", model.target_kl)(0.0)
     assert all(kl <= bound * (1 + 1e-4) for kl, _ in updates)
     assert all(kl == pytest.approx(report.kl, rel=1e-2, abs=1e-7) for kl, report in updates)
     # nor is it timid
@@ -216,6 +217,19 @@ def test_entropy_bonus_works_without_any_other_signal() -> None:
     assert model.last_step is not None
     assert model.last_step.accepted
     assert model.policy.log_std.mean().item() > before
+
+
+def test_entropy_bonus_follows_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[Outcome] = []
+    log = TRPO._log_update
+
+    def watched(self: TRPO, step: StepReport, critic: CriticReport) -> None:
+        outcomes.append(step.outcome)
+        log(self, step, critic)
+
+    monkeypatch.setattr(TRPO, "_log_update", watched)
+    TRPO("MlpPolicy", ConstantEnv(), ent_coef=lambda progress: 0.01 * (progress >= 0.5), **SMALL).learn(64 * 4)
+    assert outcomes == [Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.ZERO_SIGNAL, Outcome.ZERO_SIGNAL]
 
 
 def test_frozen_parameters_stay_frozen() -> None:
