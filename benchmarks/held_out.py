@@ -26,6 +26,7 @@ from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import Batch, read_batch
 from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
 from sb3_trpo.flat import assign, flatten
+from sb3_trpo.hyperparameters import make_schedule
 from sb3_trpo.network import actor_network
 from sb3_trpo.probe import probe_actor
 from sb3_trpo.surrogate import Surrogate
@@ -87,7 +88,8 @@ def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch
     probe = probe_actor(model.policy, states)
     parameters, chunk_size, network = probe.parameters, probe.chunk_size(), actor_network(model.policy)
     batch, others = (states.take(slice(*part)) for part in ((0, batch_size), (batch_size, len(states))))
-    inside, outside = (Surrogate(network, part, model.ent_coef, chunk_size) for part in (batch, others))
+    ent_coef = make_schedule("ent_coef", model.ent_coef)(1.0)
+    inside, outside = (Surrogate(network, part, ent_coef, chunk_size) for part in (batch, others))
     thinned = fisher_subsets(th.arange(batch_size), model.fisher_sample_fraction, batch_size, (0, 0))[0]
     fisher = FisherVectorProduct(network, parameters, batch, chunk_size, thinned)
     gradient = inside.gradient(parameters, batch)
