@@ -63,8 +63,17 @@ class Batch:
         :return: consecutive parts of the batch, or of what ``positions`` names
         """
         for start in range(0, len(self) if positions is None else len(positions), size):
-            part = slice(start, start + size)
-            yield self.take(part if positions is None else positions[part])
+            yield self.chunk(start, size, positions)
+
+    def chunk(self, start: int, size: int, positions: th.Tensor | None = None) -> Batch:
+        """
+        :param start: where to begin
+        :param size: most transitions to read
+        :param positions: those to read from, shape (b,); None: all
+        :return: one consecutive part of the batch, or of what ``positions`` names
+        """
+        part = slice(start, start + size)
+        return self.take(part if positions is None else positions[part])
 
     def averages(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """

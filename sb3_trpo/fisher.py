@@ -59,8 +59,7 @@ class FisherVectorProduct:
         return self._linearise(0)
 
     def _linearise(self, start: int) -> Linearisation:
-        part = slice(start, start + self.chunk_size)
-        return self._network.linearise(self.batch.take(part if self.states is None else self.states[part]), self.parameters)
+        return self._network.linearise(self.batch.chunk(start, self.chunk_size, self.states), self.parameters)
 
 
 def fisher_subsets(
