@@ -30,9 +30,8 @@ NAMES = {
     "sb3_contrib_trpo": "sb3-contrib TRPO",
     "sb3_ppo": "SB3 PPO",
     "sb3_trpo_no_entropy": "sb3-trpo, ent_coef=0",
-    "sb3_trpo_lin": "sb3-trpo, ent_coef=0.01",
-    "sb3_trpo_fixed": "sb3-trpo, ent_coef=0.01 target_kl=0.01",
-    "sb3_trpo_batch128": "sb3-trpo, ent_coef=0.01 target_kl=0.01 batch_size=128",
+    "sb3_trpo_fixed": "sb3-trpo, target_kl=0.01",
+    "sb3_trpo_batch128": "sb3-trpo, target_kl=0.01 batch_size=128",
 }
 COLOURS = {name: f"C{i}" for i, name in enumerate(NAMES)}
 AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
