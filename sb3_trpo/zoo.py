@@ -32,7 +32,7 @@ def sample_hyperparameters(
     """
     The search space of ``sb3-trpo tune``, in the form that RL Zoo asks for.
 
-    Other than the Zoo's own it draws ``cg_damping``, the initial standard deviation where actions are continuous, and the
+    Unlike the Zoo's own it draws ``cg_damping``, the initial standard deviation where actions are continuous, and the
     entropy bonus where they are discrete; not ``cg_max_steps``.
 
     :param trial: draws the values, and keeps those that are derived from them among its attributes
