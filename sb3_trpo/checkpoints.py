@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pathlib
 import zipfile
 from typing import Any, TypeGuard
@@ -80,12 +81,7 @@ def averaged_dimensions(action_space: spaces.Space[Any]) -> int:
     :param action_space: the action space
     :return: d; 1 where both mean the same
     """
-    if isinstance(action_space, (spaces.Box, spaces.MultiBinary)):
-        size = 1
-        for length in action_space.shape:
-            size *= length
-        return size
-    return 1
+    return math.prod(action_space.shape) if isinstance(action_space, (spaces.Box, spaces.MultiBinary)) else 1
 
 
 def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:

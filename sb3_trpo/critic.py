@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch, keeps_sb3_layout, minibatches
-from sb3_trpo.plain import critic_layers, encoder, in_blocks, make_layers, why_not_layers, why_not_plain
+from sb3_trpo.plain import convolves, critic_layers, encoder, in_blocks, make_layers, why_not_layers, why_not_plain
 
 Epoch: TypeAlias = Callable[[], Iterator[float]]
 """One pass over the rollout. Each item is the loss of a mini-batch, whose gradient the critic's parameters then hold."""
@@ -157,6 +157,8 @@ def _epoch_by_hand(
         first = 0
     fixed, fitted = modules[:first], modules[first:]
     if (fixed and why_not_layers(fixed)) or why_not_layers(fitted):
+        return None
+    if fixed and convolves(fitted):  # what they read takes more memory than images
         return None
     layers = make_layers(policy, fitted)
     if not layers.differentiable or sorted(id(p) for p in layers.parameters) != sorted(trained):  # nor one that is used twice

@@ -50,7 +50,7 @@ class EnvPoolVecEnv(VecEnv):
             raise ValueError(f"EnvPool has no environment `env_id` = {env_id!r}; `envpool.list_all_envs()` has their names")
         self.env_id = env_id
         self._settings = {"num_envs": n_envs, "num_threads": num_threads, **settings}
-        self._pool = self._make(0 if seed is None else seed)
+        self._pool = self._make(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
         if not isinstance(self._pool.observation_space, gym.spaces.Box):
             self._pool.close()
             raise ValueError(f"the observations of `env_id` = {env_id!r} must be a Box, not {self._pool.observation_space}")

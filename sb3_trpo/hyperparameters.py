@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
@@ -54,7 +55,11 @@ def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> Non
     :raises TypeError: naming the argument
     """
     _refuse_ppo_arguments(arguments)  # some are attributes of every on-policy model
-    known = known.union(*(inspect.signature(base.__init__).parameters for base in cls.__mro__))  # type: ignore[misc]
+    for base in cls.__mro__[: cls.__mro__.index(OnPolicyAlgorithm)]:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base).parameters.values()
+            known = known.union(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    known = known - {"policy", "_init_setup_model"}
     refuse_arguments({name: value for name, value in arguments.items() if name not in known})
 
 

@@ -89,6 +89,20 @@ def check_discrete(name: str, space: spaces.Space[Any]) -> None:
             raise ValueError(f"a MultiDiscrete in `{name}` must have one dimension, not {part!r}; flatten it in a wrapper")
 
 
+def check_actions(space: spaces.Space[Any]) -> None:
+    """
+    Check that a rollout buffer can hold the actions as they were drawn: it stores them in the dtype of their space.
+
+    :param space: the action space
+    :raises ValueError: if they are real numbers and their space is one of integers
+    """
+    if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
+        raise ValueError(
+            f"a Box in `action_space` must be of floats, not of {space.dtype}: Gaussian actions would be stored as integers, "
+            "and trained on as if those had been drawn; take a Box of float32 and round in a wrapper"
+        )
+
+
 def check_memory(space: spaces.Space[Any], n_steps: int, n_envs: int) -> None:
     """
     Check that a rollout's observations fit into the machine's memory, if the system tells its size.

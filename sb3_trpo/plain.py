@@ -109,7 +109,7 @@ def why_not_layers(modules: Sequence[nn.Module]) -> str | None:
     :param modules: layers in order
     :return: None if :func:`make_layers` computes what they do; otherwise the first thing that speaks against it
     """
-    return why_not_cnn(modules) if _convolves(modules) else why_not_mlp(modules)
+    return why_not_cnn(modules) if convolves(modules) else why_not_mlp(modules)
 
 
 def make_layers(policy: ActorCriticPolicy, modules: Sequence[nn.Module]) -> Layers:
@@ -118,7 +118,7 @@ def make_layers(policy: ActorCriticPolicy, modules: Sequence[nn.Module]) -> Laye
     :param modules: some of its layers, in order, that :func:`why_not_layers` accepts
     :return: the network that they make
     """
-    return Cnn(modules, scale=255.0 if _scales_images(policy) else 1.0) if _convolves(modules) else Mlp(modules)
+    return Cnn(modules, scale=255.0 if _scales_images(policy) else 1.0) if convolves(modules) else Mlp(modules)
 
 
 def in_blocks(layers: Layers, encode: Callable[[np.ndarray], np.ndarray], observations: np.ndarray) -> np.ndarray:
@@ -132,7 +132,11 @@ def in_blocks(layers: Layers, encode: Callable[[np.ndarray], np.ndarray], observ
     return np.concatenate([layers(encode(observations[i : i + layers.block_rows])) for i in starts])
 
 
-def _convolves(modules: Sequence[nn.Module]) -> bool:
+def convolves(modules: Sequence[nn.Module]) -> bool:
+    """
+    :param modules: layers in order
+    :return: whether they read images
+    """
     return any(isinstance(module, nn.Conv2d) for module in modules)
 
 

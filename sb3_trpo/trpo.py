@@ -36,7 +36,7 @@ from sb3_trpo.hyperparameters import (
     scheduled,
 )
 from sb3_trpo.network import actor_network
-from sb3_trpo.observations import check_discrete, check_images, check_memory
+from sb3_trpo.observations import check_actions, check_discrete, check_images, check_memory
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_trpo.probe import probe_actor
 from sb3_trpo.rollout import RolloutCollector
@@ -191,6 +191,7 @@ class TRPO(RolloutCollector):
         check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
         check_discrete("observation_space", self.observation_space)
         check_discrete("action_space", self.action_space)
+        check_actions(self.action_space)
         check_images(self.observation_space, self.policy_class, self.policy_kwargs)
         if self.env is not None and self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer):  # will be filled
             check_memory(self.observation_space, self.n_steps, self.n_envs)
@@ -233,7 +234,7 @@ class TRPO(RolloutCollector):
         rest = critic_parameters(self.policy, probe.parameters)
         epoch = make_epoch(self.policy, rest, self.rollout_buffer, batch, self.batch_size, chunk_size)
         critic = fit_critic(self.policy, rest, epoch, self.n_critic_updates, self.max_grad_norm)
-        refresh_running_statistics(self.policy, batch, chunk_size)
+        refresh_running_statistics(self.policy, batch)
 
         self._n_updates += 1
         self._log_update(self.last_step, critic)
@@ -376,6 +377,10 @@ class TRPO(RolloutCollector):
                 f"{path} does not hold a TRPO model. To go on with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
             )
         refuse_unknown(kwargs, cls, names)
+        if "stats_window_size" in kwargs:  # its attribute has another name
+            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
+        if kwargs.get("rollout_buffer_kwargs", ()) is None:
+            kwargs["rollout_buffer_kwargs"] = {}
         from_contrib = not checkpoints.is_own(names)
         if from_contrib:
             kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use

@@ -222,3 +222,21 @@ def test_from_ppo_refuses_an_environment_with_other_spaces() -> None:
     ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
     with pytest.raises(ValueError, match="Observation spaces do not match"):
         TRPO.from_ppo(ppo, RandomEnv(OBSERVATIONS["matrix"]))
+
+
+def test_load_takes_every_argument_of_the_constructor_that_a_model_keeps(tmp_path: Path) -> None:
+    env = RandomEnv()
+    TRPO("MlpPolicy", env, **SMALL).learn(64).save(tmp_path / "model")
+    changed: dict[str, Any] = {"stats_window_size": 7, "rollout_buffer_kwargs": None, "fisher_sample_fraction": 0.5, "seed": 3}
+    model = TRPO.load(tmp_path / "model", env=env, **changed).learn(64)
+    assert model.ep_info_buffer is not None
+    assert model.ep_info_buffer.maxlen == 7
+    assert model.rollout_buffer_kwargs == {}
+    assert model.fisher_sample_fraction == 0.5
+
+
+@pytest.mark.parametrize("name", ["unsupported", "monitor_wrapper", "support_multi_env", "policy", "_init_setup_model"])
+def test_load_refuses_what_no_model_keeps(name: str, tmp_path: Path) -> None:
+    TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
+    with pytest.raises(TypeError, match=f"TRPO has no argument '{name}'"):
+        TRPO.load(tmp_path / "model", **{name: 1})  # type: ignore[arg-type]

@@ -148,6 +148,21 @@ def test_a_layer_that_is_used_twice_gets_both_gradients() -> None:
         th.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_a_partly_frozen_cnn_is_fitted_as_it_is(frozen: int) -> None:
+    model = collected("CnnPolicy", "image", policy_kwargs={"share_features_extractor": False})
+    model.policy.vf_features_extractor.get_submodule(f"cnn.{frozen}").requires_grad_(False)
+    batch = read_batch(model.rollout_buffer, model.action_space)
+    parameters = critic_parameters(model.policy, probe_actor(model.policy, batch).parameters)
+    loss = th.nn.functional.mse_loss(model.policy.predict_values(batch.observations).flatten(), batch.returns)
+    expected = th.autograd.grad(loss, parameters)
+    assert next(make_epoch(model.policy, parameters, model.rollout_buffer, batch, len(batch), 64)()) == pytest.approx(
+        loss.item()
+    )
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        th.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-3)
+
+
 def test_the_critic_learns() -> None:
     losses = fit(collected(learning_rate=1e-2), n_epochs=30).losses
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])

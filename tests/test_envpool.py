@@ -184,3 +184,10 @@ def test_environments_have_no_attributes_of_their_own() -> None:
     with pytest.raises(NotImplementedError, match="methods"):
         env.env_method("f")
     env.close()
+
+
+def test_pools_without_a_seed_differ() -> None:
+    unseeded: list[Any] = [EnvPoolVecEnv("HalfCheetah-v5", n_envs=2).reset() for _ in range(2)]
+    assert not np.array_equal(*unseeded)
+    seeded: list[Any] = [EnvPoolVecEnv("HalfCheetah-v5", n_envs=2, seed=3).reset() for _ in range(2)]
+    assert np.array_equal(*seeded)

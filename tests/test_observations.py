@@ -136,3 +136,10 @@ def test_a_model_that_only_predicts_needs_no_memory_for_a_rollout(tmp_path: Path
     assert TRPO.load(tmp_path / "model").predict(np.zeros(3, dtype=np.float32))[0].shape == (2,)
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": -1, "SC_PAGE_SIZE": 4096}.__getitem__)  # not known
     TRPO.load(tmp_path / "model", env=RandomEnv())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_real_actions_that_the_buffer_would_round_are_refused(dtype: Any) -> None:
+    env = RandomEnv(action_space=spaces.Box(0, 255, (2,), dtype=dtype))
+    with pytest.raises(ValueError, match=f"a Box in `action_space` must be of floats, not of {np.dtype(dtype)}"):
+        TRPO("MlpPolicy", env)
