@@ -93,11 +93,9 @@ def update_shipped(device: str, share: bool, rounds: int) -> tuple[float, float,
     :param rounds: turns of both sides
     :return: median ratio; our and sb3-contrib's updates per second
     """
-    ours = shipped("sb3_trpo", device, share)
-    measured = update_alone((ours, contrib(device, share)), rounds)
-    assert isinstance(ours, TRPO)
-    assert ours.last_step is not None
-    assert ours.last_step.cg_iterations > 0  # the policy step was timed too
+    models = shipped("sb3_trpo", device, share), contrib(device, share)
+    measured = update_alone(models, rounds)
+    _check_step(models[0])
     return measured
 
 
@@ -117,7 +115,17 @@ def against_ppo(device: str, rounds: int) -> tuple[float, float, float]:
     :param rounds: turns of both sides
     :return: median ratio; our and PPO's env steps per second
     """
-    return whole_run((shipped("sb3_trpo", device), shipped("sb3_ppo", device)), rounds)
+    models = shipped("sb3_trpo", device), shipped("sb3_ppo", device)
+    measured = whole_run(models, rounds)
+    _check_step(models[0])
+    return measured
+
+
+def _check_step(model: OnPolicyAlgorithm) -> None:
+    """Fail where an update had no policy step, so that none was measured."""
+    assert isinstance(model, TRPO)
+    assert model.last_step is not None
+    assert model.last_step.cg_iterations > 0
 
 
 def peak_memory(n_steps: int) -> float:
@@ -140,8 +148,7 @@ def peak_memory(n_steps: int) -> float:
     buffer.full = True
     before = memory("VmRSS")
     model.train()
-    assert model.last_step is not None
-    assert model.last_step.cg_iterations > 0
+    _check_step(model)
     return (memory("VmHWM") - before) / 1e6
 
 

@@ -63,7 +63,7 @@ class FisherVectorProduct:
 
 
 def fisher_subsets(
-    candidates: th.Tensor, fraction: float, n_states: int, seed: tuple[int, int]
+    candidates: th.Tensor, fraction: float, n_states: int, seed: tuple[int, ...]
 ) -> tuple[th.Tensor, th.Tensor]:
     """
     Draw the states of the Fisher products, and others that tell how long the solver's step is.

@@ -282,8 +282,12 @@ class TRPO(RolloutCollector):
         """The states of the Fisher products and, unless these are all (None), others that tell how long the step is."""
         if len(kept) == n_states and self.fisher_sample_fraction == 1.0:
             return [None]
-        subsets = fisher_subsets(kept, self.fisher_sample_fraction, n_states, (self._draw_seed, self._n_updates))
+        subsets = fisher_subsets(kept, self.fisher_sample_fraction, n_states, self._fisher_seed())
         return [positions for positions in subsets if len(positions)]
+
+    def _fisher_seed(self) -> tuple[int, ...]:
+        """Seed of this update's draw; a variant that draws more must keep its streams apart."""
+        return self._draw_seed, self._n_updates
 
     def _log_update(self, step: StepReport, critic: CriticReport) -> None:
         record = self.logger.record

@@ -163,7 +163,7 @@ class VineTRPO(TRPO):
         """
         n_states = self.n_branch_states or self.n_steps * env.num_envs // _TRUNK_PER_BRANCH
         n_times = max(1, -(-n_states // env.num_envs))
-        steps = self._generator(1).choice(self.n_steps, n_times, replace=False)
+        steps = self._generator(0).choice(self.n_steps, n_times, replace=False)
         self._branching_steps = np.sort(steps)
         self._branching_obs: list[Obs] = []
         self._snapshots: list[State] = []
@@ -171,8 +171,11 @@ class VineTRPO(TRPO):
         return super().collect_rollouts(env, *args, **kwargs)
 
     def _generator(self, purpose: int) -> np.random.Generator:
-        """A generator of this update's own, so that a resumed run draws the same; ``purpose`` 0 is the Fisher matrix's."""
+        """A generator of this update's own, so that a resumed run draws the same."""
         return np.random.default_rng((self._draw_seed, self._n_updates, purpose))
+
+    def _fisher_seed(self) -> tuple[int, ...]:
+        return *super()._fisher_seed(), 2  # apart from the purposes above: zeros at the end of a seed do not count
 
     def _before_step(self, step: int) -> None:
         n_saved = len(self._snapshots)
@@ -182,7 +185,7 @@ class VineTRPO(TRPO):
 
     def _after_rollout(self, env: VecEnv) -> None:
         states = self._branching_states()
-        seeds = self._generator(2).integers(2**31, size=(len(self._snapshots) + 1, self.n_branch_rollouts)).tolist()
+        seeds = self._generator(1).integers(2**31, size=(len(self._snapshots) + 1, self.n_branch_rollouts)).tolist()
         with _random_numbers(seeds[-1][0], self.policy.device):
             drawn, actions, log_prob, weights = self._draw_actions(states)
         with self._simulator.excursion() as branch_env:
