@@ -8,11 +8,11 @@ import torch as th
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
-    DiagGaussianDistribution,
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from sb3_trpo.clipped_gaussian import GAUSSIANS
 from sb3_trpo.mlp import ParameterViews
 from sb3_trpo.plain import actor_layers, encoder, make_layers, why_not_layers, why_not_plain
 
@@ -45,7 +45,7 @@ class NumpyActor:
 
     def __init__(self, policy: ActorCriticPolicy, n_steps: int, n_envs: int) -> None:
         self._distribution = policy.action_dist
-        self._gaussian = type(policy.action_dist) is DiagGaussianDistribution
+        self._gaussian = type(policy.action_dist) in GAUSSIANS
         self._shape = policy.action_space.shape or ()
         self._encode = encoder(policy)
         self._layers = make_layers(policy, actor_layers(policy))
@@ -93,7 +93,7 @@ class NumpyActor:
 # An action is a fixed function of the network's output plus noise: Gaussian noise, times the standard deviation, for
 # Box; Gumbel noise and the largest for discrete actions; logistic noise and the sign for binary ones.
 _NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
-    DiagGaussianDistribution: lambda shape: th.randn(shape),
+    **dict.fromkeys(GAUSSIANS, lambda shape: th.randn(shape)),
     CategoricalDistribution: lambda shape: -th.empty(shape).exponential_().log(),
     MultiCategoricalDistribution: lambda shape: -th.empty(shape).exponential_().log(),
     BernoulliDistribution: lambda shape: th.rand(shape).logit(),
@@ -107,7 +107,7 @@ def _largest_of_each(policy: ActorCriticPolicy) -> Callable[[Array], Array]:
 
 
 _CHOOSERS: dict[type, Callable[[ActorCriticPolicy], Callable[[Array], Array]]] = {
-    DiagGaussianDistribution: lambda _: lambda x: x,
+    **dict.fromkeys(GAUSSIANS, lambda _: lambda x: x),
     CategoricalDistribution: lambda _: lambda x: x.argmax(axis=1),
     MultiCategoricalDistribution: _largest_of_each,
     BernoulliDistribution: lambda _: lambda x: (x > 0.0).astype(np.float32),

@@ -138,6 +138,7 @@ def _optional(rule: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[A
 
 
 _UNIT = _number("in [0, 1]", lambda v: 0.0 <= v <= 1.0)
+_BOOLEAN: tuple[str, Callable[[Any], bool]] = "True or False", lambda v: isinstance(v, bool)
 
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n_steps": _integer(1),
@@ -155,7 +156,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "fisher_sample_fraction": _number("in (0, 1]", lambda v: 0.0 < v <= 1.0),
     "max_grad_norm": _optional(_number("> 0", lambda v: v > 0.0)),
     "chunk_size": _optional(_integer(1)),
-    "normalize_advantage": ("True or False", lambda v: isinstance(v, bool)),
+    "normalize_advantage": _BOOLEAN,
+    "clipped_gaussian": _BOOLEAN,
     "sde_sample_freq": ("-1 or an integer >= 1", lambda v: v == -1 or _integer(1)[1](v)),
     "policy_kwargs": ("None or a dict", lambda v: isinstance(v, dict)),  # SB3 has made None an empty one
     "rollout_buffer_class": (

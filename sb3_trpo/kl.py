@@ -5,10 +5,11 @@ Shapes: B states, d action dimensions, n choices of one discrete action. KL is i
 action dimensions (the dimensions are independent, so the KL of the joint action is the sum).
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch as th
 from stable_baselines3.common.distributions import (
@@ -20,6 +21,9 @@ from stable_baselines3.common.distributions import (
     SquashedDiagGaussianDistribution,
     StateDependentNoiseDistribution,
 )
+from torch.special import log_ndtr, ndtr
+
+from sb3_trpo.clipped_gaussian import ClippedGaussianDistribution
 
 Parameters: TypeAlias = tuple[th.Tensor, ...]
 """Parameters of the distribution at B states: tensors of shape (B, ...)."""
@@ -89,6 +93,79 @@ class Gaussian(DistributionFamily):
         return precision * tangent[0], 2.0 * precision * tangent[1]
 
 
+class ClippedGaussian(Gaussian):
+    """
+    Gaussians whose values beyond a bound are the bound: a density within, a probability at either end.
+
+    Never more KL than between the Gaussians themselves, and no curvature where nearly every action is clipped.
+
+    :param low: lower bounds, shape (d,)
+    :param high: upper bounds, shape (d,)
+    """
+
+    def __init__(self, low: th.Tensor, high: th.Tensor) -> None:
+        self._low = low
+        self._high = high
+
+    def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
+        (mean_old, std_old), (mean_new, std_new) = old, new
+        a, b, _, _, mass, first, second = self._within(old)
+        log_ratio, shift = std_old.log() - std_new.log(), (mean_old - mean_new) / std_new
+        # E[log p_old - log p_new] within the bounds, by the moments of the old z-score
+        within = mass * (0.5 * shift.square() - log_ratio)
+        within = within + log_ratio.exp() * shift * first + 0.5 * th.expm1(2.0 * log_ratio) * second
+        below, above = log_ndtr(a), log_ndtr(-b)
+        ends = below.exp() * (below - log_ndtr((self._low - mean_new) / std_new))
+        ends = ends + above.exp() * (above - log_ndtr((mean_new - self._high) / std_new))
+        kl: th.Tensor = within + ends
+        return kl.sum(dim=1)
+
+    def metric_product(self, at: Parameters, tangent: Parameters) -> Parameters:
+        # the scores of mean and std, times σ, are z and z² - 1 within, and those of log Φ at the ends
+        a, b, density_a, density_b, mass, first, second = self._within(at)
+        third = 2.0 * first + a.square() * density_a - b.square() * density_b
+        fourth = 3.0 * second + a**3 * density_a - b**3 * density_b
+        below = th.exp(-a.square() - log_ndtr(a)) / _TWO_PI  # φ(a)² / Φ(a)
+        above = th.exp(-b.square() - log_ndtr(-b)) / _TWO_PI
+        by_mean = second + below + above
+        mixed = third - first + a * below + b * above
+        by_std = fourth - 2.0 * second + mass + a.square() * below + b.square() * above
+        mean, std = (part / at[1].square() for part in tangent)
+        return by_mean * mean + mixed * std, mixed * mean + by_std * std
+
+    def _within(self, at: Parameters) -> "_Within":
+        mean, std = at
+        a, b = (self._low - mean) / std, (self._high - mean) / std
+        density_a, density_b = (th.exp(-0.5 * z.square()) / math.sqrt(_TWO_PI) for z in (a, b))
+        mass = ndtr(b) - ndtr(a)
+        return _Within(a, b, density_a, density_b, mass, density_a - density_b, mass + a * density_a - b * density_b)
+
+
+class _Within(NamedTuple):
+    """
+    A standard normal between two bounds; every part has shape (B, d).
+
+    :param a: the lower bound
+    :param b: the upper bound
+    :param density_a: φ(a)
+    :param density_b: φ(b)
+    :param mass: ∫ φ
+    :param first: ∫ z φ
+    :param second: ∫ z² φ
+    """
+
+    a: th.Tensor
+    b: th.Tensor
+    density_a: th.Tensor
+    density_b: th.Tensor
+    mass: th.Tensor
+    first: th.Tensor
+    second: th.Tensor
+
+
+_TWO_PI = 2.0 * math.pi
+
+
 class Categorical(DistributionFamily):
     """One or several independent discrete actions; parameters are the normalised logits of each, shape (B, n)."""
 
@@ -152,7 +229,8 @@ class SampleEstimate(DistributionFamily):
         return tangent
 
 
-_CLOSED_FORMS: dict[type[Distribution], tuple[type, DistributionFamily]] = {
+_CLOSED_FORMS: dict[type[Distribution], tuple[type, DistributionFamily | Callable[[Any], DistributionFamily]]] = {
+    ClippedGaussianDistribution: (th.distributions.Normal, lambda clipped: ClippedGaussian(clipped.low, clipped.high)),
     DiagGaussianDistribution: (th.distributions.Normal, Gaussian()),
     SquashedDiagGaussianDistribution: (th.distributions.Normal, Gaussian()),
     StateDependentNoiseDistribution: (th.distributions.Normal, Gaussian()),
@@ -160,12 +238,12 @@ _CLOSED_FORMS: dict[type[Distribution], tuple[type, DistributionFamily]] = {
     MultiCategoricalDistribution: (list, Categorical()),
     BernoulliDistribution: (th.distributions.Bernoulli, Bernoulli()),
 }
-"""SB3's distributions: the torch distribution that each holds, and its family."""
+"""Known distributions: the torch distribution that each holds, and its family or what makes it."""
 
 
 def distribution_family(distribution: Distribution) -> DistributionFamily:
     """
-    The family of a distribution: closed form for SB3's own, the sample estimate for any other.
+    The family of a distribution: closed form for SB3's own and ours, the sample estimate for any other.
 
     A subclass keeps the closed form of its parent unless it computes log-probabilities its own way or holds another
     torch distribution.
@@ -177,7 +255,9 @@ def distribution_family(distribution: Distribution) -> DistributionFamily:
         if parent in _CLOSED_FORMS:
             held, family = _CLOSED_FORMS[parent]
             own_log_prob = type(distribution).log_prob is not parent.log_prob
-            return SampleEstimate() if own_log_prob or type(distribution.distribution) is not held else family
+            if own_log_prob or type(distribution.distribution) is not held:
+                return SampleEstimate()
+            return family if isinstance(family, DistributionFamily) else family(distribution)
     return SampleEstimate()
 
 

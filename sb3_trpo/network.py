@@ -8,7 +8,6 @@ import torch as th
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
-    DiagGaussianDistribution,
     Distribution,
     MultiCategoricalDistribution,
 )
@@ -16,6 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sb3_trpo.batch import Batch, Observations
+from sb3_trpo.clipped_gaussian import GAUSSIANS
 from sb3_trpo.flat import flatten, unflatten_like
 from sb3_trpo.kl import distribution_family, unchecked_distributions
 from sb3_trpo.plain import Layers, actor_layers, encoder, make_layers, why_not_layers, why_not_plain
@@ -141,7 +141,7 @@ class _GraphLinearisation:
         )
 
 
-_HEADS = (DiagGaussianDistribution, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
+_HEADS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
 """Distributions whose parameters are the network's output, but for the normalisation of logits and the std."""
 
 
@@ -154,7 +154,7 @@ class PlainNetwork:
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self._dist = policy.action_dist
-        self._log_std = policy.log_std if type(policy.action_dist) is DiagGaussianDistribution else None
+        self._log_std = policy.log_std if type(policy.action_dist) in GAUSSIANS else None
         self._encode = encoder(policy)
         self._layers = make_layers(policy, actor_layers(policy))
         self.differentiable = self._layers.differentiable

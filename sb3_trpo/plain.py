@@ -12,6 +12,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor, NatureCNN
 from torch import nn
 
+from sb3_trpo.clipped_gaussian import GAUSSIANS
 from sb3_trpo.cnn import Cnn, why_not_cnn
 from sb3_trpo.mlp import Mlp, why_not_mlp
 from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN
@@ -79,7 +80,8 @@ def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
 
 def _altered_std(policy: ActorCriticPolicy) -> str | None:
     """Whether a Gaussian has another standard deviation than one parameter an action dimension."""
-    if type(policy.action_dist) is DiagGaussianDistribution:
+    if type(policy.action_dist) in GAUSSIANS:
+        assert isinstance(policy.action_dist, DiagGaussianDistribution)
         log_std = policy._parameters.get("log_std")
         if log_std is None or log_std.dtype != th.float32 or log_std.shape != (policy.action_dist.action_dim,):
             return "log_std is not one float32 parameter an action dimension"

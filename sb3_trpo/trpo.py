@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo import checkpoints
 from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import Batch, every_kth, read_batch
+from sb3_trpo.clipped_gaussian import clip_gaussian
 from sb3_trpo.critic import CriticReport, critic_parameters, fit_critic, make_epoch
 from sb3_trpo.finite import check_returns
 from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
@@ -96,6 +97,8 @@ class TRPO(RolloutCollector):
     :param ent_coef: weight of the entropy bonus in the surrogate; a number or a schedule, as for ``target_kl``
     :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
     :param chunk_size: most transitions in one pass of the policy step, which bounds its memory; None: automatic
+    :param clipped_gaussian: whether a Gaussian's actions beyond a bound of the action space count as the bound, which is what
+        the environment gets, in gradient and KL (:class:`~sb3_trpo.clipped_gaussian.ClippedGaussianDistribution`)
     :raises ValueError: for a hyperparameter out of range, naming it
     :raises TypeError: for an unknown argument; for one of PPO's it says what takes its place
     """
@@ -141,6 +144,7 @@ class TRPO(RolloutCollector):
         ent_coef: float | Schedule | str = 0.0,
         max_grad_norm: float | None = None,
         chunk_size: int | None = None,
+        clipped_gaussian: bool = False,
         **unsupported: Never,
     ) -> None:
         refuse_arguments(unsupported)
@@ -180,6 +184,7 @@ class TRPO(RolloutCollector):
         self.sub_sampling_factor = sub_sampling_factor
         self.fisher_sample_fraction = fisher_sample_fraction
         self.chunk_size = chunk_size
+        self.clipped_gaussian = clipped_gaussian
         self.last_step: StepReport | None = None
         self._draw_seed = _peek_at_random()
         if _init_setup_model:
@@ -196,6 +201,8 @@ class TRPO(RolloutCollector):
         if self.env is not None and self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer):  # will be filled
             check_memory(self.observation_space, self.n_steps, self.n_envs)
         super()._setup_model()
+        if self.clipped_gaussian:
+            clip_gaussian(self.policy)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """

@@ -17,9 +17,11 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
 )
 
+from sb3_trpo.clipped_gaussian import ClippedGaussianDistribution
 from sb3_trpo.kl import (
     Bernoulli,
     Categorical,
+    ClippedGaussian,
     DistributionFamily,
     Gaussian,
     Parameters,
@@ -44,6 +46,14 @@ def normal(*shape: int, seed: int, copies: int = 1) -> th.Tensor:
 def gaussian(seed: int, copies: int = 1) -> Distribution:
     mean, log_std = normal(N_STATES, 2, seed=seed, copies=copies), 0.5 * normal(2, seed=seed + 1)
     return DiagGaussianDistribution(2).proba_distribution(mean, log_std)
+
+
+LOW, HIGH = th.tensor([-0.5, -2.0], dtype=th.float64), th.tensor([0.5, 0.3], dtype=th.float64)
+
+
+def clipped_gaussian(seed: int, copies: int = 1) -> Distribution:
+    mean, log_std = normal(N_STATES, 2, seed=seed, copies=copies), 0.5 * normal(2, seed=seed + 1)
+    return ClippedGaussianDistribution(LOW, HIGH).proba_distribution(mean, log_std)
 
 
 def squashed_gaussian(seed: int, copies: int = 1) -> Distribution:
@@ -78,7 +88,7 @@ def student_t(seed: int, copies: int = 1) -> Distribution:
 
 
 CLOSED_FORM: list[Make] = [gaussian, squashed_gaussian, gsde, squashed_gsde, categorical, multi_categorical, bernoulli]
-EVERY: list[Make] = [*CLOSED_FORM, student_t]
+EVERY: list[Make] = [*CLOSED_FORM, clipped_gaussian, student_t]
 
 
 def parameters(distribution: Distribution) -> Parameters:
@@ -102,7 +112,7 @@ def test_closed_form_is_torchs_kl_summed_over_the_dimensions(make: Make) -> None
     assert not th.allclose(torch_kl(old, new), torch_kl(new, old), rtol=1e-2)  # so the direction matters here
 
 
-@pytest.mark.parametrize("make", CLOSED_FORM)
+@pytest.mark.parametrize("make", [*CLOSED_FORM, clipped_gaussian])
 def test_closed_form_is_the_mean_log_ratio_of_samples_of_the_old(make: Make) -> None:
     th.manual_seed(0)
     n_samples = 50_000
@@ -271,6 +281,39 @@ def test_gaussian_kl_is_finite_and_not_negative(mean_old: float, std_old: float,
 
 
 @PROPERTY
+@given(MEANS, STDS, MEANS, STDS)
+def test_clipping_never_adds_kl(mean_old: float, std_old: float, mean_new: float, std_new: float) -> None:
+    old, new = one_state([mean_old], [std_old]), one_state([mean_new], [std_new])
+    bound = th.ones(1, dtype=th.float64)
+    clipped, whole = ClippedGaussian(-bound, bound).kl_old_new(old, new).item(), Gaussian().kl_old_new(old, new).item()
+    assert -1e-12 < clipped <= whole * (1.0 + 1e-9) + 1e-9
+
+
+@pytest.mark.parametrize("make", [gaussian, squashed_gaussian])
+def test_far_bounds_clip_nothing(make: Make) -> None:
+    far = th.full((2,), 1e3, dtype=th.float64)
+    (old, new), clipped = (parameters(make(seed)) for seed in (0, 10)), ClippedGaussian(-far, far)
+    th.testing.assert_close(clipped.kl_old_new(old, new), Gaussian().kl_old_new(old, new))
+    th.testing.assert_close(metric_matrix(clipped, old), metric_matrix(Gaussian(), old))
+
+
+def test_where_every_action_is_clipped_there_is_no_kl() -> None:
+    bound = th.ones(1)
+    family, one = ClippedGaussian(-bound, bound), th.ones(1, 1)
+    old, new = (9.0 * one, one), (8.0 * one, 1.1 * one)
+    assert abs(family.kl_old_new(old, new).item()) < 1e-6 < Gaussian().kl_old_new(old, new).item()
+    assert all(part.abs().item() < 1e-6 for part in family.metric_product(old, (one, one)))
+
+
+def test_small_clipped_kl_keeps_its_digits_in_float32() -> None:
+    def kl_in(dtype: th.dtype) -> float:
+        bound, mean, std = (th.tensor([[x]], dtype=dtype) for x in (1.0, 0.8, 0.5))
+        return ClippedGaussian(-bound, bound).kl_old_new((mean, std), (mean + 0.003, 1.003 * std)).item()
+
+    assert kl_in(th.float32) == pytest.approx(kl_in(th.float64), abs=3e-7)
+
+
+@PROPERTY
 @given(st.floats(-600.0, 600.0), st.floats(-600.0, 600.0))
 def test_sample_estimate_is_finite_and_never_negative(log_prob_old: float, log_prob_new: float) -> None:
     old, new = th.tensor([log_prob_old], dtype=th.float64), th.tensor([log_prob_new], dtype=th.float64)
@@ -283,6 +326,7 @@ def test_sample_estimate_is_finite_and_never_negative(log_prob_old: float, log_p
     ("make", "family"),
     [
         (gaussian, Gaussian),
+        (clipped_gaussian, ClippedGaussian),
         (squashed_gaussian, Gaussian),
         (gsde, Gaussian),
         (squashed_gsde, Gaussian),

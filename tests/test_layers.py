@@ -10,8 +10,8 @@ import sb3_trpo
 LAYERS = [
     [
         "flat",
+        "clipped_gaussian",
         "mlp",
-        "kl",
         "batch",
         "finite",
         "vec_env",
@@ -21,7 +21,7 @@ LAYERS = [
         "checkpoints",
         "image_normalization",
     ],
-    ["cnn", "policies", "envpool"],
+    ["kl", "cnn", "policies", "envpool"],
     ["plain", "observations", "running_statistics"],
     ["actor", "trust_region", "probe", "network", "critic"],
     ["surrogate", "fisher", "rollout"],

@@ -1,0 +1,59 @@
+"""The Gaussian as the environment sees it: SB3 clips every action to the bounds of the action space."""
+
+import math
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.special import log_ndtr
+
+
+class ClippedGaussianDistribution(DiagGaussianDistribution):
+    """
+    SB3's Gaussian, where all actions beyond a bound are one action: the bound.
+
+    Actions are drawn as before and clipped by SB3 on their way to the environment, so the policy acts as it did. But an
+    action beyond a bound has the probability that the Gaussian has there in all, and the gradient no longer depends on
+    how far beyond it was, which is noise to the environment. The entropy is that of the Gaussian before clipping.
+
+    Source: Fujita and Maeda 2018, "Clipped Action Policy Gradient" (https://arxiv.org/abs/1802.07564).
+
+    :param low: least value of each action dimension, shape (d,)
+    :param high: largest value of each action dimension, shape (d,)
+    """
+
+    def __init__(self, low: th.Tensor, high: th.Tensor) -> None:
+        super().__init__(len(low))
+        self.low = low
+        self.high = high
+
+    def log_prob(self, actions: th.Tensor) -> th.Tensor:
+        """
+        :param actions: shape (B, d), clipped or not
+        :return: log-density of what lies within the bounds, log-probability of what lies beyond, shape (B,), nats
+        """
+        mean, std = self.distribution.mean, self.distribution.stddev
+        inside = -0.5 * ((actions - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
+        below, above = log_ndtr((self.low - mean) / std), log_ndtr((mean - self.high) / std)
+        parts = th.where(actions <= self.low, below, th.where(actions >= self.high, above, inside))
+        return parts.sum(dim=1)
+
+
+GAUSSIANS = (DiagGaussianDistribution, ClippedGaussianDistribution)
+"""Distributions whose mean is the network's output, with one standard deviation an action dimension."""
+
+
+def clip_gaussian(policy: ActorCriticPolicy) -> None:
+    """
+    Give a policy the Gaussian of the clipped actions.
+
+    :param policy: a policy with SB3's Gaussian
+    :raises ValueError: if its actions are drawn from another distribution
+    """
+    space, distribution = policy.action_space, policy.action_dist
+    if type(distribution) is not DiagGaussianDistribution:
+        raise ValueError(f"`clipped_gaussian=True` needs a Gaussian without gSDE, not a {type(distribution).__name__}")
+    assert isinstance(space, spaces.Box)
+    low, high = (th.as_tensor(bound.flatten(), dtype=th.float32, device=policy.device) for bound in (space.low, space.high))
+    policy.action_dist = ClippedGaussianDistribution(low, high)
