@@ -15,7 +15,7 @@ class FisherVectorProduct:
     v -> F v at the policy's present parameters.
 
     J is the Jacobian of the distribution's parameters and M their own Fisher matrix in closed form
-    (:meth:`~sb3_trpo.kl.DistributionFamily.metric_product`), so F is the Hessian of the mean KL at θ_old and positive
+    (:meth:`~sb3_trpo.kl.DistributionFamily.metric`), so F is the Hessian of the mean KL at θ_old and positive
     semi-definite. A product costs one J v and one Jᵀw. What they need of the forward pass is kept from product to product
     for the first chunk and computed anew for the others. Nothing is computed before the first product.
 

@@ -28,6 +28,9 @@ from sb3_trpo.clipped_gaussian import ClippedGaussianDistribution
 Parameters: TypeAlias = tuple[th.Tensor, ...]
 """Parameters of the distribution at B states: tensors of shape (B, ...)."""
 
+Metric: TypeAlias = Callable[[Parameters], Parameters]
+"""A tangent t -> M t, both shaped like the parameters."""
+
 
 class DistributionFamily(ABC):
     """What the trust region needs to know of a distribution: its parameters φ(θ), KL(old‖new) and the metric M(φ)."""
@@ -55,16 +58,15 @@ class DistributionFamily(ABC):
         """
 
     @abstractmethod
-    def metric_product(self, at: Parameters, tangent: Parameters) -> Parameters:
+    def metric(self, at: Parameters) -> Metric:
         """
-        M(φ) t: the Fisher information of the distribution's own parameters times a tangent.
+        t -> M(φ) t: products of the Fisher information of the distribution's own parameters with tangents shaped like them.
 
-        It is the Hessian, at ``new = old``, of :meth:`kl_old_new` in the free parameters; with J the Jacobian of φ(θ),
+        M is the Hessian, at ``new = old``, of :meth:`kl_old_new` in the free parameters; with J the Jacobian of φ(θ),
         the Fisher matrix of the network is Jᵀ M J (appendix C of the paper).
 
         :param at: the parameters φ
-        :param tangent: t, shaped like ``at``
-        :return: M t, shaped like ``at``
+        :return: the product
         """
 
 
@@ -88,9 +90,9 @@ class Gaussian(DistributionFamily):
         shift = 0.5 * ((mean_old - mean_new) / std_new).square()
         return (spread + shift).sum(dim=1)
 
-    def metric_product(self, at: Parameters, tangent: Parameters) -> Parameters:
+    def metric(self, at: Parameters) -> Metric:
         precision = at[1].square().reciprocal()
-        return precision * tangent[0], 2.0 * precision * tangent[1]
+        return lambda tangent: (precision * tangent[0], 2.0 * precision * tangent[1])
 
 
 class ClippedGaussian(Gaussian):
@@ -120,18 +122,18 @@ class ClippedGaussian(Gaussian):
         kl: th.Tensor = within + ends
         return kl.sum(dim=1)
 
-    def metric_product(self, at: Parameters, tangent: Parameters) -> Parameters:
+    def metric(self, at: Parameters) -> Metric:
         # the scores of mean and std, times σ, are z and z² - 1 within, and those of log Φ at the ends
         a, b, density_a, density_b, mass, first, second = self._within(at)
         third = 2.0 * first + a.square() * density_a - b.square() * density_b
         fourth = 3.0 * second + a**3 * density_a - b**3 * density_b
         below = th.exp(-a.square() - log_ndtr(a)) / _TWO_PI  # φ(a)² / Φ(a)
         above = th.exp(-b.square() - log_ndtr(-b)) / _TWO_PI
-        by_mean = second + below + above
-        mixed = third - first + a * below + b * above
-        by_std = fourth - 2.0 * second + mass + a.square() * below + b.square() * above
-        mean, std = (part / at[1].square() for part in tangent)
-        return by_mean * mean + mixed * std, mixed * mean + by_std * std
+        variance = at[1].square()
+        by_mean = (second + below + above) / variance
+        mixed = (third - first + a * below + b * above) / variance
+        by_std = (fourth - 2.0 * second + mass + a.square() * below + b.square() * above) / variance
+        return lambda t: (by_mean * t[0] + mixed * t[1], mixed * t[0] + by_std * t[1])
 
     def _within(self, at: Parameters) -> "_Within":
         mean, std = at
@@ -182,8 +184,9 @@ class Categorical(DistributionFamily):
         # a masked action has probability 0 and logit -inf: it adds nothing
         return th.where(old == -th.inf, 0.0, old.exp() * (old - new)).sum(dim=1)
 
-    def metric_product(self, at: Parameters, tangent: Parameters) -> Parameters:
-        return tuple(self._one(logits.exp(), t) for logits, t in zip(at, tangent, strict=True))
+    def metric(self, at: Parameters) -> Metric:
+        probabilities = [logits.exp() for logits in at]
+        return lambda tangent: tuple(self._one(p, t) for p, t in zip(probabilities, tangent, strict=True))
 
     @staticmethod
     def _one(probability: th.Tensor, tangent: th.Tensor) -> th.Tensor:
@@ -205,8 +208,9 @@ class Bernoulli(DistributionFamily):
         off = th.sigmoid(-o) * (log_sigmoid(-o) - log_sigmoid(-n))
         return (on + off).sum(dim=1)
 
-    def metric_product(self, at: Parameters, tangent: Parameters) -> Parameters:
-        return (th.sigmoid(at[0]) * th.sigmoid(-at[0]) * tangent[0],)
+    def metric(self, at: Parameters) -> Metric:
+        variance = th.sigmoid(at[0]) * th.sigmoid(-at[0])
+        return lambda tangent: (variance * tangent[0],)
 
 
 class SampleEstimate(DistributionFamily):
@@ -225,8 +229,8 @@ class SampleEstimate(DistributionFamily):
         log_ratio = new[0] - old[0]
         return th.expm1(log_ratio) - log_ratio
 
-    def metric_product(self, at: Parameters, tangent: Parameters) -> Parameters:
-        return tangent
+    def metric(self, at: Parameters) -> Metric:
+        return lambda tangent: tangent
 
 
 _CLOSED_FORMS: dict[type[Distribution], tuple[type, DistributionFamily | Callable[[Any], DistributionFamily]]] = {

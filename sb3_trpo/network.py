@@ -105,8 +105,9 @@ class _GraphLinearisation:
         # the fused attention kernels cannot be differentiated twice
         with unchecked_distributions(), sdpa_kernel(SDPBackend.MATH):
             distribution = policy.get_distribution(chunk.observations)
-            self._family = distribution_family(distribution)
-            self._outputs = self._family.parameters(distribution, chunk.actions)
+            family = distribution_family(distribution)
+            self._outputs = family.parameters(distribution, chunk.actions)
+        self._metric = family.metric(tuple(output.detach() for output in self._outputs))
         self._parameters = parameters
         # a frozen std, for instance, has no graph: J = 0
         self._live = [output for output in self._outputs if output.requires_grad]
@@ -122,9 +123,8 @@ class _GraphLinearisation:
             return th.zeros_like(vector)
         pulled, directions = zip(*linear, strict=True)
         live_tangent = iter(th.autograd.grad(pulled, self._cotangents, directions, retain_graph=True, materialize_grads=True))
-        at = tuple(output.detach() for output in self._outputs)
         tangent = tuple(next(live_tangent) if output.requires_grad else th.zeros_like(output) for output in self._outputs)
-        weighted = self._family.metric_product(at, tangent)
+        weighted = self._metric(tangent)
         live_weighted = [w for w, output in zip(weighted, self._outputs, strict=True) if output.requires_grad]
         return flatten(self._vjp(live_weighted))
 
@@ -215,24 +215,25 @@ class _PlainLinearisation:
         self._log_std = log_std
         self._traces = traces
         self._parameters = parameters
-        self._family = distribution_family(distribution)
-        at = self._family.parameters(distribution, chunk.actions)
-        self._at = list(zip(*(th.split(part, self._layers.block_rows) for part in at), strict=True))
+        family = distribution_family(distribution)
+        parts = (th.split(part, layers.block_rows) for part in family.parameters(distribution, chunk.actions))
+        self._at = list(zip(*parts, strict=True))
+        self._metrics = [family.metric(at) for at in self._at]
 
     def product(self, vector: th.Tensor) -> th.Tensor:
         """See :meth:`Linearisation.product`."""
         v = dict(zip(map(id, self._parameters), unflatten_like(self._parameters, vector), strict=True))
         tangents = [v[id(p)].numpy() if id(p) in v else np.zeros(p.shape, np.float32) for p in self._layers.parameters]
         sums = _Sums(self._layers, self._parameters)
-        for trace, at in zip(self._traces, self._at, strict=True):
+        for trace, at, metric in zip(self._traces, self._at, self._metrics, strict=True):
             moved = th.from_numpy(self._layers.jvp(trace, tangents))
             if self._log_std is None:
-                weighted = self._family.metric_product(at, th.split(moved, [part.shape[1] for part in at], dim=1))
+                weighted = metric(th.split(moved, [part.shape[1] for part in at], dim=1))
                 sums.add_vjp(trace, th.cat(weighted, dim=1))
             else:
                 std = at[1]  # exp(log_std) in every state, so its tangent is std times that of log_std
                 log_std_tangent = v.get(id(self._log_std), th.zeros_like(self._log_std))
-                weighted_mean, weighted_std = self._family.metric_product(at, (moved, std * log_std_tangent))
+                weighted_mean, weighted_std = metric((moved, std * log_std_tangent))
                 sums.add_vjp(trace, weighted_mean)
                 sums.add(self._log_std, (std * weighted_std).sum(dim=0))
         return sums.vector

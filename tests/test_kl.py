@@ -191,10 +191,10 @@ def test_small_kl_keeps_its_digits_in_float32() -> None:
 def metric_matrix(family: DistributionFamily, at: Parameters) -> th.Tensor:
     """The metric of all parameters as one matrix, column by column."""
     sizes = [part.numel() for part in at]
-    columns = []
+    columns, product = [], family.metric(at)
     for unit in th.eye(sum(sizes), dtype=th.float64):
         tangent = tuple(t.view_as(part) for t, part in zip(th.split(unit, sizes), at, strict=True))
-        columns.append(th.cat([part.flatten() for part in family.metric_product(at, tangent)]))
+        columns.append(th.cat([part.flatten() for part in product(tangent)]))
     return th.stack(columns, dim=1)
 
 
@@ -224,7 +224,7 @@ def test_metric_is_symmetric_and_positive_semi_definite(make: Make) -> None:
 
 def test_metric_of_a_gaussian_has_its_closed_form() -> None:
     at, tangent = one_state([0.3], [2.0]), one_state([1.0], [1.0])
-    assert [part.item() for part in Gaussian().metric_product(at, tangent)] == [0.25, 0.5]  # 1/σ² and 2/σ²
+    assert [part.item() for part in Gaussian().metric(at)(tangent)] == [0.25, 0.5]  # 1/σ² and 2/σ²
 
 
 def test_a_masked_action_adds_nothing() -> None:
@@ -234,8 +234,8 @@ def test_a_masked_action_adds_nothing() -> None:
     family = Categorical()
     th.testing.assert_close(family.kl_old_new((old,), (new,)), family.kl_old_new((inner_old,), (inner_new,)))
     assert family.kl_old_new((inner_old,), (inner_old + mask,)).tolist() == [math.inf] * N_STATES  # a mask that is new
-    (product,) = family.metric_product((old,), (th.cat([tangent, tangent[:, :1]], dim=1),))
-    (expected,) = family.metric_product((inner_old,), (tangent,))
+    (product,) = family.metric((old,))((th.cat([tangent, tangent[:, :1]], dim=1),))
+    (expected,) = family.metric((inner_old,))((tangent,))
     th.testing.assert_close(product, th.cat([expected, th.zeros(N_STATES, 1, dtype=th.float64)], dim=1))
 
 
@@ -257,7 +257,7 @@ def test_discrete_kl_is_finite_and_not_negative_for_extreme_logits(old: th.Tenso
 def test_discrete_metric_is_finite_and_has_no_negative_curvature_for_extreme_logits(at: th.Tensor, tangent: th.Tensor) -> None:
     direction = tangent / 1e30
     for family, point in ((Categorical(), th.log_softmax(at, dim=1)), (Bernoulli(), at)):
-        (product,) = family.metric_product((point,), (direction,))
+        (product,) = family.metric((point,))((direction,))
         assert (direction * product).sum().item() > -1e-14
 
 
@@ -302,7 +302,7 @@ def test_where_every_action_is_clipped_there_is_no_kl() -> None:
     family, one = ClippedGaussian(-bound, bound), th.ones(1, 1)
     old, new = (9.0 * one, one), (8.0 * one, 1.1 * one)
     assert abs(family.kl_old_new(old, new).item()) < 1e-6 < Gaussian().kl_old_new(old, new).item()
-    assert all(part.abs().item() < 1e-6 for part in family.metric_product(old, (one, one)))
+    assert all(part.abs().item() < 1e-6 for part in family.metric(old)((one, one)))
 
 
 def test_small_clipped_kl_keeps_its_digits_in_float32() -> None:
