@@ -35,9 +35,9 @@ class ClippedGaussianDistribution(DiagGaussianDistribution):
         """
         mean, std = self.distribution.mean, self.distribution.stddev
         inside = -0.5 * ((actions - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
-        below, above = log_ndtr((self.low - mean) / std), log_ndtr((mean - self.high) / std)
-        parts = th.where(actions <= self.low, below, th.where(actions >= self.high, above, inside))
-        return parts.sum(dim=1)
+        below = actions <= self.low
+        beyond = log_ndtr(th.where(below, self.low - mean, mean - self.high) / std)
+        return th.where(below | (actions >= self.high), beyond, inside).sum(dim=1)
 
 
 GAUSSIANS = (DiagGaussianDistribution, ClippedGaussianDistribution)
