@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
@@ -34,11 +35,15 @@ class ClippedGaussianDistribution(DiagGaussianDistribution):
         :return: log-density of what lies within the bounds, log-probability of what lies beyond, shape (B,), nats
         """
         mean, std = self.distribution.mean, self.distribution.stddev
+        low, high = self.low.to(mean.device), self.high.to(mean.device)
         inside = -0.5 * ((actions - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
-        below = actions <= self.low
-        beyond = log_ndtr(th.where(below, self.low - mean, mean - self.high) / std)
-        return th.where(below | (actions >= self.high), beyond, inside).sum(dim=1)
+        below = actions <= low
+        beyond = log_ndtr(th.where(below, low - mean, mean - high) / std)
+        return th.where(below | (actions >= high), beyond, inside).sum(dim=1)
 
+
+_NO_BOUND = 1e9
+"""A bound that no action reaches, and whose square is far from the end of float32."""
 
 GAUSSIANS = (DiagGaussianDistribution, ClippedGaussianDistribution)
 """Distributions whose mean is the network's output, with one standard deviation an action dimension."""
@@ -53,7 +58,29 @@ def clip_gaussian(policy: ActorCriticPolicy) -> None:
     """
     space, distribution = policy.action_space, policy.action_dist
     if type(distribution) is not DiagGaussianDistribution:
-        raise ValueError(f"`clipped_gaussian=True` needs a Gaussian without gSDE, not a {type(distribution).__name__}")
+        raise ValueError(
+            "`clipped_gaussian=True` needs SB3's Gaussian, which is that of a Box in `action_space` without `use_sde`; the "
+            f"policy has a {type(distribution).__name__} for {space}"
+        )
+    for name in ("get_distribution", "_get_action_dist_from_latent"):
+        if getattr(type(policy), name) is not getattr(ActorCriticPolicy, name):
+            raise ValueError(f"`clipped_gaussian=True` needs SB3's own `{name}`, which {type(policy).__name__} overrides")
     assert isinstance(space, spaces.Box)
-    low, high = (th.as_tensor(bound.flatten(), dtype=th.float32, device=policy.device) for bound in (space.low, space.high))
+    bounds = (np.clip(bound.flatten(), -_NO_BOUND, _NO_BOUND) for bound in (space.low, space.high))
+    low, high = (th.as_tensor(bound, dtype=th.float32, device=policy.device) for bound in bounds)
     policy.action_dist = ClippedGaussianDistribution(low, high)
+
+
+def check_clipping(policy: ActorCriticPolicy, clipped: bool) -> None:
+    """
+    Check that a policy still has the Gaussian with which it was made.
+
+    :param policy: the policy
+    :param clipped: whether the model says that it is clipped
+    :raises ValueError: if it is not as the model says
+    """
+    if clipped != (type(policy.action_dist) is ClippedGaussianDistribution):
+        raise ValueError(
+            f"`clipped_gaussian` was set to {clipped!r} after the policy was made; save the model and load it with "
+            f"`clipped_gaussian={clipped!r}`"
+        )

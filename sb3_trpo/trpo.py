@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo import checkpoints
 from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import Batch, every_kth, read_batch
-from sb3_trpo.clipped_gaussian import clip_gaussian
+from sb3_trpo.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.critic import CriticReport, critic_parameters, fit_critic, make_epoch
 from sb3_trpo.finite import check_returns
 from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
@@ -224,9 +224,11 @@ class TRPO(RolloutCollector):
         """
         Update the policy, then the critic, with the rollout that was just collected.
 
-        :raises ValueError: if returns or advantages are too large for float32, before any weight moves
+        :raises ValueError: if returns or advantages are too large for float32, or ``clipped_gaussian`` is no longer what the
+            policy was made with, before any weight moves
         """
         started = time.perf_counter()
+        check_clipping(self.policy, self.clipped_gaussian)
         # the last rollout may overshoot the budget, and no schedule expects a negative progress
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
         self.policy.set_training_mode(False)  # with dropout on, KL(old‖old) would not be 0

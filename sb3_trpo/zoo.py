@@ -32,8 +32,8 @@ def sample_hyperparameters(
     """
     The search space of ``sb3-trpo tune``, in the form that RL Zoo asks for.
 
-    Unlike the Zoo's own it draws ``cg_damping``, the initial standard deviation and ``clipped_gaussian`` where actions are
-    continuous, and the entropy bonus where they are discrete; not ``cg_max_steps``.
+    Unlike the Zoo's own it draws ``cg_damping``, the initial standard deviation where actions are continuous, and the
+    entropy bonus where they are discrete; not ``cg_max_steps``.
 
     :param trial: draws the values, and keeps those that are derived from them among its attributes
     :param n_actions: dimensions of a ``Box`` action space; 0 for any other
@@ -55,7 +55,6 @@ def sample_hyperparameters(
     }
     if n_actions > 0:
         drawn["log_std_init"] = trial.suggest_float("log_std_init", -2.0, 0.5)
-        drawn["clipped_gaussian"] = trial.suggest_categorical("clipped_gaussian", [False, True])
     else:
         drawn["ent_coef"] = trial.suggest_float("ent_coef", 1e-5, 0.03, log=True)
     hyperparameters = convert_hyperparameters(drawn)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.batch import read_batch
@@ -75,16 +76,27 @@ def test_estimate_of_the_gradient_has_the_same_mean_and_less_variance() -> None:
     assert parts[0].var() < 0.7 * parts[1].var()
 
 
-def test_gradients_are_finite_far_from_the_bounds() -> None:
-    one = th.ones(1)
-    for mean_value in (-1e4, -50.0, 50.0, 1e4):
-        mean = th.full((3, 1), mean_value, requires_grad=True)
-        log_std = th.full((1,), -2.0, requires_grad=True)
+def test_an_action_at_a_bound_is_the_bound() -> None:
+    clipped, _, _ = distribution()
+    for bound, sign in ((LOW, -1.0), (HIGH, 1.0)):
+        at, beyond = bound.expand(2, 2), (bound + sign).expand(2, 2)
+        th.testing.assert_close(clipped.log_prob(at), clipped.log_prob(beyond), rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize(("value", "error"), [(-3.0, 1e-3), (3.0, 1e-3), (-1e4, math.inf), (1e4, math.inf)])
+def test_gradients_far_from_the_bounds_are_those_in_float64_or_finite(value: float, error: float) -> None:
+    parts = []
+    for dtype in (th.float32, th.float64):
+        one = th.ones(1, dtype=dtype)
+        mean = th.full((3, 1), value, dtype=dtype, requires_grad=True)
+        log_std = th.full((1,), -2.0, dtype=dtype, requires_grad=True)
         made = ClippedGaussianDistribution(-one, one)
         made.proba_distribution(mean, log_std)
-        log_prob = made.log_prob(th.tensor([[-2.0], [0.0], [2.0]]))
-        gradients = th.autograd.grad(log_prob.sum(), [mean, log_std])
-        assert all(th.isfinite(part).all() for part in (log_prob, *gradients))
+        log_prob = made.log_prob(th.tensor([[-2.0], [0.0], [2.0]], dtype=dtype))
+        parts.append([part.double() for part in (log_prob, *th.autograd.grad(log_prob.sum(), [mean, log_std]))])
+    assert all(th.isfinite(part).all() for part in parts[0])
+    if error < math.inf:  # of an action that is 15 and more standard deviations away; further ones are never drawn
+        th.testing.assert_close(*parts, rtol=error, atol=1e-6)
 
 
 class Narrow(gym.Env[np.ndarray, np.ndarray]):
@@ -178,8 +190,8 @@ def test_vine_takes_it() -> None:
 @pytest.mark.parametrize(
     ("space", "kwargs", "message"),
     [
-        (spaces.Discrete(3), {}, "`clipped_gaussian=True` needs a Gaussian without gSDE, not a CategoricalDistribution"),
-        (None, {"use_sde": True}, "needs a Gaussian without gSDE, not a StateDependentNoiseDistribution"),
+        (spaces.Discrete(3), {}, r"a Box in `action_space` without `use_sde`; .* CategoricalDistribution for Discrete"),
+        (None, {"use_sde": True}, r"without `use_sde`; the policy has a StateDependentNoiseDistribution for Box"),
     ],
 )
 def test_what_it_cannot_serve_is_refused(space: Any, kwargs: dict[str, Any], message: str) -> None:
@@ -192,3 +204,49 @@ def test_what_it_cannot_serve_is_refused(space: Any, kwargs: dict[str, Any], mes
 def test_only_a_truth_value_is_accepted() -> None:
     with pytest.raises(ValueError, match="`clipped_gaussian` must be True or False, not 'yes'"):
         TRPO("MlpPolicy", Narrow(), device="cpu", clipped_gaussian="yes")  # type: ignore[arg-type]
+
+
+class OwnHead(ActorCriticPolicy):
+    """Makes its distribution its own way."""
+
+    def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Distribution:
+        return super()._get_action_dist_from_latent(2.0 * latent_pi)
+
+
+def test_a_policy_that_makes_its_own_distribution_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs SB3's own `_get_action_dist_from_latent`, which OwnHead overrides"):
+        TRPO(OwnHead, Narrow(), device="cpu", clipped_gaussian=True)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_changing_it_later_is_an_error(before: bool) -> None:
+    model = make(clipped_gaussian=before)
+    model.clipped_gaussian = not before
+    with pytest.raises(ValueError, match=f"`clipped_gaussian` was set to {not before} after the policy was made; save"):
+        model.learn(64)
+
+
+@pytest.mark.parametrize("bound", [np.finfo(np.float32).max, 1e12])
+def test_bounds_that_bound_nothing_change_nothing(bound: float) -> None:
+    env = Narrow()
+    env.action_space = spaces.Box(-np.float32(bound), np.float32(bound), (2,), np.float32)
+    kwargs: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0, "device": "cpu"}
+    steps: list[list[float]] = []
+    for clipped in (True, False):
+        model = TRPO("MlpPolicy", env, clipped_gaussian=clipped, **kwargs).learn(64)
+        assert model.last_step is not None
+        assert model.last_step.accepted
+        steps.append([model.last_step.kl, model.last_step.surrogate])
+    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-3)
+
+
+def test_bounds_follow_the_mean_to_its_device() -> None:
+    # the copy that acts on the CPU shares the distribution of a policy on a GPU
+    low, high = LOW.to("meta"), HIGH.to("meta")
+    made = ClippedGaussianDistribution(low, high)
+    asked = []
+    made.low.to = lambda device: asked.append(device) or LOW  # type: ignore[assignment,method-assign,func-returns-value]
+    made.high.to = lambda device: asked.append(device) or HIGH  # type: ignore[assignment,method-assign,func-returns-value]
+    made.proba_distribution(th.zeros(2, 2, dtype=th.float64), th.zeros(2, dtype=th.float64))
+    assert th.isfinite(made.log_prob(th.zeros(2, 2, dtype=th.float64))).all()
+    assert asked == [th.device("cpu")] * 2
