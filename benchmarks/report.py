@@ -203,7 +203,8 @@ def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
         half = f" ± {stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores):.0f}" if len(scores) > 1 else ""
         cells = [env_id, NAMES[name], str(len(scores)), f"{scores.mean():.0f}{half}", f"{scores.min():.0f}"]
         seconds = seconds_to_reach(runs, goal)
-        cells += [f"{interquartile_mean(scores):.0f}", f"{seconds:.0f} s" if np.isfinite(seconds) else "not reached"]
+        reached = f"{seconds:.0f} s" if np.isfinite(seconds) else "not reached"
+        cells += [f"{interquartile_mean(scores):.0f}", reached if np.isfinite(goal) else ""]
         if name == OURS or min(len(ours), len(scores)) < 2:  # one seed has no interval
             cells += ["", ""]
         else:
