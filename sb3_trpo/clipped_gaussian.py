@@ -1,7 +1,5 @@
 """The Gaussian as the environment sees it: SB3 clips every action to the bounds of the action space."""
 
-import math
-
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -36,9 +34,9 @@ class ClippedGaussianDistribution(DiagGaussianDistribution):
         """
         mean, std = self.distribution.mean, self.distribution.stddev
         low, high = self.low.to(mean.device), self.high.to(mean.device)
-        inside = -0.5 * ((actions - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
         below = actions <= low
         beyond = log_ndtr(th.where(below, low - mean, mean - high) / std)
+        inside: th.Tensor = self.distribution.log_prob(actions)  # type: ignore[no-untyped-call]
         return th.where(below | (actions >= high), beyond, inside).sum(dim=1)
 
 
