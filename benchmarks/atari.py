@@ -31,8 +31,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from benchmarks.experiment import hyperparameters, set_up, training_parser, write_run
-from benchmarks.train import updates
+from benchmarks.experiment import hyperparameters, set_up, training_parser
+from benchmarks.train import PACKAGES, updates, write_run
 
 gym.register_envs(ale_py)
 
@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> int:
     mean, std = evaluate(model, manager.create_envs(8, eval_env=True), options)
     result: dict[str, float] = {"resumed_at": resumed_at, "steps": model.num_timesteps}
     result |= {"mean_return": mean, "std_return": std, "games": options.games}
-    write_run(options.out, "benchmarks.atari", arguments, entry, result)
+    write_run(options.out, "benchmarks.atari", arguments, {"hyperparameters": entry, **result}, [*PACKAGES, "rl_zoo3"])
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.games} games")
     return 0
 

@@ -1,20 +1,16 @@
 """Models and environments as RL Zoo makes them, for ours and for the peers."""
 
 import argparse
-import json
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import rl_zoo3
-import torch as th
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.train import PACKAGES, parse_settings
+from benchmarks.train import parse_settings
 
 ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_vine_trpo": "vine_trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
 
@@ -95,24 +91,3 @@ def set_up(
     model = experiment[0]
     assert isinstance(model, OnPolicyAlgorithm)
     return manager, model
-
-
-def write_run(folder: Path, module: str, arguments: list[str], entry: dict[str, Any], result: dict[str, Any]) -> None:
-    """
-    Write ``run.json``: command, hyperparameters, result, threads and versions.
-
-    :param folder: where to write
-    :param module: the module that was run
-    :param arguments: its command line
-    :param entry: hyperparameters
-    :param result: what came out
-    """
-    run = {
-        "command": ["python", "-m", module, *arguments],
-        "hyperparameters": entry,
-        **result,
-        "threads": th.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in [*PACKAGES, "rl_zoo3"]},
-    }
-    (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n")

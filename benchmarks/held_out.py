@@ -92,7 +92,7 @@ def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch
     inside, outside = (Surrogate(network, part, ent_coef, chunk_size) for part in (batch, others))
     thinned = fisher_subsets(th.arange(batch_size), model.fisher_sample_fraction, batch_size, (0, 0))[0]
     fisher = FisherVectorProduct(network, parameters, batch, chunk_size, thinned)
-    gradient = inside.gradient(parameters, batch)
+    gradient = inside.gradient(parameters)
     cg = conjugate_gradient(lambda v: fisher(v) + damping * v, gradient, model.cg_max_steps, model.cg_tol, damping)
     old = flatten(parameters)
     assign(parameters, old + scaled(inside, parameters, cg.solution, kl))

@@ -18,8 +18,8 @@ import time
 
 import torch as th
 
-from benchmarks.experiment import ZOO_NAMES, hyperparameters, set_up, training_parser, write_run
-from benchmarks.train import CurveCallback
+from benchmarks.experiment import ZOO_NAMES, hyperparameters, set_up, training_parser
+from benchmarks.train import PACKAGES, CurveCallback, write_run
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     mean, std = curve.evaluate()
     manager.save_trained_model(model)
     result = {"steps": model.num_timesteps, "mean_return": mean, "std_return": std, "episodes": options.final_episodes}
-    write_run(options.out, "benchmarks.mujoco", arguments, entry, result)
+    write_run(options.out, "benchmarks.mujoco", arguments, {"hyperparameters": entry, **result}, [*PACKAGES, "rl_zoo3"])
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.final_episodes} episodes")
     return 0
 

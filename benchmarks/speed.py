@@ -36,8 +36,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-import sb3_trpo.trpo as trpo_module
-from sb3_trpo import TRPO, actor, fisher, rollout, surrogate, trust_region
+from benchmarks.train import PACKAGES
+from sb3_trpo import TRPO, actor, fisher, recorder, surrogate, trust_region
 
 SHARED: dict[str, Any] = {
     "n_steps": 2048,
@@ -288,12 +288,12 @@ def _timed(function: Callable[..., Any], record: list[float]) -> Callable[..., A
 PARTS: dict[str, tuple[Any, str]] = {
     "env, with its wrappers": (VecEnv, "step"),
     "actor": (actor.NumpyActor, "act"),
-    "buffer": (rollout._Deferred, "record"),
-    "values, log-probs and advantages": (rollout._Deferred, "finish"),
+    "buffer": (recorder.DeferredRecorder, "record"),
+    "values, log-probs and advantages": (recorder.DeferredRecorder, "finish"),
     "surrogate and its gradient": (surrogate.Surrogate, "__init__"),
     "Fisher products": (fisher.FisherVectorProduct, "__call__"),
     "line search": (trust_region, "backtracking_line_search"),
-    "critic": (trpo_module, "fit_critic"),
+    "critic": (TRPO, "_fit_critic"),
 }
 
 
@@ -343,8 +343,7 @@ def main(arguments: list[str]) -> None:
     device, quick, rounds = options.device, options.quick, 3 if options.quick else 11
     ratios: dict[str, float] = {}
 
-    packages = ["sb3-trpo", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "mujoco", "numpy"]
-    table_head(packages, device, rounds)
+    table_head(PACKAGES, device, rounds)
     for index, case in enumerate(WHOLE_RUNS):
         ratio, mine, theirs = alone(_whole_run_of, index, device, rounds)
         ratios[case.label] = ratio

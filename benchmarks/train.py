@@ -116,6 +116,26 @@ def parse_settings(items: list[str]) -> dict[str, Any]:
     return {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in items)}
 
 
+def write_run(folder: Path, module: str, arguments: list[str], result: dict[str, Any], packages: list[str]) -> None:
+    """
+    Write ``run.json``: command, result, threads and versions.
+
+    :param folder: where to write
+    :param module: the module that was run
+    :param arguments: its command line
+    :param result: what came out, and with which hyperparameters
+    :param packages: whose versions to write
+    """
+    run = {
+        "command": ["python", "-m", module, *arguments],
+        **result,
+        "threads": th.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+    }
+    (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """
     :param arguments: the command line, without the program
@@ -154,16 +174,8 @@ def main(arguments: list[str]) -> int:
 
     model.save(options.out / "model")
     plot(options.out / "curve.png", [options.out / "curve.csv"])
-    run = {
-        "command": ["python", "-m", "benchmarks.train", *arguments],
-        "mean_return": mean,
-        "std_return": std,
-        "episodes": options.final_episodes,
-        "threads": th.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-    (options.out / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    result = {"mean_return": mean, "std_return": std, "episodes": options.final_episodes}
+    write_run(options.out, "benchmarks.train", arguments, result, PACKAGES)
     print(f"{options.env}: {mean:.1f} ± {std:.1f} over {options.final_episodes} deterministic episodes")
     print(f"model: {options.out / 'model.zip'}\nlearning curve: {options.out / 'curve.png'}")
     if options.at_least is not None and mean < options.at_least:

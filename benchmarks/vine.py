@@ -4,7 +4,7 @@ How good is the gradient that vine sampling gives for the same number of simulat
 A policy is trained for a while with single path and then held fixed. The reference is its gradient from a very large batch,
 single path with returns to the end of the episode (λ = 1). Against it stand gradients of small batches: their mean cosine to
 the reference, and their variance over the squared norm of their mean. The first row says how good the reference is: the
-cosine between its two halves. A game is played with the paper's network. Example::
+cosine between its two halves. A game is played with ``PaperCNN`` and SB3's two hidden layers behind it. Example::
 
     python -m benchmarks.vine --env Hopper-v5 --train 100000 --out benchmarks/results/vine/hopper.csv
 """
@@ -70,7 +70,7 @@ def gradients(model: TRPO, repeats: int) -> tuple[np.ndarray, float]:
         # standardised as in a step: with few samples a common offset of the advantages is noise
         batch = batch.with_advantages(effective_advantages(batch.advantages, batch.returns, normalize=True))
         surrogate = Surrogate(actor_network(model.policy), batch, 0.0, chunk_size)
-        rows.append(surrogate.gradient(probe.parameters, batch).numpy())
+        rows.append(surrogate.gradient(probe.parameters).numpy())
     return np.array(rows), (model.num_timesteps - before) / repeats
 
 
@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> None:
     game = "NoFrameskip" in options.env
     settings: dict[str, Any] = {"gamma": 0.99, "device": "cpu", "seed": options.seed}
     if game:
-        network = {"features_extractor_class": PaperCNN, "share_features_extractor": False}
+        network = {"features_extractor_class": PaperCNN}
         settings |= {"n_steps": 1024 // options.n_envs, "policy_kwargs": network, "ent_coef": 0.01}
         settings |= {"fisher_sample_fraction": 0.1, "cg_max_steps": 10, "n_critic_updates": 2, "batch_size": 256}
     env = make_env(options.env, options.n_envs, options.seed)

@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
     _refuse_other_algorithms(SCRIPTS[command], options)
     try:
-        from sb3_trpo.zoo import hyperparameters_file, mend_hub
+        from sb3_trpo.hub import mend_hub
+        from sb3_trpo.zoo import hyperparameters_file
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
     script = SCRIPTS[command]

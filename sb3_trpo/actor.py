@@ -14,21 +14,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.clipped_gaussian import GAUSSIANS
 from sb3_trpo.mlp import ParameterViews
-from sb3_trpo.plain import actor_layers, encoder, make_layers, why_not_layers, why_not_plain
+from sb3_trpo.plain import actor_layers, encoder, make_layers
 
 Array: TypeAlias = np.ndarray
-
-
-def why_not_numpy(policy: ActorCriticPolicy) -> str | None:
-    """
-    Tell whether :class:`NumpyActor` acts exactly as this policy would.
-
-    :param policy: any policy
-    :return: None if it does; otherwise the first thing that speaks against it
-    """
-    if type(policy.action_dist) not in _NOISE:
-        return f"the actions are drawn by a {type(policy.action_dist).__name__}"
-    return why_not_plain(policy) or why_not_layers(actor_layers(policy))
 
 
 class NumpyActor:
@@ -38,7 +26,7 @@ class NumpyActor:
     The parameters are read, never written. On the CPU they are views of the policy's own; elsewhere copies. Both are
     renewed when the policy's change. The noise of the whole rollout is drawn at once, from torch's global generator.
 
-    :param policy: a policy that :func:`why_not_numpy` accepts
+    :param policy: a policy that :func:`~sb3_trpo.plain.why_not_plain_actor` accepts
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
     """

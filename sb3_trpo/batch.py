@@ -1,4 +1,4 @@
-"""The one tuple that the policy step reads."""
+"""A rollout as one batch of transitions, which the policy step and the critic read."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Batch:
         part = slice(start, start + size)
         return self.take(part if positions is None else positions[part])
 
-    def averages(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
+    def estimates(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """
         Estimate averages over the actions of another policy from those that were taken.
 
@@ -184,8 +184,8 @@ def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:
     :param n_envs: number of environments
     :return: positions, shape (ceil(B / k),)
     """
-    if k == 1:  # a rollout buffer of the user's own may hold another number than n_steps * n_envs
-        return th.arange(len(batch))
+    if k == 1 or len(batch) % n_envs:  # a rollout buffer of the user's own may hold another number than n_steps * n_envs
+        return th.arange(0, len(batch), k)
     return th.from_numpy(_env_major(np.arange(0, len(batch), k), len(batch), n_envs))
 
 

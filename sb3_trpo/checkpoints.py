@@ -5,13 +5,18 @@ import json
 import math
 import pathlib
 import zipfile
+from collections.abc import Container
 from typing import Any, TypeGuard
 
+import torch as th
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import open_path
+
+from sb3_trpo.hyperparameters import make_schedule
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
 
@@ -62,7 +67,7 @@ def is_on_policy(names: set[str]) -> bool:
     return "gae_lambda" in names
 
 
-def has_plain_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
+def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
     """
     :param model: any model
     :return: whether it is on-policy and its policy is one that TRPO can train: actor-critic, neither recurrent nor masked
@@ -74,14 +79,38 @@ def has_plain_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
     )
 
 
-def averaged_dimensions(action_space: spaces.Space[Any]) -> int:
+def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:
     """
-    Over how many action dimensions sb3-contrib's TRPO averages the KL that this one sums.
+    Load what PPO, A2C or another on-policy algorithm has saved.
 
-    :param action_space: the action space
-    :return: d; 1 where both mean the same
+    :param path: path to the zip file, or a file object
+    :param device: device to load to
+    :return: the model
+    :raises ValueError: if the file holds another algorithm, or a policy that PPO cannot build
     """
-    return math.prod(action_space.shape) if isinstance(action_space, (spaces.Box, spaces.MultiBinary)) else 1
+    if not is_on_policy(saved_names(path)):
+        raise ValueError(f"{path} does not hold a PPO model, nor another on-policy one")
+    try:
+        return PPO.load(path, device=device)
+    except TypeError as error:
+        raise ValueError(f"{path} holds a policy that PPO cannot build: {error}") from error
+
+
+def summed_kl_settings(model: Any, given: Container[str]) -> list[str]:
+    """
+    Settings with which a model that sb3-contrib saved keeps its trust region: its TRPO averages the KL over the action
+    dimensions, this one sums it.
+
+    :param model: the model
+    :param given: settings that the user chose
+    :return: ``name=value`` of the others; none where both mean the same
+    """
+    space = model.action_space
+    d = math.prod(space.shape) if isinstance(space, (spaces.Box, spaces.MultiBinary)) else 1
+    if d == 1:
+        return []
+    saved = {"target_kl": make_schedule("target_kl", model.target_kl)(1.0), "cg_damping": model.cg_damping}
+    return [f"{name}={d * value:g}" for name, value in saved.items() if name not in given]
 
 
 def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -11,24 +9,12 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from sb3_trpo.adam import optimizer_steps
 from sb3_trpo.batch import Batch, keeps_sb3_layout, minibatches
 from sb3_trpo.plain import convolves, critic_layers, encoder, in_blocks, make_layers, why_not_layers, why_not_plain
 
 Epoch: TypeAlias = Callable[[], Iterator[float]]
 """One pass over the rollout. Each item is the loss of a mini-batch, whose gradient the critic's parameters then hold."""
-
-
-@dataclass
-class CriticReport:
-    """
-    One fit of the critic.
-
-    :param losses: mean squared error of each mini-batch, before its gradient step
-    :param skipped: mini-batches without a step, because their loss was not finite
-    """
-
-    losses: list[float] = field(default_factory=list)
-    skipped: int = 0
 
 
 def critic_parameters(policy: ActorCriticPolicy, actor_parameters: Sequence[th.nn.Parameter]) -> list[th.nn.Parameter]:
@@ -47,7 +33,7 @@ def fit_critic(
     epoch: Epoch,
     n_epochs: int,
     max_grad_norm: float | None,
-) -> CriticReport:
+) -> list[float]:
     """
     Regress the values on the returns with the policy's optimizer.
 
@@ -56,25 +42,24 @@ def fit_critic(
     :param epoch: one pass over the rollout; see :func:`make_epoch`
     :param n_epochs: passes
     :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
-    :return: the losses
+    :return: mean squared error of each mini-batch, before its gradient step; one that is not finite has no step
     """
-    report = CriticReport()
+    losses: list[float] = []
     if not parameters:
-        return report
+        return losses
     # parameters without a gradient are skipped by the optimizer, weight decay and momentum included
     _drop_gradients(policy)
-    with _optimizer_steps(policy.optimizer, parameters) as take_step:
+    with optimizer_steps(policy.optimizer, parameters) as take_step:
         for _ in range(n_epochs):
             for loss in epoch():
-                report.losses.append(loss)
+                losses.append(loss)
                 if not math.isfinite(loss):
-                    report.skipped += 1
                     continue
                 if max_grad_norm is not None:
                     th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
                 take_step()
     _drop_gradients(policy)
-    return report
+    return losses
 
 
 def make_epoch(
@@ -184,109 +169,3 @@ def _epoch_by_hand(
 def _drop_gradients(policy: ActorCriticPolicy) -> None:
     for parameter in policy.parameters():
         parameter.grad = None
-
-
-@contextmanager
-def _optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> Iterator[Callable[[], None]]:
-    """
-    How the optimizer takes a step: Adam and AdamW update all parameters in one kernel.
-
-    On the CPU their bookkeeping around the kernel takes several times as long as the kernel, so after the first step it is
-    called directly. Flags and state are left as the optimizer's own ``step`` leaves them.
-    """
-    groups = optimizer.param_groups
-    adam = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and not any(group["differentiable"] for group in groups)
-    # the fused kernel wants the step counts beside the parameters; a state that was loaded may have them on the CPU
-    if not adam or any(state["step"].device != p.device for p, state in optimizer.state.items() if "step" in state):
-        yield lambda: optimizer.step()
-        return
-    saved = [(group, group["fused"], group["foreach"]) for group in groups]
-    for group, *_ in saved:
-        group.update(fused=True, foreach=False)
-    kernel: _AdamKernel | None = None
-
-    def take_step() -> None:
-        nonlocal kernel
-        gradients = [parameter.grad for parameter in parameters]
-        if kernel is not None:
-            if kernel.step(gradients):
-                return
-            kernel.write_back()  # another mini-batch, another part of the critic
-        optimizer.step()
-        reached = [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
-        kernel = _AdamKernel(optimizer, parameters, gradients) if _AdamKernel.serves(optimizer, reached) else None
-
-    try:
-        yield take_step
-    finally:
-        if kernel is not None:
-            kernel.write_back()
-        for group, fused, foreach in saved:
-            group.update(fused=fused, foreach=foreach)
-
-
-class _AdamKernel:
-    """
-    torch's fused Adam or AdamW kernel on the state of an optimizer that has taken a step.
-
-    :param optimizer: Adam or AdamW
-    :param parameters: what it moves
-    :param gradients: the gradient of each; None for one that it leaves alone
-    """
-
-    def __init__(
-        self, optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter], gradients: Sequence[th.Tensor | None]
-    ) -> None:
-        group = optimizer.param_groups[0]
-        self._absent = [gradient is None for gradient in gradients]
-        moved = [parameter for parameter, absent in zip(parameters, self._absent, strict=True) if not absent]
-        state = [optimizer.state[parameter] for parameter in moved]
-        self._kernel = th._fused_adamw_ if group["decoupled_weight_decay"] else th._fused_adam_
-        self._parameters = [parameter.detach() for parameter in moved]  # so that no_grad need not be entered every step
-        self._moments = [s["exp_avg"] for s in state], [s["exp_avg_sq"] for s in state]
-        self._counts = [s["step"] for s in state]
-        self._count = self._counts[0].clone()  # one for all: they are equal
-        self._settings = {
-            "lr": group["lr"],
-            "beta1": group["betas"][0],
-            "beta2": group["betas"][1],
-            "weight_decay": group["weight_decay"],
-            "eps": group["eps"],
-            "amsgrad": False,
-            "maximize": group["maximize"],
-        }
-
-    @staticmethod
-    def serves(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> bool:
-        """Whether the kernel alone does what ``optimizer.step()`` would do."""
-        group = optimizer.param_groups[0]
-        return (
-            hasattr(th, "_fused_adam_")
-            and hasattr(th, "_fused_adamw_")
-            and len(optimizer.param_groups) == 1
-            and not (group["amsgrad"] or group["capturable"] or isinstance(group["lr"], th.Tensor))
-            and "decoupled_weight_decay" in group
-            and "step" not in vars(optimizer)
-            and not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
-            and all(parameter.device.type == "cpu" and parameter in optimizer.state for parameter in parameters)
-            and len({optimizer.state[parameter]["step"].item() for parameter in parameters}) == 1  # at least one, all equal
-        )
-
-    def step(self, gradients: Sequence[th.Tensor | None]) -> bool:
-        """
-        Take one step.
-
-        :param gradients: one a parameter
-        :return: False, and no step, if they are those of another part of the critic
-        """
-        if [gradient is None for gradient in gradients] != self._absent:
-            return False
-        present = [gradient for gradient in gradients if gradient is not None]
-        self._count += 1
-        self._kernel(self._parameters, present, *self._moments, [], [self._count] * len(present), **self._settings)
-        return True
-
-    def write_back(self) -> None:
-        """Give the optimizer its step counts back."""
-        for count in self._counts:
-            count.copy_(self._count)

@@ -26,7 +26,7 @@ class EnvPoolVecEnv(VecEnv):
 
     An environment that ended is reset within the same step, as in ``DummyVecEnv``: the observation returned is the first of
     the new episode, the last one is ``info["terminal_observation"]``, ``info["TimeLimit.truncated"]`` tells a time limit from
-    an end, and ``info["episode"]`` has return, length and seconds of the episode, as with ``Monitor``.
+    an end, and ``info["episode"]`` has the episode's return and length and the seconds so far, as with ``Monitor``.
 
     :param env_id: EnvPool's id, for instance ``HalfCheetah-v5``
     :param n_envs: number of environments
@@ -57,7 +57,8 @@ class EnvPoolVecEnv(VecEnv):
         super().__init__(n_envs, self._pool.observation_space, self._pool.action_space)
         self._all = np.arange(n_envs, dtype=np.int32)
         self._actions = np.zeros(0)
-        self._returns, self._lengths, self._started = np.zeros(n_envs), np.zeros(n_envs, dtype=np.int64), np.zeros(n_envs)
+        self._returns, self._lengths = np.zeros(n_envs), np.zeros(n_envs, dtype=np.int64)
+        self._started = time.time()
         self._begin(self._all)
 
     def _make(self, seed: int) -> Any:
@@ -66,7 +67,7 @@ class EnvPoolVecEnv(VecEnv):
 
     def _begin(self, ids: np.ndarray) -> None:
         """Clear the statistics of the episode."""
-        self._returns[ids], self._lengths[ids], self._started[ids] = 0.0, 0, time.time()
+        self._returns[ids], self._lengths[ids] = 0.0, 0
 
     def reset(self) -> VecEnvObs:
         """
@@ -119,7 +120,7 @@ class EnvPoolVecEnv(VecEnv):
         return observations, rewards.astype(np.float32), terminated, truncated, infos
 
     def _statistics(self, i: int) -> dict[str, float]:
-        seconds = round(time.time() - self._started[i], 6)
+        seconds = round(time.time() - self._started, 6)
         return {"r": round(float(self._returns[i]), 6), "l": int(self._lengths[i]), "t": seconds}
 
     def _restart(self, ids: np.ndarray) -> np.ndarray:

@@ -22,10 +22,9 @@ def assign(tensors: Sequence[th.Tensor], vector: th.Tensor) -> None:
     :param tensors: tensors to overwrite, P elements in all
     :param vector: the new values, shape (P,)
     """
-    parts = th.split(vector, [tensor.numel() for tensor in tensors])
     with th.no_grad():
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
+        for tensor, part in zip(tensors, unflatten_like(tensors, vector), strict=True):
+            tensor.copy_(part)
 
 
 def unflatten_like(tensors: Sequence[th.Tensor], vector: th.Tensor) -> list[th.Tensor]:

@@ -235,16 +235,16 @@ class SampleEstimate(DistributionFamily):
         return lambda tangent: tangent
 
 
-_CLOSED_FORMS: dict[type[Distribution], tuple[type, DistributionFamily | Callable[[Any], DistributionFamily]]] = {
+_CLOSED_FORMS: dict[type[Distribution], tuple[type, Callable[[Any], DistributionFamily]]] = {
     ClippedGaussianDistribution: (th.distributions.Normal, lambda clipped: ClippedGaussian(clipped.low, clipped.high)),
-    DiagGaussianDistribution: (th.distributions.Normal, Gaussian()),
-    SquashedDiagGaussianDistribution: (th.distributions.Normal, Gaussian()),
-    StateDependentNoiseDistribution: (th.distributions.Normal, Gaussian()),
-    CategoricalDistribution: (th.distributions.Categorical, Categorical()),
-    MultiCategoricalDistribution: (list, Categorical()),
-    BernoulliDistribution: (th.distributions.Bernoulli, Bernoulli()),
+    DiagGaussianDistribution: (th.distributions.Normal, lambda _: Gaussian()),
+    SquashedDiagGaussianDistribution: (th.distributions.Normal, lambda _: Gaussian()),
+    StateDependentNoiseDistribution: (th.distributions.Normal, lambda _: Gaussian()),
+    CategoricalDistribution: (th.distributions.Categorical, lambda _: Categorical()),
+    MultiCategoricalDistribution: (list, lambda _: Categorical()),
+    BernoulliDistribution: (th.distributions.Bernoulli, lambda _: Bernoulli()),
 }
-"""Known distributions: the torch distribution that each holds, and its family or what makes it."""
+"""Known distributions: the torch distribution that each holds, and what makes its family."""
 
 
 def distribution_family(distribution: Distribution) -> DistributionFamily:
@@ -259,11 +259,11 @@ def distribution_family(distribution: Distribution) -> DistributionFamily:
     """
     for parent in type(distribution).__mro__:
         if parent in _CLOSED_FORMS:
-            held, family = _CLOSED_FORMS[parent]
+            held, make_family = _CLOSED_FORMS[parent]
             own_log_prob = type(distribution).log_prob is not parent.log_prob
             if own_log_prob or type(distribution.distribution) is not held:
                 return SampleEstimate()
-            return family if isinstance(family, DistributionFamily) else family(distribution)
+            return make_family(distribution)
     return SampleEstimate()
 
 

@@ -168,15 +168,7 @@ class Mlp:
         :param x: shape (B, n_in)
         :return: shape (B, n_out)
         """
-        for (weight, bias), activation in zip(self._layers, self._activations, strict=False):
-            # ndarray.dot: half the overhead of @
-            x = x.dot(weight)
-            x += bias
-            x = activation.value(x)
-        weight, bias = self._layers[-1]
-        x = x.dot(weight)
-        x += bias
-        return x
+        return self.trace(x)[-1]
 
     def trace(self, x: Array) -> list[Array]:
         """
@@ -185,7 +177,7 @@ class Mlp:
         """
         values = [x]
         for i, (weight, bias) in enumerate(self._layers):
-            x = x.dot(weight)
+            x = x.dot(weight)  # half the overhead of @
             x += bias
             if i < len(self._activations):
                 x = self._activations[i].value(x)

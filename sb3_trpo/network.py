@@ -5,12 +5,7 @@ from typing import Protocol
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.distributions import (
-    BernoulliDistribution,
-    CategoricalDistribution,
-    Distribution,
-    MultiCategoricalDistribution,
-)
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -18,10 +13,10 @@ from sb3_trpo.batch import Batch, Observations
 from sb3_trpo.clipped_gaussian import GAUSSIANS
 from sb3_trpo.flat import flatten, unflatten_like
 from sb3_trpo.kl import distribution_family, unchecked_distributions
-from sb3_trpo.plain import Layers, actor_layers, encoder, make_layers, why_not_layers, why_not_plain
+from sb3_trpo.plain import Layers, actor_layers, encoder, in_blocks, make_layers, why_not_plain_actor
 
-Objective = Callable[[Distribution], th.Tensor]
-"""A distribution at b states -> a number for each, shape (b,)."""
+Objective = Callable[[Batch, Distribution], th.Tensor]
+"""b states and the distribution there -> a number for each, shape (b,)."""
 
 
 class Linearisation(Protocol):
@@ -64,8 +59,7 @@ def actor_network(policy: ActorCriticPolicy) -> ActorNetwork:
     :param policy: the policy, in evaluation mode
     :return: the fastest exact way to differentiate its actor
     """
-    plain = policy.device.type == "cpu" and type(policy.action_dist) in _HEADS
-    if plain and why_not_plain(policy) is None and why_not_layers(actor_layers(policy)) is None:
+    if policy.device.type == "cpu" and why_not_plain_actor(policy) is None:
         network = PlainNetwork(policy)
         if network.differentiable:
             return network
@@ -90,7 +84,9 @@ class GraphNetwork:
     def gradient(self, objective: Objective, chunk: Batch, parameters: Sequence[th.nn.Parameter]) -> th.Tensor:
         """See :meth:`ActorNetwork.gradient`."""
         with unchecked_distributions():
-            total = objective(self._policy.get_distribution(chunk.observations)).sum()
+            total = objective(chunk, self._policy.get_distribution(chunk.observations)).sum()
+        if not total.requires_grad:  # what is trained may act in other states
+            return th.zeros(sum(parameter.numel() for parameter in parameters), device=total.device)
         return flatten(th.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))
 
     def linearise(self, chunk: Batch, parameters: Sequence[th.nn.Parameter]) -> Linearisation:
@@ -113,10 +109,12 @@ class _GraphLinearisation:
         self._live = [output for output in self._outputs if output.requires_grad]
         # u is zero: only the graph of the map matters
         self._cotangents = [th.zeros_like(output, requires_grad=True) for output in self._live]
-        self._pullback = self._vjp(self._cotangents, create_graph=True)
+        self._pullback = self._vjp(self._cotangents, create_graph=True) if self._live else ()
 
     def product(self, vector: th.Tensor) -> th.Tensor:
         """See :meth:`Linearisation.product`."""
+        if not self._live:
+            return th.zeros_like(vector)
         pairs = zip(self._pullback, unflatten_like(self._parameters, vector), strict=True)
         linear = [(pulled, direction) for pulled, direction in pairs if pulled.requires_grad]
         if not linear:
@@ -141,15 +139,11 @@ class _GraphLinearisation:
         )
 
 
-_HEADS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
-"""Distributions whose parameters are the network's output, but for the normalisation of logits and the std."""
-
-
 class PlainNetwork:
     """
     A plain policy on the CPU, without autograd; only the distribution itself is left to torch.
 
-    :param policy: a policy that :func:`~sb3_trpo.plain.why_not_plain` and :func:`~sb3_trpo.plain.why_not_layers` accept
+    :param policy: a policy that :func:`~sb3_trpo.plain.why_not_plain_actor` accepts
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
@@ -161,7 +155,8 @@ class PlainNetwork:
 
     def distribution(self, observations: Observations) -> Distribution:
         """See :meth:`ActorNetwork.distribution`."""
-        outputs = np.concatenate([self._layers(features) for features in self._blocks(observations)])
+        assert isinstance(observations, th.Tensor)
+        outputs = in_blocks(self._layers, self._encode, observations.numpy())
         with th.no_grad():
             return self._head(th.from_numpy(outputs), self._log_std)
 
@@ -170,7 +165,7 @@ class PlainNetwork:
         traces = [self._layers.trace(features) for features in self._blocks(chunk.observations)]
         outputs = th.from_numpy(np.concatenate([trace[-1] for trace in traces])).requires_grad_()
         log_std = None if self._log_std is None else self._log_std.detach().requires_grad_()
-        total = objective(self._head(outputs, log_std)).sum()
+        total = objective(chunk, self._head(outputs, log_std)).sum()
         leaves = [outputs] if log_std is None else [outputs, log_std]
         cotangent, *log_std_gradient = th.autograd.grad(total, leaves)
         sums = _Sums(self._layers, parameters)

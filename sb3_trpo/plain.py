@@ -6,7 +6,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor, NatureCNN
@@ -27,6 +32,9 @@ _EXTRACTORS: dict[type[nn.Module], Callable[[Any], list[nn.Module]]] = {
     PaperCNN: lambda extractor: [*extractor.cnn, *extractor.linear],
 }
 """Features extractors that are known: their layers, in order."""
+
+_DISTRIBUTIONS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
+"""Those whose parameters are the network's output, but for the normalisation of logits and the std."""
 
 _METHODS = {
     name: getattr(ActorCriticPolicy, name)
@@ -63,6 +71,18 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
         if type(net) is not nn.Sequential:
             return f"the network is a {type(net).__name__}"
     return _altered_behaviour(policy) or _altered_std(policy)
+
+
+def why_not_plain_actor(policy: ActorCriticPolicy) -> str | None:
+    """
+    Tell whether a policy acts as its layers and one of SB3's plain distributions say.
+
+    :param policy: any policy
+    :return: None if it does; otherwise the first thing that speaks against it
+    """
+    if type(policy.action_dist) not in _DISTRIBUTIONS:
+        return f"the actions are drawn by a {type(policy.action_dist).__name__}"
+    return why_not_plain(policy) or why_not_layers(actor_layers(policy))
 
 
 def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:

@@ -16,12 +16,11 @@ MlpPolicy = ActorCriticPolicy
 
 class PaperCNN(BaseFeaturesExtractor):
     """
-    The network with which the TRPO paper played Atari: 34 thousand parameters, a fiftieth of SB3's ``NatureCNN``.
+    A network as small as that with which the TRPO paper played Atari: 34 thousand parameters, a fiftieth of SB3's
+    ``NatureCNN``. Used as ``policy_kwargs=dict(features_extractor_class=PaperCNN, net_arch=[])``.
 
-    16 filters of 8 x 8 with stride 4, 16 of 4 x 4 with stride 2, a hidden layer of 20. Used as
-    ``policy_kwargs=dict(features_extractor_class=PaperCNN, net_arch=[])``.
-
-    Source: section 8.2 and figure 3 of the paper (https://arxiv.org/abs/1502.05477).
+    Source: section 8.2 of the paper (https://arxiv.org/abs/1502.05477): two convolutions of 16 channels, a hidden layer of 20,
+    33,500 parameters. It does not tell the filters; 8 x 8 with stride 4 and 4 x 4 with stride 2 come near that number.
 
     :param observation_space: images with the channels first
     :param features_dim: units of the hidden layer
@@ -90,7 +89,7 @@ class NormalizedCNN(NatureCNN):
 class _SeparateExtractors(ActorCriticPolicy):
     """
     Actor and critic have features extractors of their own unless told otherwise: a shared one belongs to the actor, and
-    leaves the critic its last layer.
+    leaves the critic the layers behind it.
 
     :param args: arguments of SB3's policy
     :param kwargs: keyword arguments of SB3's policy

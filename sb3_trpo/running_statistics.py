@@ -7,7 +7,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_trpo.batch import Batch
 
 _STATES = 128
-"""Of one chunk, which an average of batch norm moves towards once."""
+"""Least states of a chunk, where the rollout has as many; an average of batch norm moves once towards each chunk."""
 
 
 def refresh_running_statistics(policy: ActorCriticPolicy, batch: Batch) -> None:

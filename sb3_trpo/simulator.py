@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
@@ -130,7 +131,9 @@ def _normalizer_state(env: Any) -> State:
     return {name: copy.deepcopy(getattr(env, name)) for name in ("returns", "old_obs", "old_reward")}
 
 
+@cache
 def _register_known() -> None:
+    """Once, when the first environment is asked for: MuJoCo and the Arcade Learning Environment take long to import."""
     plain = [
         *(AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv),
         *(wrappers.ClipAction, wrappers.DtypeObservation, wrappers.FlattenObservation, wrappers.FrameStackObservation),
@@ -142,27 +145,28 @@ def _register_known() -> None:
         *(DummyVecEnv, VecTransposeImage, VecCheckNan),
     ]
     for layer in plain:
-        register_simulator(layer, plain_attributes, set_plain_attributes)
-    register_simulator(VecFrameStack, _stack_state, _set_stack_state)  # type: ignore[arg-type]
-    register_simulator(VecNormalize, _normalizer_state, set_plain_attributes)  # type: ignore[arg-type]
+        _REGISTRY.setdefault(layer, (plain_attributes, set_plain_attributes))
+    _REGISTRY.setdefault(VecFrameStack, (_stack_state, _set_stack_state))
+    _REGISTRY.setdefault(VecNormalize, (_normalizer_state, set_plain_attributes))
     try:
         from gymnasium.envs.mujoco import MujocoEnv
     except (ImportError, gym.error.DependencyNotInstalled):
         pass
     else:
-        register_simulator(MujocoEnv, _mujoco_state, _set_mujoco_state)
+        _REGISTRY.setdefault(MujocoEnv, (_mujoco_state, _set_mujoco_state))
     try:
         from ale_py.env import AtariEnv
     except ImportError:
         pass
     else:
-        register_simulator(AtariEnv, _ale_state, _set_ale_state)
+        _REGISTRY.setdefault(AtariEnv, (_ale_state, _set_ale_state))
 
 
 def _methods(layer: object) -> tuple[GetState, SetState] | None:
     """How the state of one layer is read and set; None if nobody knows."""
     if hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state"):
         return lambda env: env.get_state(), lambda env, state: env.set_state(state)
+    _register_known()
     return next((_REGISTRY[cls] for cls in type(layer).__mro__ if cls in _REGISTRY), None)
 
 
@@ -300,6 +304,3 @@ def _splice(owner: Any, name: str, value: Any) -> Callable[[], None]:
     before = getattr(owner, name)
     setattr(owner, name, value)
     return lambda: setattr(owner, name, before)
-
-
-_register_known()

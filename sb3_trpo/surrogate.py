@@ -66,7 +66,7 @@ class Surrogate:
     def _differentiate_at_old(self, parameters: Sequence[th.nn.Parameter]) -> tuple[Trial, th.Tensor]:
         totals = _no_totals()
         look = partial(self._add_up, totals, old_of=self._remember)
-        gradient = self._gradient(parameters, self.batch, None, look)
+        gradient = self._gradient(parameters, None, look)
         return self._trial(totals), gradient
 
     def _remember(self, parameters: Parameters) -> Parameters:
@@ -105,35 +105,33 @@ class Surrogate:
         mean_gain, mean_kl, self.entropy = (totals / len(self.batch)).tolist()
         return Trial(mean_gain + self.ent_coef * self.entropy if self.ent_coef else mean_gain, mean_kl)
 
-    def gradient(self, parameters: Sequence[th.nn.Parameter], batch: Batch, positions: th.Tensor | None = None) -> th.Tensor:
+    def gradient(self, parameters: Sequence[th.nn.Parameter], positions: th.Tensor | None = None) -> th.Tensor:
         """
         ∇L at the present parameters: one backward pass.
 
         :param parameters: the actor's parameters, P elements in all
-        :param batch: the transitions to average over
-        :param positions: those of them that count, shape (b,); None: all
+        :param positions: the transitions to average over, shape (b,); None: all
         :return: g, shape (P,)
         """
-        return self._gradient(parameters, batch, positions, _gain_and_entropy)
+        return self._gradient(parameters, positions, _gain_and_entropy)
 
     def _gradient(
         self,
         parameters: Sequence[th.nn.Parameter],
-        batch: Batch,
         positions: th.Tensor | None,
         gain_and_entropy: Callable[[Batch, Distribution], tuple[th.Tensor, th.Tensor]],
     ) -> th.Tensor:
         """∇L, chunk by chunk; ``gain_and_entropy`` sees each chunk's distribution once."""
 
-        def objective(distribution: Distribution) -> th.Tensor:
+        def objective(chunk: Batch, distribution: Distribution) -> th.Tensor:
             gain, entropy = gain_and_entropy(chunk, distribution)
             return gain + self.ent_coef * entropy if self.ent_coef else gain
 
         total = th.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
-        for chunk in batch.chunks(self.chunk_size, positions):
+        for chunk in self.batch.chunks(self.chunk_size, positions):
             with unchecked_distributions():
                 total = total + self._network.gradient(objective, chunk, parameters)
-        return total / (len(batch) if positions is None else len(positions))
+        return total / (len(self.batch) if positions is None else len(positions))
 
 
 def _no_totals() -> th.Tensor:
@@ -143,6 +141,6 @@ def _no_totals() -> th.Tensor:
 
 def _gain_and_entropy(chunk: Batch, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
     """One value a state; entropy without a closed form is an importance-weighted estimate with the right gradient at θ_old."""
-    gain, estimate = chunk.averages(distribution)
+    gain, estimate = chunk.estimates(distribution)
     entropy = distribution.entropy()
     return gain, estimate if entropy is None else entropy

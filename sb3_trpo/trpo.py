@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Never, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -24,7 +23,7 @@ from sb3_trpo import checkpoints
 from sb3_trpo.advantages import effective_advantages
 from sb3_trpo.batch import Batch, every_kth, read_batch
 from sb3_trpo.clipped_gaussian import check_clipping, clip_gaussian
-from sb3_trpo.critic import CriticReport, critic_parameters, fit_critic, make_epoch
+from sb3_trpo.critic import critic_parameters, fit_critic, make_epoch
 from sb3_trpo.finite import check_returns
 from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
 from sb3_trpo.hyperparameters import (
@@ -224,8 +223,8 @@ class TRPO(RolloutCollector):
         """
         Update the policy, then the critic, with the rollout that was just collected.
 
-        :raises ValueError: if returns or advantages are too large for float32, or ``clipped_gaussian`` is no longer what the
-            policy was made with, before any weight moves
+        :raises ValueError: if returns or advantages are too large for float32, a schedule gives a number out of range, or
+            ``clipped_gaussian`` is no longer what the policy was made with, before any weight moves
         """
         started = time.perf_counter()
         check_clipping(self.policy, self.clipped_gaussian)
@@ -240,13 +239,11 @@ class TRPO(RolloutCollector):
         chunk_size = self.chunk_size or probe.chunk_size()
 
         self.last_step = self._step_policy(self._policy_batch(batch), probe.parameters, chunk_size)
-        rest = critic_parameters(self.policy, probe.parameters)
-        epoch = make_epoch(self.policy, rest, self.rollout_buffer, batch, self.batch_size, chunk_size)
-        critic = fit_critic(self.policy, rest, epoch, self.n_critic_updates, self.max_grad_norm)
+        losses = self._fit_critic(batch, critic_parameters(self.policy, probe.parameters), chunk_size)
         refresh_running_statistics(self.policy, batch)
 
         self._n_updates += 1
-        self._log_update(self.last_step, critic)
+        self._log_update(self.last_step, losses)
         self.logger.record("time/update_seconds", time.perf_counter() - started)
 
     def _policy_batch(self, rollout: Batch) -> Batch:
@@ -269,17 +266,17 @@ class TRPO(RolloutCollector):
 
         gradient = surrogate.gradient_at_old
         if gradient is None:
-            gradient = surrogate.gradient(parameters, whole, kept)
+            gradient = surrogate.gradient(parameters, kept)
         subsets = self._fisher_subsets(kept, len(whole))
         products = [FisherVectorProduct(network, parameters, whole, chunk_size, states) for states in subsets]
         settings = StepSettings(
-            max_kl,
-            self.cg_damping,
-            self.cg_max_steps,
-            self.cg_tol,
-            self.line_search_shrinking_factor,
-            self.line_search_max_iter,
-            self.line_search_accept_ratio,
+            max_kl=max_kl,
+            damping=self.cg_damping,
+            cg_max_steps=self.cg_max_steps,
+            cg_tol=self.cg_tol,
+            shrinking_factor=self.line_search_shrinking_factor,
+            max_iter=self.line_search_max_iter,
+            accept_ratio=self.line_search_accept_ratio,
         )
         trial = partial(surrogate.evaluate, max_kl)
         return trust_region_step(parameters, gradient, products[0], trial, surrogate_old, settings, *products[1:])
@@ -298,7 +295,14 @@ class TRPO(RolloutCollector):
         """Seed of this update's draw; a variant that draws more must keep its streams apart."""
         return self._draw_seed, self._n_updates
 
-    def _log_update(self, step: StepReport, critic: CriticReport) -> None:
+    def _fit_critic(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> list[float]:
+        """Regress the values on the returns; the loss of each mini-batch."""
+        if not (parameters and self.n_critic_updates):
+            return []
+        epoch = make_epoch(self.policy, parameters, self.rollout_buffer, batch, self.batch_size, chunk_size)
+        return fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm)
+
+    def _log_update(self, step: StepReport, losses: list[float]) -> None:
         record = self.logger.record
         for key in ("train/outcome", "train/critic_minibatches_skipped"):  # not of an update that was never printed
             self.logger.name_to_value.pop(key, None)
@@ -313,11 +317,11 @@ class TRPO(RolloutCollector):
         record("train/cg_residual", step.cg_residual)
         if not step.accepted:
             record("train/outcome", step.outcome.value, exclude="tensorboard")
-        losses = [loss for loss in critic.losses if np.isfinite(loss)]
-        if losses:
-            record("train/value_loss", np.mean(losses))
-        if critic.skipped:
-            record("train/critic_minibatches_skipped", critic.skipped)
+        finite = [loss for loss in losses if np.isfinite(loss)]
+        if finite:
+            record("train/value_loss", np.mean(finite))
+        if len(finite) < len(losses):
+            record("train/critic_minibatches_skipped", len(losses) - len(finite))
         buffer = self.rollout_buffer
         record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
         if hasattr(self.policy, "log_std"):
@@ -398,12 +402,10 @@ class TRPO(RolloutCollector):
         if from_contrib:
             kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-        d = checkpoints.averaged_dimensions(model.action_space)
-        saved = {"target_kl": make_schedule("target_kl", model.target_kl)(1.0), "cg_damping": model.cg_damping}
-        scaled = [f"{name}={d * value:g}" for name, value in saved.items() if name not in kwargs]
-        if from_contrib and d > 1 and scaled:
+        scaled = checkpoints.summed_kl_settings(model, kwargs) if from_contrib else []
+        if scaled:
             warnings.warn(
-                f"This model was saved by sb3-contrib, which averages the KL over the {d} action dimensions; here it is "
+                "This model was saved by sb3-contrib, which averages the KL over the action dimensions; here it is "
                 f"summed. To go on with the same trust region, pass {' and '.join(scaled)}.",
                 UserWarning,
                 stacklevel=2,
@@ -428,17 +430,12 @@ class TRPO(RolloutCollector):
         :param env: environment to go on with; None: the model's own
         :param kwargs: arguments of TRPO that take precedence
         :return: the TRPO model
-        :raises ValueError: if the model's policy is none that TRPO can train, if there is no environment, or if its spaces
-            are not the model's
+        :raises ValueError: if the model's policy is none that TRPO can train, if there is no environment, if its spaces
+            are not the model's, or if the arguments make another policy
         """
         if not isinstance(model, BaseAlgorithm):
-            if not checkpoints.is_on_policy(checkpoints.saved_names(model)):
-                raise ValueError(f"{model} does not hold a PPO model, nor another on-policy one")
-            try:
-                model = PPO.load(model, device=kwargs.get("device", "auto"))
-            except TypeError as error:
-                raise ValueError(f"{model} holds a policy that PPO cannot build: {error}") from error
-        if not checkpoints.has_plain_policy(model):
+            model = checkpoints.load_on_policy(model, kwargs.get("device", "auto"))
+        if not checkpoints.has_trainable_policy(model):
             raise ValueError(f"`from_ppo` needs an on-policy model with neither recurrence nor masks, not {model}")
         env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
         if env is None:
@@ -446,7 +443,10 @@ class TRPO(RolloutCollector):
         env = cls._wrap_env(env, model.verbose)
         check_for_correct_spaces(env, model.observation_space, model.action_space)
         trpo = cls(type(model.policy), env, **{**checkpoints.transferred_settings(model), **kwargs})
-        trpo.policy.load_state_dict(model.policy.state_dict())
+        try:
+            trpo.policy.load_state_dict(model.policy.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"the model's weights do not fit the policy that the arguments make: {error}") from error
         trpo.num_timesteps = model.num_timesteps
         return trpo
 

@@ -293,8 +293,10 @@ def trust_region_step(
         return fisher_vector_product(v).add(v, alpha=settings.damping)
 
     cg = conjugate_gradient(damped_product, gradient, settings.cg_max_steps, settings.cg_tol, settings.damping)
-    curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product, other_product)
-    if not cg.finite or not math.isfinite(curvature):
+    curvature = math.nan
+    if cg.finite:
+        curvature = _undamped_curvature(cg, settings.damping, fisher_vector_product, other_product)
+    if not math.isfinite(curvature):
         return StepReport(Outcome.NON_FINITE, surrogate_old, cg_iterations=cg.iterations)
     if curvature <= 0.0:
         outcome = Outcome.NON_POSITIVE_CURVATURE

@@ -24,13 +24,16 @@ from sb3_trpo.batch import Batch, Observations
 from sb3_trpo.finite import check_finite
 from sb3_trpo.hyperparameters import check_integers, is_integer
 from sb3_trpo.kl import unchecked_distributions
-from sb3_trpo.rollout import Obs, terminal_observations, timeouts, torch_values, value_function
+from sb3_trpo.recorder import Obs, terminal_observations, timeouts, torch_values, value_function, why_not_deferred
 from sb3_trpo.simulator import Simulator, State
 from sb3_trpo.trpo import TRPO
 
-_MOST_ACTIONS, _SAMPLED_ACTIONS, _TRUNK_PER_BRANCH = 18, 4, 32
-"""Where nothing else is said: most actions of a space that are all tried, how many are drawn otherwise, and of how many states
-of the trunk one is a branching state."""
+_MOST_ACTIONS = 18
+"""Largest Discrete space of which all actions are tried where nothing else is said."""
+_SAMPLED_ACTIONS = 4
+"""Actions drawn of any other."""
+_TRUNK_PER_BRANCH = 32
+"""States of the trunk for each branching state where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ class VineBatch(Batch):
     branch_actions: th.Tensor
     weights: th.Tensor
 
-    def averages(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
+    def estimates(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """
         Self-normalised importance sampling within each state; with all actions it is the exact sum over them.
 
-        Source: equations 15 to 17 of the paper (https://arxiv.org/abs/1502.05477).
+        Source: equations 15 and 16 of the paper (https://arxiv.org/abs/1502.05477).
 
         :param distribution: π_θ at the N states
         :return: estimates of the mean of Q and of the mean of -log π_θ, of each state, shape (N,)
@@ -238,7 +241,7 @@ class VineTRPO(TRPO):
         :param seeds: of each branching step's rollouts
         :return: Q-values, shape (N, K)
         """
-        plain = self._why_not_deferred(self.rollout_buffer) is None
+        plain = why_not_deferred(self.policy, self.rollout_buffer) is None
         value = value_function(self.policy) if plain else partial(torch_values, self.policy)
         steps: list[int] = self._branching_steps.tolist()
         n_times, n_actions = len(steps), actions.shape[1]

@@ -5,7 +5,6 @@ RL Zoo: importing this module makes ``trpo`` mean this package's TRPO there, and
 (:mod:`sb3_trpo.__main__`) imports it before every script of the Zoo.
 """
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -74,31 +73,6 @@ def convert_hyperparameters(sampled_params: dict[str, Any]) -> dict[str, Any]:
     if "log_std_init" in hyperparameters:
         hyperparameters["policy_kwargs"]["log_std_init"] = hyperparameters.pop("log_std_init")
     return hyperparameters
-
-
-def mend_hub() -> None:
-    """
-    Let the Zoo's ``push_to_hub`` and ``load_from_hub`` work with newer releases of the Hub's packages.
-
-    rl_zoo3 2.9 imports ``generate_metadata`` from the Hub integration, whose release 3.2 has it under a private name and as an
-    object; and it expects an ``HTTPError`` where a model has no file of ``VecNormalize``.
-    """
-    from huggingface_hub.errors import EntryNotFoundError  # here, because only the Hub needs them
-    from requests.exceptions import HTTPError
-
-    integration = import_module("huggingface_sb3.push_to_hub")  # the package has a function of this name
-    if not hasattr(integration, "generate_metadata"):
-        private = integration._generate_metadata
-        vars(integration)["generate_metadata"] = lambda *args: private(*args).to_dict()
-    package, load = import_module("huggingface_sb3"), import_module("huggingface_sb3.load_from_hub").load_from_hub
-
-    def load_from_hub(repo_id: str, filename: str) -> str:
-        try:
-            return str(load(repo_id, filename))
-        except EntryNotFoundError as error:
-            raise HTTPError(str(error)) from error
-
-    vars(package)["load_from_hub"] = load_from_hub
 
 
 ALGOS.update(trpo=TRPO, vine_trpo=VineTRPO)

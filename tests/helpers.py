@@ -45,6 +45,22 @@ class DoubleEncoder(DoubleFlatten):
         return features
 
 
+class Experts(DoubleFlatten):
+    """Sends a state through one layer or another, by the sign of its first number."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space)
+        self.positive, self.negative = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        rows = super().forward(observations)
+        features = th.zeros_like(rows)
+        for expert, chosen in ((self.positive, rows[:, 0] > 0.0), (self.negative, rows[:, 0] <= 0.0)):
+            if chosen.any():
+                features = features.index_put((chosen,), expert(rows[chosen]))
+        return features
+
+
 class StudentT(Distribution):
     """Independent Student-t actions: a distribution that is not SB3's and has no closed-form KL."""
 

@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_trpo import TRPO
-from sb3_trpo.actor import NumpyActor, why_not_numpy
+from sb3_trpo.actor import NumpyActor
+from sb3_trpo.plain import why_not_plain_actor
 from tests.envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
 
 ACTIVATIONS = [nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid, nn.Mish, nn.Softsign, nn.Identity]
@@ -43,7 +44,7 @@ def roll(policy: ActorCriticPolicy) -> tuple[NumpyActor, np.ndarray, np.ndarray]
 @pytest.mark.parametrize("observations", sorted(OBSERVATIONS.keys() - {"image", "dict"}))
 def test_log_probs_are_the_policys(actions: str, observations: str) -> None:
     policy = make_policy(actions, observations)
-    assert why_not_numpy(policy) is None
+    assert why_not_plain_actor(policy) is None
     actor, obs, taken = roll(policy)
     rows = th.as_tensor(taken).flatten(1) if taken.ndim > 1 else th.as_tensor(taken)  # as the buffer keeps them
     with th.no_grad():
@@ -58,7 +59,7 @@ def test_log_probs_of_images_are_the_policys(share: bool) -> None:
     kwargs = {"share_features_extractor": share}
     model = TRPO("CnnPolicy", DummyVecEnv([lambda: env]), n_steps=64, batch_size=16, policy_kwargs=kwargs)
     model.policy.set_training_mode(False)  # as in a rollout
-    assert why_not_numpy(model.policy) is None
+    assert why_not_plain_actor(model.policy) is None
     actor, obs, taken = roll(model.policy)
     with th.no_grad():
         expected = model.policy.get_distribution(th.as_tensor(obs)).log_prob(th.as_tensor(taken))
@@ -69,7 +70,7 @@ def test_log_probs_of_images_are_the_policys(share: bool) -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_are_torchs(activation: type[nn.Module]) -> None:
     policy = make_policy(activation_fn=activation, net_arch=[8, 7])
-    assert why_not_numpy(policy) is None
+    assert why_not_plain_actor(policy) is None
     actor, obs, taken = roll(policy)
     with th.no_grad():
         normal = policy.get_distribution(th.as_tensor(obs)).distribution
@@ -242,13 +243,13 @@ def in_float64(policy: ActorCriticPolicy) -> None:
 def test_altered_policy_acts_itself(alter: Callable[[ActorCriticPolicy], None], reason: str) -> None:
     policy = make_policy()
     alter(policy)
-    assert reason in (why_not_numpy(policy) or "")
+    assert reason in (why_not_plain_actor(policy) or "")
 
 
 def test_patched_class_acts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy()
     monkeypatch.setattr(ActorCriticPolicy, "forward", lambda *_: None)
-    assert "patched" in (why_not_numpy(policy) or "")
+    assert "patched" in (why_not_plain_actor(policy) or "")
 
 
 @pytest.mark.parametrize(
@@ -264,4 +265,4 @@ def test_patched_class_acts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_other_policies_act_themselves(policy: Any, observations: str, kwargs: dict[str, Any], reason: str) -> None:
     model = TRPO(policy, RandomEnv(OBSERVATIONS[observations]), n_steps=8, batch_size=8, **kwargs)
-    assert reason in (why_not_numpy(model.policy) or "")
+    assert reason in (why_not_plain_actor(model.policy) or "")

@@ -217,6 +217,12 @@ def test_every_kth_goes_through_all_environments(k: int, n_envs: int) -> None:
         assert {name % 10 for name in thinned} == set(range(n_envs))
 
 
+@pytest.mark.parametrize(("size", "n_envs"), [(10, 4), (3, 4)])
+def test_every_kth_of_a_buffer_of_another_size(size: int, n_envs: int) -> None:
+    zeros = th.zeros(size)
+    assert every_kth(Batch(zeros, zeros, zeros, zeros, zeros), 2, n_envs).tolist() == list(range(0, size, 2))
+
+
 @pytest.mark.parametrize("size", [1, 4, 17, 18, 100])
 def test_chunks_are_consecutive_and_complete(size: int) -> None:
     batch = read_batch(make_buffer("dict", "box", 3), ACTIONS["box"])

@@ -65,7 +65,7 @@ def test_sb3_contrib_loads_ours_and_trains_on(tmp_path: Path, use_sde: bool) -> 
 def test_ours_loads_sb3_contribs_and_trains_on(tmp_path: Path, use_sde: bool) -> None:
     theirs = sb3_contrib.TRPO("MlpPolicy", RandomEnv(), target_kl=0.01, use_sde=use_sde, **SMALL).learn(128)
     theirs.save(tmp_path / "model")
-    with pytest.warns(UserWarning, match=r"over the 2 action dimensions.*target_kl=0.02 and cg_damping=0.2"):
+    with pytest.warns(UserWarning, match=r"over the action dimensions.*target_kl=0.02 and cg_damping=0.2"):
         model = TRPO.load(tmp_path / "model", RandomEnv())
     assert th.equal(weights(model), weights(theirs))
     np.testing.assert_array_equal(act(theirs), act(model))
@@ -165,6 +165,12 @@ def test_from_ppo_takes_over_policy_and_settings(tmp_path: Path, where: str) -> 
 def test_from_ppo_keeps_the_models_own_environment() -> None:
     ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
     assert TRPO.from_ppo(ppo, batch_size=16).get_env() is ppo.get_env()
+
+
+@pytest.mark.parametrize("kwargs", [{"policy_kwargs": {"net_arch": [8]}}, {"use_sde": True}])
+def test_from_ppo_refuses_arguments_that_make_another_policy(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="weights do not fit the policy that the arguments make"):
+        TRPO.from_ppo(PPO("MlpPolicy", RandomEnv(), n_steps=64), batch_size=16, **kwargs)
 
 
 def test_from_ppo_keeps_a_shared_extractor() -> None:

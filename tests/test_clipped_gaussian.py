@@ -152,7 +152,7 @@ def test_both_networks_agree() -> None:
     parameters = probe_actor(model.policy, batch).parameters
     plain, graph = actor_network(model.policy), GraphNetwork(model.policy)
     assert isinstance(plain, PlainNetwork)
-    gradients = [network.gradient(lambda d: d.log_prob(batch.actions), batch, parameters) for network in (plain, graph)]
+    gradients = [network.gradient(lambda chunk, d: d.log_prob(chunk.actions), batch, parameters) for network in (plain, graph)]
     th.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
     vector = th.randn(sum(parameter.numel() for parameter in parameters))
     products = [network.linearise(batch, parameters).product(vector) for network in (plain, graph)]

@@ -174,7 +174,7 @@ def update(policy: ActorCriticPolicy, world: World, max_kl: float) -> Update:
     surrogate = Surrogate(actor_network(policy), batch, 0.0, chunk_size=50)
     report = trust_region_step(
         parameters,
-        surrogate.gradient(parameters, batch),
+        surrogate.gradient(parameters),
         FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size=len(batch)),
         surrogate.evaluate,
         surrogate.evaluate().surrogate,
@@ -192,7 +192,7 @@ def test_the_surrogates_gradient_is_that_of_the_return(name: str, extractor: str
     policy = softmax_policy(world, extractor)
     batch = exact_batch(policy, world, world.solve(probabilities(policy, world)))
     parameters = probe_actor(policy, batch).parameters
-    gradient = Surrogate(actor_network(policy), batch, 0.0, 1000).gradient(parameters, batch)
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 1000).gradient(parameters)
     differences = []
     width = 1e-5
     with th.no_grad():

@@ -1,6 +1,8 @@
 """A lower layer never imports a higher one."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,15 @@ LAYERS = [
         "simulator",
         "hyperparameters",
         "advantages",
-        "checkpoints",
         "image_normalization",
+        "adam",
+        "hub",
     ],
-    ["kl", "cnn", "policies", "envpool"],
+    ["kl", "cnn", "policies", "envpool", "checkpoints"],
     ["plain", "observations", "running_statistics"],
     ["actor", "trust_region", "probe", "network", "critic"],
-    ["surrogate", "fisher", "rollout"],
+    ["surrogate", "fisher", "recorder"],
+    ["rollout"],
     ["trpo"],
     ["vine"],
     ["__init__", "zoo"],
@@ -53,6 +57,14 @@ def test_imports_point_downward(name: str) -> None:
     height = next(i for i, layer in enumerate(LAYERS) if name in layer)
     below = {other for layer in LAYERS[:height] for other in layer}
     assert own_imports(FOLDER / f"{name}.py") <= below
+
+
+def test_simulators_are_imported_when_they_are_asked_for() -> None:
+    command = (
+        "import sys, sb3_trpo; print([name for name in ('mujoco', 'ale_py', 'envpool', 'rl_zoo3') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_numerics_know_nothing_of_sb3() -> None:

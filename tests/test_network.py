@@ -53,7 +53,7 @@ def test_both_networks_agree(actions: str, n_steps: int) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         th.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
 
-    def objective(distribution: Distribution) -> th.Tensor:
+    def objective(_: Batch, distribution: Distribution) -> th.Tensor:
         entropy = distribution.entropy()
         assert entropy is not None
         return distribution.log_prob(batch.actions) * batch.advantages + 0.1 * entropy
@@ -78,7 +78,7 @@ def test_both_networks_agree_on_images(extractor: type[nn.Module], share: bool) 
     logits = [network.distribution(batch.observations).distribution.logits.clone() for network in (plain, graph)]  # type: ignore[union-attr]
     th.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
 
-    def objective(distribution: Distribution) -> th.Tensor:
+    def objective(_: Batch, distribution: Distribution) -> th.Tensor:
         return distribution.log_prob(batch.actions) * batch.advantages
 
     gradients = [network.gradient(objective, batch, parameters) / 160 for network in (plain, graph)]

@@ -11,7 +11,7 @@ from torch import nn
 
 from sb3_trpo.batch import Batch
 from sb3_trpo.probe import GRAPH_BYTES, ActorProbe, probe_actor
-from tests.helpers import ACTORS, OBSERVATIONS, DoubleEncoder, DoubleFlatten, make_batch, make_policy
+from tests.helpers import ACTORS, OBSERVATIONS, DoubleEncoder, Experts, make_batch, make_policy
 
 HEAD = {"action_net.weight", "action_net.bias"}
 HIDDEN = {"mlp_extractor.policy_net.0.weight", "mlp_extractor.policy_net.0.bias"}
@@ -81,22 +81,6 @@ def test_a_disconnected_parameter_is_left_out() -> None:
     policy = make_policy()
     policy.register_parameter("idle", nn.Parameter(th.zeros(3, dtype=th.float64)))
     assert "idle" not in found(policy)
-
-
-class Experts(DoubleFlatten):
-    """Sends a state through one layer or another, by the sign of its first number."""
-
-    def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space)
-        self.positive, self.negative = nn.Linear(3, 3), nn.Linear(3, 3)
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        rows = super().forward(observations)
-        features = th.zeros_like(rows)
-        for expert, chosen in ((self.positive, rows[:, 0] > 0.0), (self.negative, rows[:, 0] <= 0.0)):
-            if chosen.any():
-                features = features.index_put((chosen,), expert(rows[chosen]))
-        return features
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3])

@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trpo import TRPO
+from sb3_trpo.recorder import why_not_deferred
 from tests.envs import ACTIONS, OBSERVATIONS, FaultyEnv, RandomEnv
 
 LOCALS = ["new_obs", "rewards", "dones", "infos", "actions", "clipped_actions", "values", "log_probs", "n_steps"]
@@ -59,7 +60,7 @@ def make_model(deferred: bool, actions: str = "box", n_envs: int = 2, truncate: 
     if not deferred:
         kwargs["rollout_buffer_class"] = OwnBuffer
     model = TRPO("MlpPolicy", DummyVecEnv([make] * n_envs), **kwargs)
-    assert (model._why_not_deferred(model.rollout_buffer) is None) is deferred
+    assert (why_not_deferred(model.policy, model.rollout_buffer) is None) is deferred
     return model
 
 
@@ -209,6 +210,15 @@ def test_non_finite_numbers_are_refused_by_name(sde: bool, fault: dict[str, Any]
         model.learn(64)
     assert np.isfinite(env.actions).all()
     check_usable(model, before, tmp_path)
+
+
+def test_a_refused_reward_is_in_no_statistics() -> None:
+    model = TRPO("MlpPolicy", FaultyEnv(at=7, reward=float("nan")), n_steps=16, batch_size=8)  # the end of an episode
+    with pytest.raises(ValueError, match="reward of environment 0 at step 7"):
+        model.learn(64)
+    model.learn(64, reset_num_timesteps=False)
+    assert model.ep_info_buffer
+    assert all(np.isfinite(info["r"]) for info in model.ep_info_buffer)
 
 
 @pytest.mark.parametrize("sde", [False, True], ids=["deferred", "immediate"])
@@ -370,6 +380,6 @@ def test_vec_env_may_reuse_its_arrays(sde: bool) -> None:
 
 def test_verbose_says_which_actor_acts(capsys: pytest.CaptureFixture[str]) -> None:
     TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8, verbose=1).learn(16)
-    assert "Acting with a NumPy copy" in capsys.readouterr().out
+    assert "Acting without autograd" in capsys.readouterr().out
     TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8, verbose=1, use_sde=True).learn(16)
     assert "Acting with the torch policy: the actions are drawn by a StateDependentNoise" in capsys.readouterr().out

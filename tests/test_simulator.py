@@ -323,14 +323,15 @@ def test_plain_attributes_are_copied_both_ways() -> None:
 
 
 def test_without_mujoco_the_other_simulators_are_still_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    known: list[str] = []
     for name in [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mujoco", None)
     with pytest.raises(gym.error.DependencyNotInstalled):
         importlib.import_module("gymnasium.envs.mujoco")
-    monkeypatch.setattr(simulator, "register_simulator", lambda layer, *_: known.append(layer.__name__))
-    simulator._register_known()
+    registry: dict[type, object] = {}
+    monkeypatch.setattr(simulator, "_REGISTRY", registry)
+    simulator._register_known.__wrapped__()
+    known = [layer.__name__ for layer in registry]
     assert "CartPoleEnv" in known
     assert "AtariEnv" in known
     assert "MujocoEnv" not in known

@@ -13,10 +13,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_trpo.batch import Batch
+from sb3_trpo.fisher import FisherVectorProduct
 from sb3_trpo.network import actor_network
 from sb3_trpo.surrogate import Surrogate
 from tests.helpers import (
     ACTORS,
+    Experts,
     actor_parameters,
     generator_states,
     jacobian,
@@ -100,7 +102,7 @@ def test_gradient_is_that_of_finite_differences(actor: str, ent_coef: float) -> 
     batch = make_batch(policy)
     surrogate = Surrogate(actor_network(policy), batch, ent_coef, 100)
     perturb(policy.parameters(), 0.1)
-    gradient = surrogate.gradient(actor_parameters(policy), batch)
+    gradient = surrogate.gradient(actor_parameters(policy))
     differences = []
     width = 1e-5
     with th.no_grad():
@@ -120,7 +122,7 @@ def test_gradient_is_that_of_finite_differences(actor: str, ent_coef: float) -> 
 def test_gradient_at_the_old_policy_is_the_policy_gradient(actor: str) -> None:
     policy = make_policy(**ACTORS[actor])
     batch = make_batch(policy)
-    gradient = Surrogate(actor_network(policy), batch, 0.0, 100).gradient(actor_parameters(policy), batch)
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 100).gradient(actor_parameters(policy))
     log_prob = policy.evaluate_actions(batch.observations, batch.actions)[1]
     th.testing.assert_close(gradient, flat_gradient((log_prob * batch.advantages).mean(), policy), rtol=1e-9, atol=1e-12)
 
@@ -137,7 +139,7 @@ def test_estimated_entropy_has_the_gradient_of_the_entropy() -> None:
         actions = th.tanh(gaussian.sample())
         log_prob = distribution.log_prob(actions)
     batch = Batch(observations, actions, log_prob, th.zeros_like(log_prob), th.zeros_like(log_prob))
-    estimate = Surrogate(actor_network(policy), batch, 1.0, n_samples).gradient([policy.log_std], batch)
+    estimate = Surrogate(actor_network(policy), batch, 1.0, n_samples).gradient([policy.log_std])
 
     # the entropy of tanh(x) is that of x plus the mean of log(1 - tanh²(x)), by reparametrisation
     noise = th.randn(n_samples, 2, dtype=th.float64)
@@ -174,7 +176,7 @@ def test_chunks_change_nothing(actor: str, n_states: int, chunk_size: int) -> No
     perturb(policy.parameters(), 0.1)
     assert chunked.evaluate() == pytest.approx(whole.evaluate(), rel=1e-10, abs=1e-14)
     parameters = actor_parameters(policy)
-    gradients = [surrogate.gradient(parameters, batch) for surrogate in (chunked, whole)]
+    gradients = [surrogate.gradient(parameters) for surrogate in (chunked, whole)]
     th.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)
 
 
@@ -183,7 +185,7 @@ def test_gradient_of_part_of_the_batch_is_the_mean_over_that_part() -> None:
     batch = make_batch(policy)
     positions = th.arange(0, len(batch), 2)
     part = batch.take(positions)
-    gradient = Surrogate(actor_network(policy), batch, 0.2, 3).gradient(actor_parameters(policy), batch, positions)
+    gradient = Surrogate(actor_network(policy), batch, 0.2, 3).gradient(actor_parameters(policy), positions)
     th.testing.assert_close(gradient, flat_gradient(surrogate_by_hand(policy, part, 0.2), policy), rtol=1e-9, atol=1e-12)
 
 
@@ -219,7 +221,7 @@ def test_gradient_is_one_forward_and_one_backward_pass_over_the_batch(chunk_size
     parameters = actor_parameters(policy)
     surrogate = Surrogate(actor_network(policy), batch, 0.1, chunk_size)
     with counted(policy) as counter:
-        surrogate.gradient(parameters, batch)
+        surrogate.gradient(parameters)
         assert (counter.forward_rows, counter.backward_rows) == (len(batch), len(batch))
 
 
@@ -233,7 +235,7 @@ def test_the_first_pass_brings_the_gradient_along(actor: str, ent_coef: float) -
     assert alone.gradient_at_old is None
     together = Surrogate(actor_network(policy), batch, ent_coef, 3, parameters)
     assert together.gradient_at_old is not None
-    th.testing.assert_close(together.gradient_at_old, alone.gradient(parameters, batch), rtol=1e-12, atol=1e-14)
+    th.testing.assert_close(together.gradient_at_old, alone.gradient(parameters), rtol=1e-12, atol=1e-14)
     assert together.at_old == pytest.approx(alone.at_old, rel=1e-12, abs=1e-14)
     assert together.entropy == pytest.approx(alone.entropy, rel=1e-12)
     perturb(policy.parameters(), 0.1)
@@ -260,12 +262,27 @@ def test_evaluation_is_one_forward_pass_and_no_backward_pass() -> None:
         assert (counter.forward_rows, counter.backward_rows) == (len(batch), 0)
 
 
+def test_states_that_reach_no_trainable_parameter_add_nothing() -> None:
+    policy = make_policy(features_extractor_class=Experts)
+    trained = list(policy.features_extractor.positive.parameters())  # type: ignore[union-attr]
+    policy.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    batch = make_batch(policy)
+    assert isinstance(batch.observations, th.Tensor)
+    batch.observations[:, 0] = th.tensor([1.0, -1.0, -1.0, 1.0, 1.0, -1.0, 1.0])
+    network = actor_network(policy)
+    together, alone = (Surrogate(network, batch, 0.1, chunk_size).gradient(trained) for chunk_size in (7, 1))
+    assert together.any()
+    th.testing.assert_close(alone, together)
+    vector = th.randn(together.shape, dtype=th.float64)
+    th.testing.assert_close(*(FisherVectorProduct(network, trained, batch, chunk_size)(vector) for chunk_size in (1, 7)))
+
+
 def test_gradient_is_zero_for_parameters_that_play_no_part_and_leaves_grad_alone() -> None:
     policy = make_policy()
     batch = make_batch(policy)
-    gradient = Surrogate(actor_network(policy), batch, 0.0, 100).gradient(
-        [*policy.value_net.parameters(), policy.log_std], batch
-    )
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 100).gradient([*policy.value_net.parameters(), policy.log_std])
     assert gradient.shape == (7,)
     assert not gradient[:5].any()
     assert gradient[5:].all()
@@ -292,7 +309,7 @@ def test_a_policy_that_is_not_finite_gives_numbers_that_are_not_and_no_exception
         policy.action_net.bias[0] = value
     trial = surrogate.evaluate()
     assert not (math.isfinite(trial.surrogate) and math.isfinite(trial.kl))
-    assert not th.isfinite(surrogate.gradient(actor_parameters(policy), batch)).all()
+    assert not th.isfinite(surrogate.gradient(actor_parameters(policy))).all()
     assert th.distributions.Distribution._validate_args  # the check is back on for everybody else
 
 
@@ -324,5 +341,5 @@ def test_nothing_is_drawn_from_a_global_generator() -> None:
     before = generator_states()
     surrogate = Surrogate(actor_network(policy), batch, 0.1, 3)
     surrogate.evaluate()
-    surrogate.gradient(actor_parameters(policy), batch)
+    surrogate.gradient(actor_parameters(policy))
     assert generator_states() == before

@@ -20,12 +20,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 import sb3_trpo.trpo as trpo_module
 from sb3_trpo import TRPO
 from sb3_trpo.batch import Batch, read_batch
-from sb3_trpo.critic import CriticReport
 from sb3_trpo.fisher import fisher_subsets
 from sb3_trpo.hyperparameters import make_schedule
 from sb3_trpo.image_normalization import ImageNormalization
 from sb3_trpo.kl import distribution_family
 from sb3_trpo.probe import probe_actor
+from sb3_trpo.recorder import why_not_deferred
 from sb3_trpo.surrogate import Surrogate
 from sb3_trpo.trust_region import Outcome, StepReport
 from tests.envs import ACTIONS, OBSERVATIONS, ConstantEnv, RandomEnv
@@ -223,13 +223,20 @@ def test_entropy_bonus_follows_its_schedule(monkeypatch: pytest.MonkeyPatch) -> 
     outcomes: list[Outcome] = []
     log = TRPO._log_update
 
-    def watched(self: TRPO, step: StepReport, critic: CriticReport) -> None:
+    def watched(self: TRPO, step: StepReport, losses: list[float]) -> None:
         outcomes.append(step.outcome)
-        log(self, step, critic)
+        log(self, step, losses)
 
     monkeypatch.setattr(TRPO, "_log_update", watched)
     TRPO("MlpPolicy", ConstantEnv(), ent_coef=lambda progress: 0.01 * (progress >= 0.5), **SMALL).learn(64 * 4)
     assert outcomes == [Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.ZERO_SIGNAL, Outcome.ZERO_SIGNAL]
+
+
+def test_without_critic_updates_nothing_is_computed_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("box actions", n_critic_updates=0)
+    monkeypatch.setattr("sb3_trpo.trpo.make_epoch", lambda *_: pytest.fail("the critic's features were computed"))
+    model.learn(64)
+    assert "train/value_loss" not in model.logger.name_to_value
 
 
 def test_frozen_parameters_stay_frozen() -> None:
@@ -470,7 +477,7 @@ def test_update_that_is_interrupted_leaves_the_actor(monkeypatch: pytest.MonkeyP
 @pytest.mark.filterwarnings("ignore:You are trying to run TRPO on the GPU")
 def test_gpu_acts_on_the_cpu_copy_and_updates_on_the_gpu() -> None:
     model = make_model("box actions", device="cuda")
-    assert model._why_not_deferred(model.rollout_buffer) is None
+    assert why_not_deferred(model.policy, model.rollout_buffer) is None
     model.learn(64 * 3)
     assert model.last_step is not None
     assert model.last_step.accepted

@@ -416,6 +416,15 @@ def test_an_independent_estimate_that_is_not_finite_makes_no_step() -> None:
     assert not problem.moved.any()
 
 
+def test_no_product_follows_one_that_is_not_finite() -> None:
+    problem, products = Problem(), []
+    problem.fisher = problem.fisher * NAN
+    report = problem.step(other_product=lambda v: products.append(v) or v)  # type: ignore[func-returns-value]
+    assert report.outcome is Outcome.NON_FINITE
+    assert report.cg_iterations == 1
+    assert not products
+
+
 @pytest.mark.parametrize(("scale", "spared"), [(1.0, True), (1e-3, True), (1e-6, False)])
 @pytest.mark.parametrize("cg_max_steps", [2, 20])
 def test_the_length_costs_no_product_unless_damping_drowns_the_fisher_matrix(

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.fisher import fisher_subsets
 from sb3_trpo.network import actor_network
-from sb3_trpo.rollout import torch_values
+from sb3_trpo.recorder import torch_values
 from sb3_trpo.surrogate import Surrogate
 from sb3_trpo.trust_region import Outcome
 from sb3_trpo.vine import VineBatch
@@ -211,7 +211,7 @@ def test_all_actions_give_the_exact_sum() -> None:
         weights = policy.get_distribution(th.tensor([[0.3, -0.2, 0.5]], dtype=q.dtype)).distribution.probs  # type: ignore[union-attr]
     batch = one_state(policy, actions, q, weights)
     parameters = actor_parameters(policy)
-    gradient = Surrogate(actor_network(policy), batch, 0.0, 10).gradient(parameters, batch)
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 10).gradient(parameters)
     expected = (policy.get_distribution(batch.observations).distribution.probs * q).sum()  # type: ignore[union-attr]
     by_hand = th.cat([part.flatten() for part in th.autograd.grad(expected, parameters)])
     th.testing.assert_close(gradient, by_hand)
@@ -224,7 +224,7 @@ def test_sampled_actions_give_the_self_normalised_estimate() -> None:
     gradients = []
     for shift in (0.0, 100.0):  # needs no baseline
         batch = one_state(policy, actions, q + shift, th.ones(1, 4, dtype=th.float64))
-        gradients.append(Surrogate(actor_network(policy), batch, 0.0, 10).gradient(parameters, batch))
+        gradients.append(Surrogate(actor_network(policy), batch, 0.0, 10).gradient(parameters))
     distribution = policy.get_distribution(batch.observations)
     log_prob = th.stack([distribution.log_prob(action) for action in actions.unbind(1)], dim=1)
     ratio = (log_prob - log_prob.detach()).exp()

@@ -72,7 +72,7 @@ def test_gradient_of_two_samples() -> None:
     # dL/dlogit of the chosen action is ratio · advantage · (1 - probability) / 2, of the other one its opposite
     policy = table([[0.3, 0.7], [0.6, 0.4]])
     batch = samples([0, 1], [0, 0], [0.2, 0.5], [5.0, -1.0])
-    gradient = Surrogate(actor_network(policy), batch, 0.0, 10).gradient(list(policy.action_net.parameters()), batch)
+    gradient = Surrogate(actor_network(policy), batch, 0.0, 10).gradient(list(policy.action_net.parameters()))
     first, second = 7.5 * 0.7 / 2.0, -1.2 * 0.4 / 2.0
     weights, biases = [first, second, -first, -second], [first + second, -first - second]
     assert gradient.tolist() == pytest.approx(weights + biases, rel=1e-12)
