@@ -290,33 +290,33 @@ def draw(
     figure, axes = plt.subplots(rows, per_row, figsize=(5 * per_row, 3.6 * rows), layout="constrained", squeeze=False)
     for axis, (env_id, column) in zip(axes.flat, panels, strict=False):
         for name, curves in runs[env_id].items():
-            label = f"{NAMES[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})"
             if each_seed:
-                lines = [axis.plot(getattr(curve, column), curve.returns, color=COLOURS[name], lw=1)[0] for curve in curves]
-                lines[0].set_label(label)
+                for curve in curves:
+                    axis.plot(getattr(curve, column), curve.returns, color=COLOURS[name], linewidth=1, label=NAMES[name])
             else:
-                _draw_mean(axis, name, label, curves, column)
+                _draw_mean(axis, name, curves, column)
         for name, curves in (zoo_runs or {}).get(env_id, {}).items():
             mean = np.mean([curve.returns for curve in curves], axis=0)
-            label = f"{NAMES[name]}, rl_zoo3.train ({len(curves)})"
+            label = f"{NAMES[name]}, rl_zoo3.train"
             axis.plot(getattr(curves[0], column), mean, "--", color=COLOURS[name], linewidth=1, label=label)
         axis.set(title=env_id, xlabel=AXES[column], ylabel="return")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
         if column == "seconds":
             axis.set_xscale("log")
         else:
             axis.ticklabel_format(axis="x", scilimits=(0, 0))
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
+    lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(per_row + 1, len(lines)))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _draw_mean(axis: Any, name: str, label: str, curves: list[Curve], column: str) -> None:
+def _draw_mean(axis: Any, name: str, curves: list[Curve], column: str) -> None:
     returns, x = stacked(curves, "returns"), stacked(curves, column).mean(axis=0)
     mean = returns.mean(axis=0)
-    axis.plot(x, mean, color=COLOURS[name], label=label)
+    axis.plot(x, mean, color=COLOURS[name], label=NAMES[name])
     if len(curves) > 1:
         half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(returns, axis=0)
         axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0, color=COLOURS[name])
