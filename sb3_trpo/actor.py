@@ -18,6 +18,9 @@ from sb3_trpo.plain import actor_layers, encoder, make_layers
 
 Array: TypeAlias = np.ndarray
 
+_BLOCK_ROWS = 1024
+"""Rows whose log-probabilities are computed at a time: normalised logits of many choices take memory."""
+
 
 class NumpyActor:
     """
@@ -72,19 +75,20 @@ class NumpyActor:
         """
         n_steps, n_envs, size = self.outputs.shape
         outputs = th.from_numpy(self.outputs).view(-1, size)
-        if not self._gaussian:
-            return self._distribution.proba_distribution(outputs).log_prob(actions)
-        log_std = th.from_numpy(self._log_stds).expand(n_steps, n_envs, size).reshape(-1, size)
-        return self._distribution.proba_distribution(outputs, log_std).log_prob(actions)
+        parts = [outputs]
+        if self._gaussian:
+            parts.append(th.from_numpy(self._log_stds).expand(n_steps, n_envs, size).reshape(-1, size))
+        blocks = zip(*(th.split(part, _BLOCK_ROWS) for part in (actions, *parts)), strict=True)
+        return th.cat([self._distribution.proba_distribution(*block).log_prob(taken) for taken, *block in blocks])
 
 
 # An action is a fixed function of the network's output plus noise: Gaussian noise, times the standard deviation, for
 # Box; Gumbel noise and the largest for discrete actions; logistic noise and the sign for binary ones.
 _NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
     **dict.fromkeys(GAUSSIANS, lambda shape: th.randn(shape)),
-    CategoricalDistribution: lambda shape: -th.empty(shape).exponential_().log(),
-    MultiCategoricalDistribution: lambda shape: -th.empty(shape).exponential_().log(),
-    BernoulliDistribution: lambda shape: th.rand(shape).logit(),
+    CategoricalDistribution: lambda shape: th.empty(shape).exponential_().log_().neg_(),
+    MultiCategoricalDistribution: lambda shape: th.empty(shape).exponential_().log_().neg_(),
+    BernoulliDistribution: lambda shape: th.rand(shape).logit_(),
 }
 
 

@@ -20,6 +20,7 @@ def optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Pa
     """
     groups = optimizer.param_groups
     adam = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and not any(group["differentiable"] for group in groups)
+    adam = adam and all(parameter.is_contiguous() for parameter in parameters)  # the fused kernel knows nothing of strides
     # the fused kernel wants the step counts beside the parameters; a state that was loaded may have them on the CPU
     if not adam or any(state["step"].device != p.device for p, state in optimizer.state.items() if "step" in state):
         yield lambda: optimizer.step()

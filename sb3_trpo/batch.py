@@ -132,7 +132,12 @@ def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Batch:
     :param buffer: a full rollout buffer
     :param action_space: the action space
     :return: all n_steps * n_envs transitions
+    :raises ValueError: if the buffer is not full
     """
+    if not buffer.full:
+        raise ValueError(
+            f"there is nothing to train on: the rollout buffer has {buffer.pos} of its {buffer.buffer_size} steps"
+        )
     if keeps_sb3_layout(buffer):
         observations: Observations
         if isinstance(buffer.observations, dict):

@@ -16,7 +16,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import open_path
 
-from sb3_trpo.hyperparameters import make_schedule
+from sb3_trpo.hyperparameters import hyperparameter_names, make_schedule
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
 
@@ -48,7 +48,7 @@ def is_trpo(names: set[str]) -> bool:
     :param names: names of the saved attributes
     :return: whether a TRPO saved them: this one or sb3-contrib's
     """
-    return "cg_max_steps" in names
+    return not names.isdisjoint({"cg_max_steps", "cg_damping", "line_search_max_iter"})
 
 
 def is_own(names: set[str]) -> bool:
@@ -56,7 +56,7 @@ def is_own(names: set[str]) -> bool:
     :param names: names of the saved attributes
     :return: whether this TRPO saved them
     """
-    return "line_search_accept_ratio" in names
+    return not names.isdisjoint({"line_search_accept_ratio", "fisher_sample_fraction", "cg_tol"})
 
 
 def is_on_policy(names: set[str]) -> bool:
@@ -115,13 +115,15 @@ def summed_kl_settings(model: Any, given: Container[str]) -> list[str]:
 
 def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:
     """
-    The settings of a PPO or A2C model that mean the same in TRPO.
+    The settings of a PPO or A2C model that mean the same in TRPO; of a TRPO model all.
 
     :param model: the model
     :return: keyword arguments of TRPO
     """
     names = ["n_steps", "gamma", "gae_lambda", "ent_coef", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log"]
     names += ["rollout_buffer_class", "rollout_buffer_kwargs", "seed", "device", "verbose"]
+    if is_own(set(vars(model))):
+        names += ["learning_rate", *hyperparameter_names()]
     settings = {name: getattr(model, name) for name in names}
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
     settings["stats_window_size"] = model._stats_window_size

@@ -151,7 +151,7 @@ def _epoch_by_hand(
     assert isinstance(batch.observations, th.Tensor)
     observations, encode, returns = batch.observations.numpy(), encoder(policy), batch.returns.numpy()
     features = in_blocks(make_layers(policy, fixed), encode, observations) if fixed else encode(observations)
-    gradients = [th.empty_like(parameter) for parameter in layers.parameters]
+    gradients = [th.empty(parameter.shape) for parameter in layers.parameters]  # in C order, whatever the parameter's
     out = [gradient.numpy() for gradient in gradients]
 
     def epoch() -> Iterator[float]:

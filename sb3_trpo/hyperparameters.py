@@ -204,7 +204,7 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
         scheduled(name, make_schedule(name, values[name]), 1.0)
     scheduled("learning_rate", FloatSchedule(values["learning_rate"]), 1.0)
 
-    n_steps, batch_size, factor = values["n_steps"], values["batch_size"], values["sub_sampling_factor"]
+    n_steps, factor = values["n_steps"], values["sub_sampling_factor"]
     size = n_steps * n_envs
     if factor > size:
         raise ValueError(
@@ -214,6 +214,15 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
         "`n_steps * n_envs` must be greater than 1 to normalize the advantage. "
         f"Currently n_steps={n_steps} and n_envs={n_envs}"
     )
+
+
+def warn_of_uneven_minibatches(n_steps: int, n_envs: int, batch_size: int) -> None:
+    """
+    :param n_steps: steps of a rollout
+    :param n_envs: number of environments
+    :param batch_size: transitions in a mini-batch
+    """
+    size = n_steps * n_envs
     if size % batch_size > 0:
         warnings.warn(
             f"`batch_size` = {batch_size} does not divide the rollout of `n_steps * n_envs` = {n_steps} * {n_envs} = {size}: "

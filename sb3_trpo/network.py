@@ -1,6 +1,7 @@
 """The actor as a differentiable map from observations to distributions: by hand for a plain policy, else by autograd."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -109,7 +110,8 @@ class _GraphLinearisation:
         self._live = [output for output in self._outputs if output.requires_grad]
         # u is zero: only the graph of the map matters
         self._cotangents = [th.zeros_like(output, requires_grad=True) for output in self._live]
-        self._pullback = self._vjp(self._cotangents, create_graph=True) if self._live else ()
+        with _second_derivatives():
+            self._pullback = self._vjp(self._cotangents, create_graph=True) if self._live else ()
 
     def product(self, vector: th.Tensor) -> th.Tensor:
         """See :meth:`Linearisation.product`."""
@@ -120,7 +122,9 @@ class _GraphLinearisation:
         if not linear:
             return th.zeros_like(vector)
         pulled, directions = zip(*linear, strict=True)
-        live_tangent = iter(th.autograd.grad(pulled, self._cotangents, directions, retain_graph=True, materialize_grads=True))
+        with _second_derivatives():
+            live = th.autograd.grad(pulled, self._cotangents, directions, retain_graph=True, materialize_grads=True)
+        live_tangent = iter(live)
         tangent = tuple(next(live_tangent) if output.requires_grad else th.zeros_like(output) for output in self._outputs)
         weighted = self._metric(tangent)
         live_weighted = [w for w, output in zip(weighted, self._outputs, strict=True) if output.requires_grad]
@@ -137,6 +141,20 @@ class _GraphLinearisation:
             allow_unused=True,
             materialize_grads=True,
         )
+
+
+@contextmanager
+def _second_derivatives() -> Iterator[None]:
+    """Say it where torch cannot take them."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "is not implemented" in str(error) or "double backward" in str(error):
+            raise ValueError(
+                "the actor has an operation that cannot be differentiated twice, as Fisher-vector products need it (parts "
+                f"under torch.compile cannot, nor can some activations): {error}"
+            ) from error
+        raise
 
 
 class PlainNetwork:

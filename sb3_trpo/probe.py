@@ -1,6 +1,8 @@
 """Which parameters the action distribution depends on, and how much memory one state costs."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch as th
@@ -14,6 +16,9 @@ GRAPH_BYTES = 32 * 2**20
 """Memory that autograd may keep for one chunk, when the chunk size is automatic; two chunks are the most at a time."""
 GPU_GRAPH_BYTES = 512 * 2**20
 """The same on a GPU, which is idle between small chunks."""
+
+_WATCHED_STATES = 16
+"""States at which the distribution is compared; a policy that moves at none of them is unlikely."""
 
 
 class ActorProbe(NamedTuple):
@@ -69,6 +74,36 @@ def _reached(policy: ActorCriticPolicy, states: Batch, candidates: list[th.nn.Pa
         return set()
     gradients = th.autograd.grad(total, candidates, allow_unused=True)
     return {parameter for parameter, gradient in zip(candidates, gradients, strict=True) if gradient is not None}
+
+
+@contextmanager
+def watched_actor(policy: ActorCriticPolicy, batch: Batch) -> Iterator[None]:
+    """
+    Warn if the action distribution at some states is another one at the end: autograd does not see what the actor reads
+    through ``detach``.
+
+    :param policy: the policy, in evaluation mode; a plain one is not looked at
+    :param batch: the whole rollout
+    """
+    if why_not_plain(policy) is None:
+        yield
+        return
+    some = batch.take(slice(0, _WATCHED_STATES))
+    before = _distribution_parameters(policy, some)
+    yield
+    if not all(th.equal(old, new) for old, new in zip(before, _distribution_parameters(policy, some), strict=True)):
+        warnings.warn(
+            "The critic's fit has moved the action distribution, and the KL bound does not cover that: the actor reads "
+            "parameters through `detach()`, and they are the critic's for that reason.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _distribution_parameters(policy: ActorCriticPolicy, states: Batch) -> list[th.Tensor]:
+    with th.no_grad(), unchecked_distributions():
+        distribution = policy.get_distribution(states.observations)
+        return [part.clone() for part in distribution_family(distribution).parameters(distribution, states.actions)]
 
 
 class _SavedBytes:

@@ -144,6 +144,7 @@ class DeferredRecorder:
             actions = actions.flatten()
         with th.no_grad():
             log_probs = self._actor.log_probs(actions)
+        del self._actor  # its arrays are as large as the rollout, and callbacks hold on to the recorder
         buffer.values[:] = self._predict(rows).reshape(buffer.values.shape)
         buffer.log_probs[:] = log_probs.numpy().reshape(buffer.log_probs.shape)
         for step in np.flatnonzero(~np.isfinite(buffer.values + buffer.log_probs).all(axis=1)).tolist():

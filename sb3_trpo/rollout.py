@@ -34,7 +34,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         Fill the buffer with the present policy.
 
         After an exception, Ctrl-C included, the model is usable and saveable, and the next ``learn`` resets the
-        environments.
+        environments. (Processes of a ``SubprocVecEnv`` that still owe the answer to a step cannot be reset: make new ones.)
 
         :param env: the training environments
         :param callback: called at every step, and at the rollout's start and end
@@ -45,7 +45,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         """
         assert self._last_obs is not None, "No previous observation was provided"
         assert self._last_episode_starts is not None
-        _check_buffer(rollout_buffer, n_rollout_steps, self._last_obs)
+        _check_buffer(rollout_buffer, self._last_obs, n_steps=n_rollout_steps, gamma=self.gamma, gae_lambda=self.gae_lambda)
         started = time.perf_counter()
         self.policy.set_training_mode(False)
         n_steps = 0
@@ -113,15 +113,17 @@ class RolloutCollector(OnPolicyAlgorithm):
         return lambda actions: np.minimum(np.maximum(actions, low), high)
 
 
-def _check_buffer(buffer: RolloutBuffer, n_steps: int, obs: Obs) -> None:
-    """Refuse a buffer of SB3's without room for the rollout, or whose dtype would not keep the observations as they are."""
+def _check_buffer(buffer: RolloutBuffer, obs: Obs, **settings: float) -> None:
+    """Refuse a buffer of SB3's that was made for other settings, or whose dtype would not keep the observations."""
     if not keeps_sb3_layout(buffer):
         return
-    if n_steps != buffer.buffer_size:
-        raise ValueError(
-            f"`n_steps` is {n_steps}, but the rollout buffer was made for {buffer.buffer_size}; "
-            f"to change it, save the model and load it with `n_steps={n_steps}`"
-        )
+    made_for = {"n_steps": buffer.buffer_size, "gamma": buffer.gamma, "gae_lambda": buffer.gae_lambda}
+    for name, value in settings.items():
+        if value != made_for[name]:
+            raise ValueError(
+                f"`{name}` is {value}, but the rollout buffer was made for {made_for[name]}; "
+                f"to change it, save the model and load it with `{name}={value}`"
+            )
     stored = buffer.observations if isinstance(buffer.observations, dict) else {"": buffer.observations}
     for key, seen in obs.items() if isinstance(obs, dict) else [("", obs)]:
         dtype = stored[key].dtype

@@ -164,10 +164,13 @@ def _register_known() -> None:
 
 def _methods(layer: object) -> tuple[GetState, SetState] | None:
     """How the state of one layer is read and set; None if nobody knows."""
-    if hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state"):
-        return lambda env: env.get_state(), lambda env, state: env.set_state(state)
     _register_known()
-    return next((_REGISTRY[cls] for cls in type(layer).__mro__ if cls in _REGISTRY), None)
+    for cls in type(layer).__mro__:
+        if {"get_state", "set_state"} <= vars(cls).keys():  # together: MujocoEnv has a set_state of another meaning
+            return lambda env: env.get_state(), lambda env, state: env.set_state(state)
+        if cls in _REGISTRY:
+            return _REGISTRY[cls]
+    return None
 
 
 def _layers(env: VecEnv) -> Iterator[Any]:

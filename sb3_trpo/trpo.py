@@ -13,6 +13,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -34,11 +35,12 @@ from sb3_trpo.hyperparameters import (
     refuse_arguments,
     refuse_unknown,
     scheduled,
+    warn_of_uneven_minibatches,
 )
 from sb3_trpo.network import actor_network
 from sb3_trpo.observations import check_actions, check_discrete, check_images, check_memory
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_trpo.probe import probe_actor
+from sb3_trpo.probe import probe_actor, watched_actor
 from sb3_trpo.rollout import RolloutCollector
 from sb3_trpo.running_statistics import refresh_running_statistics
 from sb3_trpo.surrogate import Surrogate
@@ -192,7 +194,8 @@ class TRPO(RolloutCollector):
     def _setup_model(self) -> None:
         if not hasattr(self, "n_envs"):  # a saved model knows its own
             raise ValueError("`env` must be an environment or the id of one, not None")
-        check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
+        self._check_hyperparameters()
+        warn_of_uneven_minibatches(self.n_steps, self.n_envs, self.batch_size)
         check_discrete("observation_space", self.observation_space)
         check_discrete("action_space", self.action_space)
         check_actions(self.action_space)
@@ -202,6 +205,15 @@ class TRPO(RolloutCollector):
         super()._setup_model()
         if self.clipped_gaussian:
             clip_gaussian(self.policy)
+
+    def _check_hyperparameters(self) -> None:
+        """When the model is made, and again when it learns: they may have been set in between."""
+        check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._check_hyperparameters()
+        check_clipping(self.policy, self.clipped_gaussian)
+        return super()._setup_learn(*args, **kwargs)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
@@ -300,7 +312,8 @@ class TRPO(RolloutCollector):
         if not (parameters and self.n_critic_updates):
             return []
         epoch = make_epoch(self.policy, parameters, self.rollout_buffer, batch, self.batch_size, chunk_size)
-        return fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm)
+        with watched_actor(self.policy, batch):
+            return fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm)
 
     def _log_update(self, step: StepReport, losses: list[float]) -> None:
         record = self.logger.record
@@ -422,7 +435,7 @@ class TRPO(RolloutCollector):
         """
         Go on with the policy of a trained PPO (or another on-policy) model.
 
-        Takes over the policy with its critic, the number of env steps, and the settings that mean the same in both
+        Takes over the policy with its critic, the number of env steps, and of PPO the settings that mean the same in both
         (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, ``ent_coef``, gSDE, ``policy_kwargs``, the rollout
         buffer, ``seed``, ``device``, ``verbose``, ``tensorboard_log``, ``stats_window_size``); all else has TRPO's defaults.
 

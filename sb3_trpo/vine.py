@@ -124,6 +124,11 @@ class VineTRPO(TRPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        if self.env is not None:
+            Simulator(self.env)
+
+    def _check_hyperparameters(self) -> None:
+        super()._check_hyperparameters()
         check_integers(1, branch_length=self.branch_length, n_branch_rollouts=self.n_branch_rollouts)
         self._check_branch_actions()
         size, states = self.n_steps * self.n_envs, self.n_branch_states
@@ -131,8 +136,6 @@ class VineTRPO(TRPO):
             raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {states!r}")
         if states is not None and states > size:
             raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {size}, not {states}")
-        if self.env is not None:
-            Simulator(self.env)
 
     def _check_branch_actions(self) -> None:
         actions, discrete = self.n_branch_actions, isinstance(self.action_space, spaces.Discrete)
@@ -171,7 +174,13 @@ class VineTRPO(TRPO):
         self._branching_obs: list[Obs] = []
         self._snapshots: list[State] = []
         self._simulator = Simulator(env)
-        return super().collect_rollouts(env, *args, **kwargs)
+        before = self.num_timesteps - self.branch_steps
+        try:
+            return super().collect_rollouts(env, *args, **kwargs)
+        finally:  # a callback may have stopped it halfway
+            self.trunk_steps += self.num_timesteps - self.branch_steps - before
+            self.logger.record("rollout/trunk_steps", self.trunk_steps)
+            self.logger.record("rollout/branch_steps", self.branch_steps)
 
     def _generator(self, purpose: int) -> np.random.Generator:
         """A generator of this update's own, so that a resumed run draws the same."""
@@ -195,9 +204,6 @@ class VineTRPO(TRPO):
             q_values = self._q_values(branch_env, _possible(actions, weights), seeds)
         self._snapshots, self._branching_obs = [], []
         self._branches = _make_batch(states, drawn, actions, log_prob, weights, q_values)
-        self.trunk_steps += self.n_steps * env.num_envs
-        self.logger.record("rollout/trunk_steps", self.trunk_steps)
-        self.logger.record("rollout/branch_steps", self.branch_steps)
 
     def _branching_states(self) -> Observations:
         """The N states, step by step and within that environment by environment, shaped as in the rollout buffer."""

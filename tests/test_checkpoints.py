@@ -162,6 +162,21 @@ def test_from_ppo_takes_over_policy_and_settings(tmp_path: Path, where: str) -> 
     assert model.num_timesteps == 192
 
 
+def test_from_ppo_of_a_trpo_takes_over_all_settings() -> None:
+    settings: dict[str, Any] = {"target_kl": 0.003, "cg_damping": 2.0, "fisher_sample_fraction": 0.5, "clipped_gaussian": True}
+    model = TRPO.from_ppo(TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16, learning_rate=0.01, **settings))
+    assert {name: getattr(model, name) for name in settings} == settings
+    assert (model.batch_size, model.learning_rate) == (16, 0.01)
+    model.learn(64)
+
+
+def test_a_file_without_some_settings_still_loads(tmp_path: Path) -> None:
+    TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).save(tmp_path / "model", exclude=["cg_max_steps", "cg_tol"])
+    model = TRPO.load(tmp_path / "model", RandomEnv())
+    assert (model.cg_max_steps, model.cg_tol) == (15, 0.005)
+    model.learn(64)
+
+
 def test_from_ppo_keeps_the_models_own_environment() -> None:
     ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
     assert TRPO.from_ppo(ppo, batch_size=16).get_env() is ppo.get_env()

@@ -1,6 +1,6 @@
 """The critic learns, and moves nothing that the KL reaches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -255,6 +255,31 @@ def test_the_kernel_alone_does_what_the_optimizer_does(
     assert optimizer_a["state"].keys() == optimizer_b["state"].keys()
     for index, values in optimizer_a["state"].items():
         assert all(th.equal(value, optimizer_b["state"][index][name]) for name, value in values.items())
+
+
+def column_major(weight: th.Tensor) -> th.Tensor:
+    return weight.t().contiguous().t()
+
+
+def part_of_a_larger_one(weight: th.Tensor) -> th.Tensor:
+    return th.cat([weight, th.full((len(weight), 3), 7.0)], dim=1)[:, : weight.shape[1]]
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("lay_out", [column_major, part_of_a_larger_one])
+def test_the_layout_of_a_weight_changes_nothing(by_hand: bool, lay_out: Callable[[th.Tensor], th.Tensor]) -> None:
+    kwargs: dict[str, Any] = {} if by_hand else {"rollout_buffer_class": OwnBuffer}
+    plain, laid_out = collected(**kwargs), collected(**kwargs)
+    weight = laid_out.policy.get_parameter("mlp_extractor.value_net.0.weight")
+    weight.data = lay_out(weight.data)
+    for model in (plain, laid_out):
+        np.random.seed(2)  # noqa: NPY002
+        fit(model)
+    for name, value in plain.policy.state_dict().items():
+        th.testing.assert_close(laid_out.policy.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    storage = th.empty(0).set_(weight.data.untyped_storage())
+    if lay_out is part_of_a_larger_one:
+        assert (storage.view(len(weight), -1)[:, -3:] == 7.0).all()  # memory that is not the policy's
 
 
 class WithUnusedLayer(ActorCriticPolicy):

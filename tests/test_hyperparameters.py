@@ -77,6 +77,15 @@ def test_bad_value_is_refused_at_load(saved: Path, name: str, value: Any) -> Non
         TRPO.load(saved, RandomEnv(), **{name: value})
 
 
+@pytest.mark.parametrize(("name", "value"), [pair for pair in BAD if pair[0] not in ("n_steps", "gamma", "gae_lambda")])
+def test_bad_value_that_was_set_later_is_refused_before_anything_is_collected(saved: Path, name: str, value: Any) -> None:
+    model = TRPO.load(saved, RandomEnv())
+    setattr(model, name, value)
+    with pytest.raises(ValueError, match=rf"`{name}` must be .*, not "):
+        model.learn(64)
+    assert model.num_timesteps == 0
+
+
 @pytest.mark.parametrize("name", ["target_kl", "ent_coef", "learning_rate"])
 @pytest.mark.parametrize(
     ("last", "message"),

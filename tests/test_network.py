@@ -119,6 +119,15 @@ def test_products_do_not_change_the_policy_nor_the_batch() -> None:
     assert th.equal(batch.observations, before[1])
 
 
+def test_an_operation_without_second_derivative_is_named() -> None:
+    kwargs = {"activation_fn": nn.Hardsigmoid}
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8, policy_kwargs=kwargs)
+    before = flatten(list(model.policy.parameters()))
+    with pytest.raises(ValueError, match=r"cannot be differentiated twice.*hardsigmoid"):
+        model.learn(8)
+    assert th.equal(flatten(list(model.policy.parameters())), before)
+
+
 @pytest.mark.parametrize(
     ("policy", "observations", "kwargs"),
     [

@@ -332,6 +332,28 @@ def test_another_n_steps_than_the_buffers_is_refused(sde: bool, n_steps: int, tm
     TRPO.load(tmp_path / "model", RandomEnv(), n_steps=n_steps).learn(n_steps)  # what the message says
 
 
+@pytest.mark.parametrize("name", ["gamma", "gae_lambda"])
+def test_another_discount_than_the_buffers_is_refused(name: str, tmp_path: Path) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8)
+    setattr(model, name, 0.5)
+    with pytest.raises(
+        ValueError, match=f"`{name}` is 0.5, but the rollout buffer was made for 0.9.*load it with `{name}=0.5`"
+    ):
+        model.learn(16)
+    model.save(tmp_path / "model")
+    changed: dict[str, Any] = {name: 0.5}
+    TRPO.load(tmp_path / "model", RandomEnv(), **changed).learn(16)  # what the message says
+
+
+def test_a_stopped_rollout_is_nothing_to_train_on() -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8)
+    model.learn(16, callback=lambda local, _: local["n_steps"] < 5)
+    before = weights(model)
+    with pytest.raises(ValueError, match="nothing to train on: the rollout buffer has 5 of its 16 steps"):
+        model.train()
+    assert th.equal(weights(model), before)
+
+
 @pytest.mark.parametrize("sde", [False, True])
 def test_fractions_for_an_integer_buffer_are_refused(sde: bool) -> None:
     env = VecNormalize(DummyVecEnv([lambda: RandomEnv(OBSERVATIONS["uint8"])]))

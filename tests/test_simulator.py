@@ -210,6 +210,23 @@ def test_ones_own_environment_takes_part(env_class: type[Counter]) -> None:
     assert [step[1][0] for step in run(env, sample(env, 2))] == [4.0, 5.0]
 
 
+class WithAnotherGetState(CartPoleEnv):
+    """Its ``get_state`` has no ``set_state`` beside it."""
+
+    def get_state(self) -> Any:
+        return self.state
+
+
+def test_a_get_state_alone_does_not_count() -> None:
+    env = DummyVecEnv([WithAnotherGetState])
+    simulator_of = Simulator(env)
+    env.reset()
+    snapshot = simulator_of.save()
+    first = [env.step(np.array([1]))[0] for _ in range(3)]
+    simulator_of.restore(snapshot)
+    np.testing.assert_array_equal([env.step(np.array([1]))[0] for _ in range(3)], first)
+
+
 class Gusts(CartPoleEnv):
     """A cart in the wind."""
 

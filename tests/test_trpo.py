@@ -239,6 +239,32 @@ def test_without_critic_updates_nothing_is_computed_for_them(monkeypatch: pytest
     assert "train/value_loss" not in model.logger.name_to_value
 
 
+class DetachedActor(ActorCriticPolicy):
+    """The critic trains a layer, and the actor reads it."""
+
+    def _build_mlp_extractor(self) -> None:
+        super()._build_mlp_extractor()
+        self.mlp_extractor.policy_net = th.nn.Sequential(Detached(self.mlp_extractor.value_net[0]), th.nn.Tanh())
+
+
+class Detached(th.nn.Module):
+    """Another module's result as a constant."""
+
+    def __init__(self, module: th.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        result: th.Tensor = self.module(x).detach()
+        return result
+
+
+def test_an_actor_that_reads_what_the_critic_trains_is_told_of() -> None:
+    model = TRPO(DetachedActor, RandomEnv(), **SMALL)
+    with pytest.warns(UserWarning, match=r"critic's fit has moved the action distribution.*detach"):
+        model.learn(64)
+
+
 def test_frozen_parameters_stay_frozen() -> None:
     model = make_model("box actions")
     frozen = [model.policy.log_std, *model.policy.mlp_extractor.policy_net[0].parameters()]

@@ -300,6 +300,14 @@ def test_simulator_calls_are_counted(capsys: pytest.CaptureFixture[str]) -> None
     assert "324/300" in output.out + output.err
 
 
+def test_steps_of_a_stopped_rollout_are_counted() -> None:
+    model = VineTRPO("MlpPolicy", DummyVecEnv([Line] * 2), **SMALL)
+    model.learn(300, callback=lambda local, _: model.branch_steps == 0 or local["n_steps"] < 5)
+    assert model.branch_steps > 0
+    assert model.num_timesteps == model.trunk_steps + model.branch_steps
+    assert model.trunk_steps == 24 * 2 + 6 * 2
+
+
 @pytest.mark.parametrize(("n_steps", "n_envs", "states"), [(64, 1, 2), (32, 3, 3), (2, 3, 3), (80, 2, 6)])
 def test_by_default_one_state_in_32_branches(n_steps: int, n_envs: int, states: int) -> None:
     model = VineTRPO("MlpPolicy", DummyVecEnv([Line] * n_envs), n_steps=n_steps, batch_size=n_steps * n_envs, branch_length=1)
