@@ -96,21 +96,24 @@ def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:
         raise ValueError(f"{path} holds a policy that PPO cannot build: {error}") from error
 
 
-def summed_kl_settings(model: Any, given: Container[str]) -> list[str]:
+def averaged_kl_warning(model: Any, given: Container[str]) -> str | None:
     """
-    Settings with which a model that sb3-contrib saved keeps its trust region: its TRPO averages the KL over the action
-    dimensions, this one sums it.
+    What to say of a model that sb3-contrib saved: its TRPO averages the KL over the action dimensions, this one sums it.
 
     :param model: the model
     :param given: settings that the user chose
-    :return: ``name=value`` of the others; none where both mean the same
+    :return: the message, with the settings that keep its trust region; None where both mean the same
     """
     space = model.action_space
     d = math.prod(space.shape) if isinstance(space, (spaces.Box, spaces.MultiBinary)) else 1
-    if d == 1:
-        return []
     saved = {"target_kl": make_schedule("target_kl", model.target_kl)(1.0), "cg_damping": model.cg_damping}
-    return [f"{name}={d * value:g}" for name, value in saved.items() if name not in given]
+    scaled = [f"{name}={d * value:g}" for name, value in saved.items() if name not in given]
+    if d == 1 or not scaled:
+        return None
+    return (
+        f"This model was saved by sb3-contrib, which averages the KL over the {d} action dimensions; here it is "
+        f"summed. To go on with the same trust region, pass {' and '.join(scaled)}."
+    )
 
 
 def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.batch import Batch
-from sb3_trpo.kl import distribution_family, unchecked_distributions
+from sb3_trpo.kl import Parameters, distribution_family, unchecked_distributions
 from sb3_trpo.plain import why_not_plain
 
 GRAPH_BYTES = 32 * 2**20
@@ -67,9 +67,7 @@ def probe_actor(policy: ActorCriticPolicy, batch: Batch, chunk_size: int | None 
 def _reached(policy: ActorCriticPolicy, states: Batch, candidates: list[th.nn.Parameter]) -> set[th.nn.Parameter]:
     """Those of the candidates that the action distribution at these states depends on."""
     with th.enable_grad(), unchecked_distributions():
-        distribution = policy.get_distribution(states.observations)
-        outputs = distribution_family(distribution).parameters(distribution, states.actions)
-        total = th.stack([output.sum() for output in outputs]).sum()
+        total = th.stack([output.sum() for output in _outputs(policy, states)]).sum()
     if not (total.requires_grad and candidates):
         return set()
     gradients = th.autograd.grad(total, candidates, allow_unused=True)
@@ -89,9 +87,12 @@ def watched_actor(policy: ActorCriticPolicy, batch: Batch) -> Iterator[None]:
         yield
         return
     some = batch.take(slice(0, _WATCHED_STATES))
-    before = _distribution_parameters(policy, some)
+    with th.no_grad(), unchecked_distributions():
+        before = [output.clone() for output in _outputs(policy, some)]
     yield
-    if not all(th.equal(old, new) for old, new in zip(before, _distribution_parameters(policy, some), strict=True)):
+    with th.no_grad(), unchecked_distributions():
+        after = _outputs(policy, some)
+    if not all(th.equal(old, new) for old, new in zip(before, after, strict=True)):
         warnings.warn(
             "The critic's fit has moved the action distribution, and the KL bound does not cover that: the actor reads "
             "parameters through `detach()`, and they are the critic's for that reason.",
@@ -100,10 +101,10 @@ def watched_actor(policy: ActorCriticPolicy, batch: Batch) -> Iterator[None]:
         )
 
 
-def _distribution_parameters(policy: ActorCriticPolicy, states: Batch) -> list[th.Tensor]:
-    with th.no_grad(), unchecked_distributions():
-        distribution = policy.get_distribution(states.observations)
-        return [part.clone() for part in distribution_family(distribution).parameters(distribution, states.actions)]
+def _outputs(policy: ActorCriticPolicy, states: Batch) -> Parameters:
+    """The parameters of the action distribution at these states."""
+    distribution = policy.get_distribution(states.observations)
+    return distribution_family(distribution).parameters(distribution, states.actions)
 
 
 class _SavedBytes:

@@ -415,14 +415,9 @@ class TRPO(RolloutCollector):
         if from_contrib:
             kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-        scaled = checkpoints.summed_kl_settings(model, kwargs) if from_contrib else []
-        if scaled:
-            warnings.warn(
-                "This model was saved by sb3-contrib, which averages the KL over the action dimensions; here it is "
-                f"summed. To go on with the same trust region, pass {' and '.join(scaled)}.",
-                UserWarning,
-                stacklevel=2,
-            )
+        message = checkpoints.averaged_kl_warning(model, kwargs) if from_contrib else None
+        if message:
+            warnings.warn(message, UserWarning, stacklevel=2)
         return model
 
     @classmethod
@@ -437,7 +432,8 @@ class TRPO(RolloutCollector):
 
         Takes over the policy with its critic, the number of env steps, and of PPO the settings that mean the same in both
         (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, ``ent_coef``, gSDE, ``policy_kwargs``, the rollout
-        buffer, ``seed``, ``device``, ``verbose``, ``tensorboard_log``, ``stats_window_size``); all else has TRPO's defaults.
+        buffer, ``seed``, ``device``, ``verbose``, ``tensorboard_log``, ``stats_window_size``); all else has TRPO's
+        defaults, or is as in the model if that is a TRPO.
 
         :param model: the model, or the zip file of a PPO model
         :param env: environment to go on with; None: the model's own

@@ -65,7 +65,7 @@ def test_sb3_contrib_loads_ours_and_trains_on(tmp_path: Path, use_sde: bool) -> 
 def test_ours_loads_sb3_contribs_and_trains_on(tmp_path: Path, use_sde: bool) -> None:
     theirs = sb3_contrib.TRPO("MlpPolicy", RandomEnv(), target_kl=0.01, use_sde=use_sde, **SMALL).learn(128)
     theirs.save(tmp_path / "model")
-    with pytest.warns(UserWarning, match=r"over the action dimensions.*target_kl=0.02 and cg_damping=0.2"):
+    with pytest.warns(UserWarning, match=r"over the 2 action dimensions.*target_kl=0.02 and cg_damping=0.2"):
         model = TRPO.load(tmp_path / "model", RandomEnv())
     assert th.equal(weights(model), weights(theirs))
     np.testing.assert_array_equal(act(theirs), act(model))
