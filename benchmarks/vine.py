@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> None:
     game = "NoFrameskip" in options.env
     settings: dict[str, Any] = {"gamma": 0.99, "device": "cpu", "seed": options.seed}
     if game:
-        network = {"features_extractor_class": PaperCNN}
+        network = {"features_extractor_class": PaperCNN, "features_extractor_kwargs": {"n_images": 0}}
         settings |= {"n_steps": 1024 // options.n_envs, "policy_kwargs": network, "ent_coef": 0.01}
         settings |= {"fisher_sample_fraction": 0.1, "cg_max_steps": 10, "n_critic_updates": 2, "batch_size": 256}
     env = make_env(options.env, options.n_envs, options.seed)

@@ -9,13 +9,14 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy, 
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 
-from sb3_trpo.policies import CnnPolicy, MultiInputPolicy, NormalizedCNN, PaperCNN
+from sb3_trpo.policies import CnnPolicy, MultiInputPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
 
 _SMALLEST = {NatureCNN: 36, NormalizedCNN: 36, PaperCNN: 20}
 """Pixels a side below which the last convolution of the extractor has nothing to read."""
 
 _DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {
-    CnnPolicy: NormalizedCNN,
+    CnnPolicy: CnnPolicy.default_extractor,
+    PaperCnnPolicy: PaperCnnPolicy.default_extractor,
     ActorCriticCnnPolicy: NatureCNN,
     MultiInputPolicy: CombinedExtractor,
     MultiInputActorCriticPolicy: CombinedExtractor,
@@ -38,7 +39,7 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
     extractor = policy_kwargs.get("features_extractor_class", _DEFAULTS.get(policy))
     if not issubclass(policy, ActorCriticCnnPolicy) or extractor not in _SMALLEST:
         return
-    name = f"`CnnPolicy` with {extractor.__name__}"
+    name = f"`{policy.__name__}` with {extractor.__name__}"
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
         raise ValueError(f"{name} needs images, which have 3 dimensions, not {space}; for other observations take `MlpPolicy`")
     low, high = space.low.min(), space.high.max()

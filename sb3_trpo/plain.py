@@ -20,7 +20,7 @@ from torch import nn
 from sb3_trpo.clipped_gaussian import GAUSSIANS
 from sb3_trpo.cnn import Cnn, why_not_cnn
 from sb3_trpo.mlp import Mlp, why_not_mlp
-from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN
+from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
 
 Layers: TypeAlias = Mlp | Cnn
 """A network as a function with products of its Jacobian, in NumPy arrays."""
@@ -29,7 +29,7 @@ _EXTRACTORS: dict[type[nn.Module], Callable[[Any], list[nn.Module]]] = {
     FlattenExtractor: lambda extractor: [],
     NatureCNN: lambda extractor: [*extractor.cnn, *extractor.linear],
     NormalizedCNN: lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear],
-    PaperCNN: lambda extractor: [*extractor.cnn, *extractor.linear],
+    PaperCNN: lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear],
 }
 """Features extractors that are known: their layers, in order."""
 
@@ -58,7 +58,7 @@ def why_not_plain(policy: ActorCriticPolicy) -> str | None:
     :param policy: any policy
     :return: None if it does; otherwise the first thing that speaks against it
     """
-    if type(policy) not in (ActorCriticPolicy, ActorCriticCnnPolicy, CnnPolicy):
+    if type(policy) not in (ActorCriticPolicy, ActorCriticCnnPolicy, CnnPolicy, PaperCnnPolicy):
         return f"the policy is a {type(policy).__name__}"
     for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
         if type(extractor) not in _EXTRACTORS or type(extractor) is not type(policy.features_extractor):

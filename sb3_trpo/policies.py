@@ -1,6 +1,6 @@
 """The policies that the aliases name, SB3's with other defaults, and networks for images: the default one and the paper's."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
@@ -17,7 +17,8 @@ MlpPolicy = ActorCriticPolicy
 class PaperCNN(BaseFeaturesExtractor):
     """
     A network as small as that with which the TRPO paper played Atari: 34 thousand parameters, a fiftieth of SB3's
-    ``NatureCNN``. Used as ``policy_kwargs=dict(features_extractor_class=PaperCNN, net_arch=[])``.
+    ``NatureCNN``. It reads the images minus their mean, over their standard deviation, as :class:`NormalizedCNN` does, of
+    which the paper says nothing.
 
     Source: section 8.2 of the paper (https://arxiv.org/abs/1502.05477): two convolutions of 16 channels, a hidden layer of 20,
     33,500 parameters. It does not tell the filters; 8 x 8 with stride 4 and 4 x 4 with stride 2 come near that number.
@@ -25,10 +26,17 @@ class PaperCNN(BaseFeaturesExtractor):
     :param observation_space: images with the channels first
     :param features_dim: units of the hidden layer
     :param normalized_image: whether the images are in [0, 1] already (see ``normalize_images`` of the policy)
+    :param n_images: images from which mean and standard deviation are taken; 0: raw images
     :raises ValueError: if the observations are no images, or are smaller than 20 x 20
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 20, normalized_image: bool = False) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        features_dim: int = 20,
+        normalized_image: bool = False,
+        n_images: int = 100_000,
+    ) -> None:
         if not is_image_space(observation_space, check_channels=False, normalized_image=normalized_image):
             raise ValueError(
                 f"`PaperCNN` needs images (a Box of uint8 in [0, 255] with 3 dimensions), not {observation_space}"
@@ -37,6 +45,7 @@ class PaperCNN(BaseFeaturesExtractor):
         if min(height, width) < 20:
             raise ValueError(f"`PaperCNN` needs images of 20 x 20 pixels or more, not {height} x {width}")
         super().__init__(observation_space, features_dim)
+        self.normalization = ImageNormalization((channels, height, width), n_images)
         self.cnn = nn.Sequential(
             nn.Conv2d(channels, 16, kernel_size=8, stride=4),
             nn.ReLU(),
@@ -53,7 +62,7 @@ class PaperCNN(BaseFeaturesExtractor):
         :param observations: shape (B, c, h, w)
         :return: features, shape (B, features_dim)
         """
-        features: th.Tensor = self.linear(self.cnn(observations))
+        features: th.Tensor = self.linear(self.cnn(self.normalization(observations)))
         return features
 
 
@@ -112,10 +121,24 @@ class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
     :param kwargs: keyword arguments of SB3's policy
     """
 
+    default_extractor: ClassVar[type[BaseFeaturesExtractor]] = NormalizedCNN
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if kwargs.setdefault("features_extractor_class", NormalizedCNN) is NormalizedCNN and kwargs.get("net_arch") is None:
+        extractor = kwargs.setdefault("features_extractor_class", self.default_extractor)
+        if extractor is self.default_extractor and kwargs.get("net_arch") is None:
             kwargs["net_arch"] = []
         super().__init__(*args, **kwargs)
+
+
+class PaperCnnPolicy(CnnPolicy):
+    """
+    :class:`CnnPolicy` with :class:`PaperCNN` in place of :class:`NormalizedCNN`, which makes it several times faster.
+
+    :param args: arguments of SB3's policy
+    :param kwargs: keyword arguments of SB3's policy
+    """
+
+    default_extractor = PaperCNN
 
 
 class MultiInputPolicy(_SeparateExtractors, MultiInputActorCriticPolicy):

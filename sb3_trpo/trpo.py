@@ -39,7 +39,7 @@ from sb3_trpo.hyperparameters import (
 )
 from sb3_trpo.network import actor_network
 from sb3_trpo.observations import check_actions, check_discrete, check_images, check_memory
-from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.probe import probe_actor, watched_actor
 from sb3_trpo.rollout import RolloutCollector
 from sb3_trpo.running_statistics import refresh_running_statistics
@@ -61,7 +61,7 @@ class TRPO(RolloutCollector):
 
     The arguments of sb3-contrib's TRPO keep their names, order and defaults, except the default of ``target_kl``.
 
-    :param policy: the policy to use (MlpPolicy, CnnPolicy, MultiInputPolicy, or a class)
+    :param policy: the policy to use (MlpPolicy, CnnPolicy, PaperCnnPolicy, MultiInputPolicy, or a class)
     :param env: the environment to learn from (if registered in Gym, can be str)
     :param learning_rate: learning rate of the critic; a number or a schedule of the progress remaining (1 to 0)
     :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions
@@ -107,6 +107,7 @@ class TRPO(RolloutCollector):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
+        "PaperCnnPolicy": PaperCnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
 

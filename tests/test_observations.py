@@ -44,6 +44,12 @@ def test_bad_images_are_refused(space: spaces.Space[Any], policy_kwargs: dict[st
         TRPO("CnnPolicy", RandomEnv(space), n_steps=8, batch_size=8, policy_kwargs=policy_kwargs)
 
 
+def test_the_papers_policy_reads_smaller_images() -> None:
+    TRPO("PaperCnnPolicy", RandomEnv(image(20, 20, 3)), n_steps=4, batch_size=4, n_critic_updates=1).learn(4)
+    with pytest.raises(ValueError, match="`PaperCnnPolicy` with PaperCNN needs images of 20 x 20 pixels"):
+        TRPO("PaperCnnPolicy", RandomEnv(image(19, 84, 3)), n_steps=4, batch_size=4)
+
+
 class FewPixels(BaseFeaturesExtractor):
     """Reads images of any size."""
 

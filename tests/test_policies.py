@@ -11,7 +11,8 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from sb3_trpo import TRPO
-from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN
+from sb3_trpo.plain import why_not_plain_actor
+from sb3_trpo.policies import CnnPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
 from tests.envs import RandomEnv
 
 ATARI = spaces.Box(0, 255, (84, 84, 4), dtype=np.uint8)
@@ -20,9 +21,7 @@ ATARI = spaces.Box(0, 255, (84, 84, 4), dtype=np.uint8)
 def test_it_has_the_papers_size() -> None:
     # figure 3 of the paper, with a head of six actions; the paper says 33,500
     env = RandomEnv(ATARI, spaces.Discrete(6))
-    model = TRPO(
-        "CnnPolicy", env, n_steps=8, batch_size=8, policy_kwargs={"features_extractor_class": PaperCNN, "net_arch": []}
-    )
+    model = TRPO("PaperCnnPolicy", env, n_steps=8, batch_size=8)
     actor = [*model.policy.features_extractor.parameters(), *model.policy.action_net.parameters()]
     first, second, hidden = 16 * (4 * 8 * 8 + 1), 16 * (16 * 4 * 4 + 1), 20 * (16 * 9 * 9 + 1)
     assert sum(parameter.numel() for parameter in actor) == first + second + hidden + 6 * 21 == 34_290
@@ -66,14 +65,26 @@ def test_images_are_normalised_unless_the_user_chooses_a_network(policy: Any, na
     assert model.policy_kwargs == chosen
 
 
+@pytest.mark.parametrize("policy", ["PaperCnnPolicy", PaperCnnPolicy])
+def test_the_papers_policy_has_two_of_its_networks_and_is_differentiated_by_hand(policy: Any) -> None:
+    model = TRPO(policy, RandomEnv(IMAGES), n_steps=8, batch_size=8)
+    assert type(model.policy.pi_features_extractor) is type(model.policy.vf_features_extractor) is PaperCNN
+    assert model.policy.pi_features_extractor is not model.policy.vf_features_extractor
+    assert len(model.policy.mlp_extractor.policy_net) == 0
+    assert why_not_plain_actor(model.policy) is None
+
+
 def test_sb3s_own_class_keeps_sb3s_defaults() -> None:
     model = TRPO(ActorCriticCnnPolicy, RandomEnv(IMAGES), n_steps=8, batch_size=8)
     assert model.policy.pi_features_extractor is model.policy.vf_features_extractor
     assert type(model.policy.features_extractor) is NatureCNN
 
 
+POLICIES = [("CnnPolicy", IMAGES), ("PaperCnnPolicy", IMAGES), ("MultiInputPolicy", spaces.Dict({"image": IMAGES}))]
+
+
 @pytest.mark.parametrize("share", [False, True])
-@pytest.mark.parametrize(("policy", "space"), [("CnnPolicy", IMAGES), ("MultiInputPolicy", spaces.Dict({"image": IMAGES}))])
+@pytest.mark.parametrize(("policy", "space"), POLICIES)
 def test_a_saved_policy_is_the_same_when_loaded(policy: str, space: spaces.Space[Any], share: bool, tmp_path: Path) -> None:
     kwargs = {"share_features_extractor": share}
     model = TRPO(policy, RandomEnv(space), n_steps=8, batch_size=8, policy_kwargs=kwargs).learn(8)
@@ -107,6 +118,21 @@ def test_normalised_network_is_sb3s_on_normalised_images() -> None:
     network.eval()
     std = (images - images.mean(dim=0)).pow(2).mean().sqrt()
     th.testing.assert_close(network(images), sb3s((images - images.mean(dim=0)) / std))
+
+
+def test_the_papers_network_reads_normalised_images_unless_told_otherwise() -> None:
+    space = spaces.Box(0, 255, (1, 36, 40), dtype=np.uint8)
+    network, images = PaperCNN(space), th.rand(5, 1, 36, 40)
+    raw = PaperCNN(space, n_images=0)
+    raw.load_state_dict(network.state_dict())
+    for extractor in (network, raw):
+        extractor.train()
+        extractor(images)
+        extractor.eval()
+    std = (images - images.mean(dim=0)).pow(2).mean().sqrt()
+    th.testing.assert_close(network(images), raw((images - images.mean(dim=0)) / std))
+    assert not th.equal(network(images), raw(images))
+    th.testing.assert_close(raw(images), raw.linear(raw.cnn(images)))
 
 
 def test_statistics_survive_saving(tmp_path: Any) -> None:
