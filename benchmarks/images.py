@@ -1,5 +1,6 @@
 """
-Speed and memory on images: Atari games through SB3's ``AtariWrapper``, 8 environments, NatureCNN, on one thread.
+Speed and memory on images: Atari games through SB3's ``AtariWrapper``, 8 environments, on one thread, with
+NatureCNN unless another network is named.
 
 Ours has the hyperparameters of the ``atari`` entry of ``zoo_hyperparams/trpo.yml``, PPO those of RL Zoo, and sb3-contrib's
 TRPO its defaults, with ``n_steps=128``: an update is of 1,024 frames. The statistics of our images are fixed after
@@ -40,14 +41,15 @@ GAME = "PongNoFrameskip-v4"
 SAME: dict[str, Any] = {"n_steps": 128, "seed": 0}
 
 
-def shipped(algorithm: str, device: str, share: bool | None = None) -> OnPolicyAlgorithm:
+def shipped(algorithm: str, device: str, share: bool | None = None, policy: str = "CnnPolicy") -> OnPolicyAlgorithm:
     """
     :param algorithm: a name of :mod:`benchmarks.experiment`
     :param device: of the model
     :param share: whether actor and critic share the extractor; None: as the entry says
+    :param policy: the policy
     :return: the model that RL Zoo makes from the ``atari`` entry; the KL bound stays where it begins, for so short a training
     """
-    entry = hyperparameters(algorithm, GAME)
+    entry = hyperparameters(algorithm, GAME, [f"policy={policy}"])
     if share is not None:
         entry["policy_kwargs"] = f"dict(share_features_extractor={share})"
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):  # the Zoo prints what it has read
@@ -109,13 +111,14 @@ def update_identical(device: str, share: bool, rounds: int) -> tuple[float, floa
     return update_alone((identical(device, share), contrib(device, share)), rounds)
 
 
-def against_ppo(device: str, rounds: int) -> tuple[float, float, float]:
+def against_ppo(device: str, policy: str, rounds: int) -> tuple[float, float, float]:
     """
     :param device: of both models
+    :param policy: ours; PPO has NatureCNN
     :param rounds: turns of both sides
     :return: median ratio; our and PPO's env steps per second
     """
-    models = shipped("sb3_trpo", device), shipped("sb3_ppo", device)
+    models = shipped("sb3_trpo", device, policy=policy), shipped("sb3_ppo", device)
     measured = whole_run(models, rounds)
     _check_step(models[0])
     return measured
@@ -200,9 +203,10 @@ def main(arguments: list[str]) -> None:
     packages += ["envpool"] if device == "cpu" else []
     table_head(packages, device, rounds)
     _print_updates(device, min(rounds, 3))
-    ratio, mine, theirs = alone(against_ppo, device, rounds)
-    label = "whole run, shipped settings, against SB3 PPO with RL Zoo's"
-    table_row(label, f"{ratio:.2f}x", f"{mine:.0f} steps/s", f"{theirs:.0f} steps/s", "0.6x", "1.2x")
+    label, small = "whole run, shipped settings, against SB3 PPO with RL Zoo's", "the same with `PaperCnnPolicy`, PPO as above"
+    for policy, name, goals in (("CnnPolicy", label, ("0.6x", "1.2x")), ("PaperCnnPolicy", small, ("", ""))):
+        ratio, mine, theirs = alone(against_ppo, device, policy, rounds)
+        table_row(name, f"{ratio:.2f}x", f"{mine:.0f} steps/s", f"{theirs:.0f} steps/s", *goals)
     if device != "cpu":
         return
     for n_steps in (128, 2048):
