@@ -4,7 +4,7 @@ How good is the gradient that vine sampling gives for the same number of simulat
 A policy is trained for a while with single path and then held fixed. The reference is its gradient from a very large batch,
 single path with returns to the end of the episode (λ = 1). Against it stand gradients of small batches: their mean cosine to
 the reference, and their variance over the squared norm of their mean. The first row says how good the reference is: the
-cosine between its two halves. A game is played with ``PaperCNN`` and SB3's two hidden layers behind it. Example::
+cosine between its two halves. A game is played with ``PaperCNN`` on raw images, SB3's two hidden layers behind it. Example::
 
     python -m benchmarks.vine --env Hopper-v5 --train 100000 --out benchmarks/results/vine/hopper.csv
 """
