@@ -29,7 +29,6 @@ NAMES = {
     "sb3_vine_trpo": "vine",
     "sb3_contrib_trpo": "sb3-contrib TRPO",
     "sb3_ppo": "SB3 PPO",
-    "sb3_trpo_paper_cnn": "sb3-trpo, policy=PaperCnnPolicy",
     "sb3_trpo_no_entropy": "sb3-trpo, ent_coef=0",
     "sb3_trpo_fixed": "sb3-trpo, target_kl=0.01",
     "sb3_trpo_batch128": "sb3-trpo, target_kl=0.01 batch_size=128",
