@@ -78,7 +78,7 @@ def identical(device: str, share: bool) -> OnPolicyAlgorithm:
     :return: ours with the settings and the network of :func:`contrib`; its solver takes all of its steps
     """
     kwargs = {"share_features_extractor": share, "features_extractor_class": NatureCNN}
-    return TRPO("CnnPolicy", games(), policy_kwargs=kwargs, cg_tol=0.0, device=device, **SAME)
+    return TRPO("CnnPolicy", games(), policy_kwargs=kwargs, target_kl=0.01, cg_tol=0.0, device=device, **SAME)
 
 
 def games() -> VecEnv:
@@ -131,14 +131,15 @@ def _check_step(model: OnPolicyAlgorithm) -> None:
     assert model.last_step.cg_iterations > 0
 
 
-def peak_memory(n_steps: int) -> float:
+def peak_memory(n_steps: int, share: bool) -> float:
     """
     Peak memory of this process in one update of the shipped settings, beyond the rollout buffer.
 
     :param n_steps: steps of the 8 environments
+    :param share: whether actor and critic share the extractor
     :return: MB
     """
-    model = shipped("sb3_trpo", "cpu")
+    model = shipped("sb3_trpo", "cpu", share)
     assert isinstance(model, TRPO)
     model.learn(model.n_steps * model.n_envs)  # whatever is allocated once
     space, actions = model.observation_space, model.action_space
@@ -209,9 +210,10 @@ def main(arguments: list[str]) -> None:
         table_row(name, f"{ratio:.2f}x", f"{mine:.0f} steps/s", f"{theirs:.0f} steps/s", *goals)
     if device != "cpu":
         return
-    for n_steps in (128, 2048):
-        label = f"peak memory of an update beyond the buffer, {8 * n_steps:,} frames"
-        table_row(label, f"{alone(peak_memory, n_steps):.0f} MB", "", "", "", "1,000 MB")
+    for share, extractors in ((False, "separate extractors"), (True, "shared extractor")):
+        for n_steps in (128, 2048):
+            label = f"peak memory of an update beyond the buffer, {8 * n_steps:,} frames, {extractors}"
+            table_row(label, f"{alone(peak_memory, n_steps, share):.0f} MB", "", "", "", "1,000 MB")
     for threads in (1, 2):
         _print_stepping(threads, rounds)
 

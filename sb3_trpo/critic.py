@@ -121,9 +121,13 @@ def _predictor(
     if not own_values or any(id(parameter) in trained for parameter in policy.vf_features_extractor.parameters()):
         return lambda index: policy.predict_values(batch.observations_at(index))
     extract = super(ActorCriticPolicy, policy).extract_features
+    features, done = th.empty(0), 0
     with th.no_grad():
-        chunks = batch.chunks(chunk_size)
-        features = th.cat([extract(chunk.observations, policy.vf_features_extractor) for chunk in chunks])
+        for chunk in batch.chunks(chunk_size):  # written to their place: joined at the end they would take twice the memory
+            part = extract(chunk.observations, policy.vf_features_extractor)
+            features = features if done else part.new_empty(len(batch), *part.shape[1:])
+            features[done : done + len(part)] = part
+            done += len(part)
     return lambda index: policy.value_net(policy.mlp_extractor.forward_critic(features[index]))
 
 

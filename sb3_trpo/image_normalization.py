@@ -5,8 +5,13 @@ from collections.abc import Sequence
 import torch as th
 from torch import nn
 
+from sb3_trpo.hyperparameters import check_integers
+
 _EPS = 1e-8
 """Added to the variance, as in SB3's ``VecNormalize``."""
+
+_LEAST_STD = 1.0 / 255.0
+"""One step of grey: images that were all the same at first may change later."""
 
 
 class ImageNormalization(nn.Module):
@@ -17,19 +22,19 @@ class ImageNormalization(nn.Module):
     one eigenvalue far above all others, and a step of fixed KL goes into a change of the policy that is the same in every
     state. Without the mean the network reads what differs between states.
 
-    The statistics are gathered in training mode, over the first ``n_images`` images, and are fixed from then on. Before
-    the first image the layer changes nothing. Source: LeCun, Bottou, Orr and Müller, Efficient BackProp, section 4.3.
+    The statistics are gathered over the first ``n_images`` images that are seen in training mode, and are fixed from then
+    on. A new layer is in evaluation mode: a saved policy stays as it is until it is trained again. Before the first image
+    the layer changes nothing. Source: LeCun, Bottou, Orr and Müller, Efficient BackProp, section 4.3.
 
     :param shape: shape of an image, (c, h, w)
-    :param n_images: images from which the statistics are taken, to the end of the batch that reaches the number; at 0
+    :param n_images: images from which the statistics are taken, to the end of the rollout that reaches the number; at 0
         the layer never changes anything
-    :raises ValueError: if it is negative
+    :raises ValueError: if it is no integer of at least 0
     """
 
     def __init__(self, shape: Sequence[int], n_images: int) -> None:
         super().__init__()
-        if n_images < 0:
-            raise ValueError(f"`n_images` must be an integer of at least 0, not {n_images}")
+        check_integers(0, n_images=n_images)
         self.n_images = n_images
         self.mean: th.Tensor
         self.var: th.Tensor
@@ -37,6 +42,7 @@ class ImageNormalization(nn.Module):
         self.register_buffer("mean", th.zeros(*shape))
         self.register_buffer("var", th.ones(()))
         self.register_buffer("n_seen", th.zeros((), dtype=th.long))
+        self.training = False
 
     def train(self, mode: bool = True) -> "ImageNormalization":
         """
@@ -57,7 +63,7 @@ class ImageNormalization(nn.Module):
     @property
     def std(self) -> th.Tensor:
         """The standard deviation, shape ()."""
-        return (self.var + _EPS).sqrt()
+        return (self.var + _EPS).sqrt().clamp(min=_LEAST_STD)
 
     def _observe(self, images: th.Tensor) -> None:
         """Merge the moments of a batch (Chan, Golub and LeVeque 1979), the variance averaged over the pixels."""

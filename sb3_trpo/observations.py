@@ -11,7 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 
 from sb3_trpo.policies import CnnPolicy, MultiInputPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
 
-_SMALLEST = {NatureCNN: 36, NormalizedCNN: 36, PaperCNN: 20}
+_SMALLEST = {NatureCNN: NormalizedCNN.smallest, NormalizedCNN: NormalizedCNN.smallest, PaperCNN: PaperCNN.smallest}
 """Pixels a side below which the last convolution of the extractor has nothing to read."""
 
 _DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {

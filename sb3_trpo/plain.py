@@ -150,8 +150,11 @@ def in_blocks(layers: Layers, encode: Callable[[np.ndarray], np.ndarray], observ
     :param observations: shape (B, ...)
     :return: results, shape (B, n_out), with the hidden layers of one block at a time in memory
     """
-    starts = range(0, len(observations), layers.block_rows)
-    return np.concatenate([layers(encode(observations[i : i + layers.block_rows])) for i in starts])
+    results = np.empty((len(observations), layers.n_out), dtype=np.float32)
+    for i in range(0, len(observations), layers.block_rows):
+        block = slice(i, i + layers.block_rows)
+        results[block] = layers(encode(observations[block]))
+    return results
 
 
 def convolves(modules: Sequence[nn.Module]) -> bool:

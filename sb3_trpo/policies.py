@@ -13,6 +13,9 @@ from sb3_trpo.image_normalization import ImageNormalization
 
 MlpPolicy = ActorCriticPolicy
 
+_N_BEFORE_NET_ARCH = 3
+"""Positional arguments of SB3's policies before ``net_arch``: the spaces and the learning rate."""
+
 
 class PaperCNN(BaseFeaturesExtractor):
     """
@@ -30,6 +33,9 @@ class PaperCNN(BaseFeaturesExtractor):
     :raises ValueError: if the observations are no images, or are smaller than 20 x 20
     """
 
+    smallest: ClassVar[int] = 20
+    """Pixels a side below which the last convolution has nothing to read."""
+
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -41,9 +47,8 @@ class PaperCNN(BaseFeaturesExtractor):
             raise ValueError(
                 f"`PaperCNN` needs images (a Box of uint8 in [0, 255] with 3 dimensions), not {observation_space}"
             )
+        _check_pixels(type(self), observation_space)
         channels, height, width = observation_space.shape or ()
-        if min(height, width) < 20:
-            raise ValueError(f"`PaperCNN` needs images of 20 x 20 pixels or more, not {height} x {width}")
         super().__init__(observation_space, features_dim)
         self.normalization = ImageNormalization((channels, height, width), n_images)
         self.cnn = nn.Sequential(
@@ -75,7 +80,11 @@ class NormalizedCNN(NatureCNN):
     :param features_dim: units of the hidden layer
     :param normalized_image: whether the images are in [0, 1] already (see ``normalize_images`` of the policy)
     :param n_images: images from which mean and standard deviation are taken
+    :raises ValueError: if the images are smaller than 36 x 36
     """
+
+    smallest: ClassVar[int] = 36
+    """Pixels a side below which the last convolution has nothing to read."""
 
     def __init__(
         self,
@@ -84,6 +93,7 @@ class NormalizedCNN(NatureCNN):
         normalized_image: bool = False,
         n_images: int = 100_000,
     ) -> None:
+        _check_pixels(type(self), observation_space)
         super().__init__(observation_space, features_dim, normalized_image)
         self.normalization = ImageNormalization(observation_space.shape, n_images)
 
@@ -93,6 +103,16 @@ class NormalizedCNN(NatureCNN):
         :return: features, shape (B, features_dim)
         """
         return super().forward(self.normalization(observations))
+
+
+def _check_pixels(extractor: type[NormalizedCNN | PaperCNN], space: spaces.Space[Any]) -> None:
+    """Images smaller than the filters; of what are no images SB3 speaks."""
+    pixels = (space.shape or ())[1:]
+    if len(pixels) == 2 and min(pixels) < extractor.smallest:
+        raise ValueError(
+            f"`{extractor.__name__}` needs images of {extractor.smallest} x {extractor.smallest} pixels or more, not "
+            f"{pixels[0]} x {pixels[1]}"
+        )
 
 
 class _SeparateExtractors(ActorCriticPolicy):
@@ -125,8 +145,12 @@ class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         extractor = kwargs.setdefault("features_extractor_class", self.default_extractor)
-        if extractor is self.default_extractor and kwargs.get("net_arch") is None:
+        if extractor is self.default_extractor and len(args) <= _N_BEFORE_NET_ARCH and kwargs.get("net_arch") is None:
             kwargs["net_arch"] = []
+        if issubclass(extractor, PaperCNN) and not kwargs.get("normalize_images", True):
+            # SB3 tells its own extractors
+            given = kwargs.get("features_extractor_kwargs") or {}
+            kwargs["features_extractor_kwargs"] = {"normalized_image": True, **given}
         super().__init__(*args, **kwargs)
 
 

@@ -1,5 +1,7 @@
 """Statistics of images are those of all images seen, and stand still outside of training."""
 
+from typing import Any
+
 import pytest
 import torch as th
 
@@ -12,7 +14,7 @@ def images(n: int, seed: int = 0) -> th.Tensor:
 
 @pytest.mark.parametrize("split", [[30], [10, 20], [1, 1, 28], [7, 7, 7, 9]])
 def test_statistics_of_batches_are_those_of_all_images(split: list[int]) -> None:
-    everything, layer = images(30), ImageNormalization((2, 3, 4), 1000)
+    everything, layer = images(30), ImageNormalization((2, 3, 4), 1000).train()
     for batch in th.split(everything, split):
         layer(batch)
     assert int(layer.n_seen) == 30
@@ -24,12 +26,20 @@ def test_statistics_of_batches_are_those_of_all_images(split: list[int]) -> None
 
 
 def test_before_the_first_image_nothing_changes() -> None:
-    layer = ImageNormalization((2, 3, 4), 10).eval()
+    layer = ImageNormalization((2, 3, 4), 10)
     th.testing.assert_close(layer(images(5)), images(5))
 
 
+@pytest.mark.parametrize("n_images", [0, 1000])
+def test_a_new_layer_gathers_nothing(n_images: int) -> None:
+    layer = ImageNormalization((2, 3, 4), n_images)
+    layer(images(5))
+    assert int(layer.n_seen) == 0
+    assert layer.train().training is (n_images > 0)
+
+
 def test_evaluation_moves_nothing() -> None:
-    layer = ImageNormalization((2, 3, 4), 1000)
+    layer = ImageNormalization((2, 3, 4), 1000).train()
     layer(images(5))
     layer.eval()
     mean, var = layer.mean.clone(), layer.var.clone()
@@ -51,17 +61,21 @@ def test_statistics_are_fixed_after_so_many_images() -> None:
 
 
 def test_images_that_are_all_the_same_give_zero() -> None:
-    layer = ImageNormalization((2, 3, 4), 10)
-    assert not layer(images(1).expand(4, -1, -1, -1)).any()
+    layer, same = ImageNormalization((2, 3, 4), 10).train(), images(1).expand(4, -1, -1, -1)
+    assert not layer(same).any()
+    th.testing.assert_close(
+        layer.eval()(same + 2 / 255), th.full_like(same, 2.0), atol=1e-3, rtol=0.0
+    )  # in steps of grey, not in thousands
 
 
 def test_gradient_does_not_flow_into_the_statistics() -> None:
-    layer, batch = ImageNormalization((2, 3, 4), 10), images(5).requires_grad_()
+    layer, batch = ImageNormalization((2, 3, 4), 10).train(), images(5).requires_grad_()
     layer(batch).sum().backward()
     th.testing.assert_close(batch.grad, th.ones_like(batch) / layer.std)
     assert not layer.mean.requires_grad
 
 
-def test_a_negative_number_of_images_is_refused() -> None:
-    with pytest.raises(ValueError, match="`n_images` must be an integer of at least 0, not -1"):
-        ImageNormalization((2, 3, 4), -1)
+@pytest.mark.parametrize("n_images", [-1, 1e5, float("nan"), "a"])
+def test_what_is_no_number_of_images_is_refused(n_images: Any) -> None:
+    with pytest.raises(ValueError, match=f"`n_images` must be an integer >= 0, not {n_images!r}"):
+        ImageNormalization((2, 3, 4), n_images)

@@ -48,6 +48,29 @@ def test_other_spaces_are_refused(space: spaces.Space[Any], message: str) -> Non
         PaperCNN(space)
 
 
+def test_images_too_small_are_refused_in_policies_of_the_users_own() -> None:
+    class OwnPolicy(CnnPolicy):
+        pass
+
+    with pytest.raises(ValueError, match="`NormalizedCNN` needs images of 36 x 36 pixels or more, not 35 x 40"):
+        TRPO(OwnPolicy, RandomEnv(spaces.Box(0, 255, (35, 40, 1), dtype=np.uint8)), n_steps=8, batch_size=8)
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", "PaperCnnPolicy"])
+@pytest.mark.parametrize("space", [spaces.Box(0.0, 1.0, (3, 40, 40)), spaces.Box(0, 255, (3, 40, 40), dtype=np.uint8)])
+def test_images_that_are_scaled_already_are_read(policy: str, space: spaces.Space[Any]) -> None:
+    kwargs = {"normalize_images": False}
+    model = TRPO(policy, RandomEnv(space), n_steps=8, batch_size=8, n_critic_updates=1, policy_kwargs=kwargs).learn(8)
+    assert model.last_step is not None
+    assert model.last_step.accepted
+    assert kwargs == {"normalize_images": False}
+
+
+def test_net_arch_by_position_as_in_sb3() -> None:
+    space = spaces.Box(0, 255, (3, 40, 40), dtype=np.uint8)
+    assert CnnPolicy(space, spaces.Discrete(3), lambda _: 1e-3, [32]).net_arch == [32]
+
+
 IMAGES = spaces.Box(0, 255, (36, 40, 1), dtype=np.uint8)
 
 
@@ -136,9 +159,11 @@ def test_the_papers_network_reads_normalised_images_unless_told_otherwise() -> N
 
 
 def test_statistics_survive_saving(tmp_path: Any) -> None:
-    model = TRPO("CnnPolicy", RandomEnv(IMAGES), n_steps=64, batch_size=64, seed=0).learn(64)
+    kwargs = {"features_extractor_kwargs": {"n_images": 64}}
+    model = TRPO("CnnPolicy", RandomEnv(IMAGES), n_steps=64, batch_size=64, seed=0, policy_kwargs=kwargs).learn(64)
     model.save(tmp_path / "model.zip")
     loaded = TRPO.load(tmp_path / "model.zip")
+    loaded.policy.get_distribution(th.full((4, 1, 36, 40), 200))  # they are fixed
     mine, theirs = (dict(m.policy.pi_features_extractor.named_buffers()) for m in (model, loaded))
     assert int(theirs["normalization.n_seen"]) == 64
     assert all(th.equal(buffer, theirs[name]) for name, buffer in mine.items())
