@@ -88,8 +88,17 @@ class EnvPoolVecEnv(VecEnv):
     def step_async(self, actions: np.ndarray) -> None:
         """
         :param actions: shape (n_envs, ...)
+        :raises ValueError: if the shape is another, or a discrete action is out of range
         """
-        self._actions = actions
+        self._actions = np.asarray(actions)
+        shape = (self.num_envs, *(self.action_space.shape or ()))
+        if self._actions.shape != shape:  # EnvPool would read past their end
+            raise ValueError(f"`actions` must be of shape {shape}, not {self._actions.shape}")
+        if isinstance(self.action_space, gym.spaces.Discrete):
+            n = int(self.action_space.n)
+            outside = self._actions[(self._actions < 0) | (self._actions >= n)]
+            if len(outside):
+                raise ValueError(f"an action must be in 0 to {n - 1}, not {outside[0]}")
 
     def step_wait(self) -> VecEnvStepReturn:
         """
