@@ -1,12 +1,12 @@
 """The ``sb3-trpo`` command: RL Zoo's scripts with this package's TRPO and its hyperparameters as the default."""
 
 import runpy
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Script(NamedTuple):
@@ -41,6 +41,9 @@ SCRIPTS = {
     "push_to_hub": Script("rl_zoo3.push_to_hub", "share a trained model on the Hugging Face hub", (*_ALGO, *_FOLDER)),
     "load_from_hub": Script("rl_zoo3.load_from_hub", "fetch a trained model from the Hugging Face hub", (*_ALGO, *_FOLDER)),
 }
+
+_NEEDS = {"all_plots": "--env ENV", "plot_from_file": "--input FILE"}
+"""Options without which a script fails with another error."""
 
 _HUB = ("enjoy", "push_to_hub", "load_from_hub")
 """Commands that reach for the Hugging Face hub; ``enjoy`` does for a model of ``rl-trained-agents`` that is not there."""
@@ -81,8 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command not in SCRIPTS:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
     _refuse_other_algorithms(SCRIPTS[command], options)
+    _refuse_what_is_missing(command, options)
     try:
         from sb3_trpo.hub import mend_hub
+        from sb3_trpo.mends import mended_zoo
         from sb3_trpo.zoo import hyperparameters_file
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
@@ -91,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command in _HUB:
         mend_hub()
     sys.modules.pop(script.module, None)  # or runpy warns of the plots, which their package has imported
-    with _own_subprocesses(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
+    with mended_zoo(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
         runpy.run_module(script.module, run_name="__main__")
 
 
@@ -105,14 +110,24 @@ def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
             raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for that there is {instead}")
 
 
+def _refuse_what_is_missing(command: str, options: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(options):
+        return
+    if command in _NEEDS and not options:
+        raise SystemExit(f"sb3-trpo: `{command}` needs `{_NEEDS[command]}`; `sb3-trpo {command} --help` lists all options")
+    if command == "record_training" and shutil.which("ffmpeg") is None:  # the script deletes the last film before it asks
+        raise SystemExit("sb3-trpo: `record_training` needs the program ffmpeg, which is not installed")
+
+
 def _with_single_frames(script: Script, options: Sequence[str]) -> list[str]:
     """
-    The ``v5`` games repeat an action themselves, and ``AtariWrapper`` would repeat that four times. The ``atari`` entry tells
-    them not to, but what it says is lost where the command line tells them something else, and the Zoo does not read it for
-    the evaluation. A ``frameskip`` on the command line counts last.
+    All games but ``NoFrameskip`` repeat an action themselves, and ``AtariWrapper`` would repeat that four times. The ``atari``
+    entry tells them not to, but what it says is lost where the command line tells them something else. A ``frameskip`` on the
+    command line counts last.
     """
-    game = any(name == "--env" and env.startswith("ALE/") for name, env in _values(options))
-    if script.module != "rl_zoo3.train" or not game:
+    given = dict(_values(options))
+    own_file = any(name == "-conf" or _abbreviates(name, "--conf-file", "--c") for name in given)
+    if script.module != "rl_zoo3.train" or own_file or not _skips_frames(given.get("--env", "")):
         return list(options)
     result: list[str] = []
     for option in options:
@@ -121,7 +136,16 @@ def _with_single_frames(script: Script, options: Sequence[str]) -> list[str]:
             result += [name, _SINGLE_FRAMES, *([joined] if joined else [])]
         else:
             result.append(option)
-    return result if len(result) > len(options) else ["--eval-env-kwargs", _SINGLE_FRAMES, *result]
+    return result
+
+
+def _skips_frames(env_id: str) -> bool:
+    """Whether it is an Atari game that repeats actions."""
+    import gymnasium
+    import rl_zoo3.import_envs  # noqa: F401  registers the games
+
+    spec = gymnasium.registry.get(env_id)
+    return spec is not None and "AtariEnv" in str(spec.entry_point) and spec.kwargs.get("frameskip") != 1
 
 
 def _abbreviates(name: str, option: str, shortest: str) -> bool:
@@ -145,23 +169,6 @@ def _arguments(program: str, arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-@contextmanager
-def _own_subprocesses() -> Iterator[None]:
-    """``record_training`` starts the Zoo's ``record_video`` as a process, which would know only sb3-contrib's TRPO."""
-    call = subprocess.call
-
-    def own_call(command: Any, *args: Any, **kwargs: Any) -> int:
-        if isinstance(command, list) and command[1:3] == ["-m", "rl_zoo3.record_video"]:
-            command = [sys.executable, "-m", "sb3_trpo", "record_video", *command[3:]]
-        return call(command, *args, **kwargs)
-
-    subprocess.call = own_call  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        subprocess.call = call
 
 
 if __name__ == "__main__":

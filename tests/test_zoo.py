@@ -1,6 +1,8 @@
 """RL Zoo: registration, hyperparameters, and its real commands on short budgets."""
 
 import argparse
+import csv
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,7 +16,9 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from ale_py import AtariEnv
 from huggingface_hub.errors import EntryNotFoundError
+from matplotlib import pyplot
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS, StoreDict
@@ -101,6 +105,18 @@ def test_every_entry_is_marked() -> None:
             assert marks, line
 
 
+def test_budgets_are_those_of_the_rows_that_were_kept() -> None:
+    runs: dict[str, list[int]] = {}
+    with (Path(__file__).parents[1] / "benchmarks" / "results" / "mujoco_tuning.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["algorithm"] == "sb3_trpo":
+                runs.setdefault(row["env"], []).append(int(row["step"]))
+    marked = re.findall(r"# Tuned: (\d+) runs, (\d+) million env steps\n([\w-]+):", hyperparameters_file().read_text())
+    assert len(marked) == 6
+    for n_runs, millions, env_id in marked:
+        assert (int(n_runs), int(millions)) == (len(runs[env_id]), round(sum(runs[env_id]) / 1e6)), env_id
+
+
 def test_an_unlisted_env_gets_the_default_entry(folder: Path) -> None:
     gym.register("Unlisted-v0", entry_point="gymnasium.envs.classic_control.cartpole:CartPoleEnv")
     experiment = manager("Unlisted-v0", folder, eval_freq=-1).setup_experiment()
@@ -149,21 +165,55 @@ def test_enjoy(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Mean reward" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("env_id", ["PongNoFrameskip-v4", "ALE/Pong-v5"])
-def test_atari(env_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    create, frameskips = ExperimentManager.create_envs, []
+@pytest.mark.parametrize("command", ["enjoy", "record_video"])
+def test_the_latest_run_is_the_latest_with_a_model(command: str, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="`target_kl` must be"):
+        main(["train", *SHORT, "-params", "target_kl:-1"])
+    assert trained.with_name("CartPole-v1_2").exists()
 
-    def recording(self: ExperimentManager, n_envs: int, eval_env: bool = False, no_log: bool = False) -> Any:
-        env = create(self, n_envs, eval_env, no_log)
-        frameskips.append((eval_env, env.unwrapped.get_attr("unwrapped")[0]._frameskip))
-        return env
+    def stop(cls: type[TRPO], /, path: str, **_: Any) -> None:
+        raise SystemExit(Path(path).parent.name)
 
-    monkeypatch.setattr(ExperimentManager, "create_envs", recording)
-    short = ["--env", env_id, "--device", "cpu", "--num-threads", "1", "--verbose", "0"]
-    fewer = ["-params", "n_envs:1", "n_steps:16", "batch_size:16", "cg_max_steps:1", "n_critic_updates:1"]
-    main(["train", *short, "-n", "16", *fewer])
-    assert set(frameskips) == {(False, 1), (True, 1)}  # AtariWrapper repeats the action
+    monkeypatch.setattr(TRPO, "load", classmethod(stop))
+    with pytest.raises(SystemExit, match="CartPole-v1_1"):
+        main([command, "--env", "CartPole-v1", "--no-render"])
+
+
+@pytest.fixture
+def frameskips(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Frames an action of every Atari game that is made."""
+    make, seen = AtariEnv.__init__, []
+
+    def recording(self: AtariEnv, *args: Any, **kwargs: Any) -> None:
+        seen.append(kwargs["frameskip"])
+        make(self, *args, **kwargs)
+
+    monkeypatch.setattr(AtariEnv, "__init__", recording)
+    return seen
+
+
+SHORT_GAME = ["--device", "cpu", "--num-threads", "1", "--verbose", "0"]
+FEW_STEPS = ["-n", "16", "-params", "n_envs:1", "n_steps:16", "batch_size:16", "cg_max_steps:1", "n_critic_updates:1"]
+
+
+def test_a_game_is_evaluated_as_it_is_trained(folder: Path, frameskips: list[Any]) -> None:
+    entry = {name: value for name, value in ENTRIES["atari"].items() if name != "env_kwargs"}
+    (folder / "own.yml").write_text(yaml.safe_dump({"atari": entry}))
+    main(["train", "--env", "ALE/Pong-v5", "--conf-file", "own.yml", *SHORT_GAME, *FEW_STEPS])
+    assert len(frameskips) > 1
+    assert set(frameskips) == {4}
+
+
+@pytest.mark.parametrize("env_id", ["PongNoFrameskip-v4", "Pong-v4", "ALE/Pong-v5"])
+def test_atari(env_id: str, folder: Path, frameskips: list[Any]) -> None:
+    short = ["--env", env_id, *SHORT_GAME]
+    main(["train", *short, *FEW_STEPS])
+    assert len(frameskips) > 1  # training and evaluation
     main(["enjoy", *short, "-f", "logs", "-n", "8", "--no-render"])
+    n_before = len(frameskips)
+    main(["record_video", "--env", env_id, "-n", "8", "--no-render"])
+    assert len(frameskips) > n_before
+    assert set(frameskips) == {1}  # AtariWrapper repeats the action
     assert (folder / "logs" / "trpo" / f"{env_id.replace('/', '-')}_1" / f"{env_id.replace('/', '-')}.zip").exists()
 
 
@@ -209,6 +259,7 @@ def test_vine_sampling(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_plots(folder: Path) -> None:
     main(["train", *SHORT, "--eval-freq", "1024", "--verbose", "0"])  # one run has no spread
     main(["plot_train", "--env", "CartPole-v1", "-w", "1"])
+    assert pyplot.gca().collections or pyplot.gca().lines
     main(["all_plots", "--env", "CartPole-v1", "-l", "TRPO", "--no-display", "-o", str(folder / "results")])
     main(["plot_from_file", "-i", str(folder / "results.pkl"), "-o", str(folder / "plot.svg")])
     assert (folder / "plot.svg").stat().st_size > 0
@@ -251,6 +302,7 @@ def test_record_training_films_with_ours(trained: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(subprocess, "call", pretend)
     monkeypatch.setattr("os.system", lambda _: 0)
+    monkeypatch.setattr("shutil.which", lambda _: "ffmpeg")
     main(["record_training", "--env", "CartPole-v1"])
     assert len(started) == len(list(trained.glob("*.zip")))
     assert all(command[:4] == [sys.executable, "-m", "sb3_trpo", "record_video"] for command in started)
@@ -296,6 +348,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_options_the_zoo_answers(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
+    monkeypatch.setattr("shutil.which", lambda _: "ffmpeg")
     main([command])
     assert seen[0][0] == f"sb3-trpo {command}"
 
@@ -309,7 +362,7 @@ def test_games_of_v5_last_four_frames_an_action(monkeypatch: pytest.MonkeyPatch)
     parser.add_argument("--env")
     params = ["-params", "policy_kwargs:dict(net_arch=[])"]
     for options, env_kwargs, eval_env_kwargs in (
-        ([], None, {"frameskip": 1}),  # the entry has it for the training
+        ([], None, None),  # the entry has it
         (["--env-kwargs", "mode:0", "difficulty:1"], {"frameskip": 1, "mode": 0, "difficulty": 1}, None),
         (["--env-kwargs=mode:0"], {"frameskip": 1, "mode": 0}, None),
         (["--env-kw", "mode:0", "--eval-env", "mode:1"], {"frameskip": 1, "mode": 0}, {"frameskip": 1, "mode": 1}),
@@ -320,8 +373,9 @@ def test_games_of_v5_last_four_frames_an_action(monkeypatch: pytest.MonkeyPatch)
         assert seen_by_the_zoo.env_kwargs == env_kwargs
         assert seen_by_the_zoo.eval_env_kwargs == eval_env_kwargs
         assert seen_by_the_zoo.params == {"policy_kwargs": {"net_arch": []}}
-    main(["train", "--env", "PongNoFrameskip-v4"])
-    assert "frameskip:1" not in seen[-1]
+    for own in (["--env", "PongNoFrameskip-v4"], ["--env", "ALE/Pong-v5", "--conf-file", "own.yml"]):
+        main(["train", *own, "--env-kwargs", "mode:0"])
+        assert "frameskip:1" not in seen[-1]
 
 
 @pytest.mark.parametrize(
@@ -356,6 +410,18 @@ def test_errors_name_what_is_wrong() -> None:
     for options in (["--algo", "ppo"], ["--algo=ppo"], ["--alg", "ppo"], ["--a=ppo"]):
         with pytest.raises(SystemExit, match="`--algo` must be trpo or vine_trpo, not 'ppo'"):
             main(["train", *options])
+    for command, needed in (("all_plots", "--env ENV"), ("plot_from_file", "--input FILE")):
+        with pytest.raises(SystemExit, match=f"`{command}` needs `{needed}`"):
+            main([command])
+
+
+def test_films_of_a_training_need_ffmpeg(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (trained / "videos").mkdir()
+    (trained / "videos" / "earlier.mp4").touch()
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(SystemExit, match="ffmpeg"):
+        main(["record_training", "--env", "CartPole-v1"])
+    assert (trained / "videos" / "earlier.mp4").exists()
 
 
 def test_without_the_zoo_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
