@@ -32,7 +32,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from benchmarks.experiment import hyperparameters, set_up, training_parser
-from benchmarks.train import PACKAGES, updates, write_run
+from benchmarks.train import PACKAGES, count, updates, write_run
 
 gym.register_envs(ale_py)
 
@@ -108,9 +108,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     :return: what it says
     """
     parser = training_parser("Train on an Atari game; may be killed and run again.", ["sb3_trpo", "sb3_vine_trpo", "sb3_ppo"])
-    parser.add_argument("--steps", type=float, required=True, help="env steps, those of a killed run included")
-    parser.add_argument("--log-freq", type=int, default=20_480, help="env steps between two rows of the curve")
-    parser.add_argument("--games", type=int, default=20, help="games of the last evaluation")
+    parser.add_argument("--steps", type=count, required=True, help="env steps, those of a killed run included")
+    parser.add_argument("--log-freq", type=count, default=20_480, help="env steps between two rows of the curve")
+    parser.add_argument("--games", type=count, default=20, help="games of the last evaluation")
     parser.add_argument("--device", default="cpu", help="as torch names it")
     parser.add_argument("--vec-env", choices=["dummy", "subproc"], default="dummy", help="subproc: a process per environment")
     return parser.parse_args(arguments)
@@ -124,7 +124,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     th.set_num_threads(1)
     entry = hyperparameters(options.algo, options.env, options.set)
-    entry["n_timesteps"] = options.steps
+    entry["n_timesteps"] = float(options.steps)
     checkpoint = options.out / "checkpoint.zip"
     if checkpoint.exists():
         refuse_other_settings(options, entry)
@@ -139,8 +139,7 @@ def main(arguments: list[str]) -> int:
     clock = time.process_time if one_thread else time.perf_counter
     games = GamesCallback(options.out, [options.algo, options.env, options.seed], options.log_freq, clock)
     resumed_at = model.num_timesteps
-    left = int(options.steps) - resumed_at
-    model.learn(max(0, left), callback=games, log_interval=10**9, reset_num_timesteps=False)
+    model.learn(max(0, options.steps - resumed_at), callback=games, log_interval=10**9, reset_num_timesteps=False)
     save(model, checkpoint)
 
     mean, std = evaluate(model, manager.create_envs(8, eval_env=True), options)

@@ -1,18 +1,32 @@
 """Models and environments as RL Zoo makes them, for ours and for the peers."""
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import rl_zoo3
+import sb3_contrib
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import ALGOS
+from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from benchmarks.train import parse_settings
+from sb3_trpo import TRPO
+from sb3_trpo.vine import VineTRPO
+from sb3_trpo.zoo import hyperparameters_file
 
 ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_vine_trpo": "vine_trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
+CLASSES: dict[str, type[OnPolicyAlgorithm]] = {
+    "sb3_trpo": TRPO,
+    "sb3_vine_trpo": VineTRPO,
+    "sb3_contrib_trpo": sb3_contrib.TRPO,
+    "sb3_ppo": PPO,
+}
 
 
 def training_parser(description: str, algorithms: Sequence[str]) -> argparse.ArgumentParser:
@@ -38,8 +52,6 @@ def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -
     :return: the entry that RL Zoo would read: of sb3-trpo's own file or of the Zoo's, where v4 serves for v5
     """
     if algorithm in ("sb3_trpo", "sb3_vine_trpo"):
-        from sb3_trpo.zoo import hyperparameters_file  # also makes this package's class RL Zoo's trpo
-
         path = hyperparameters_file()
     else:
         path = Path(rl_zoo3.__file__).parent / "hyperparams" / f"{ZOO_NAMES[algorithm]}.yml"
@@ -64,30 +76,35 @@ def set_up(
     :param env_id: environment id
     :param seed: seed of the run
     :param folder: where RL Zoo writes to
-    :param entry: hyperparameters, as in RL Zoo's files; written to ``hyperparameters.yml`` in the folder
+    :param entry: hyperparameters, as in RL Zoo's files; in the folder once the model is made
     :param device: of the model
     :param vec_env: ``dummy``, or ``subproc`` for a process per environment
     :return: RL Zoo's manager, and the model with its environments
+    :raises gymnasium.error.Error: if there is no such environment
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "hyperparameters.yml"
-    config.write_text(yaml.safe_dump({env_id: entry}))
-    manager = ExperimentManager(
-        argparse.Namespace(),
-        ZOO_NAMES[algorithm],
-        env_id,
-        str(folder / "zoo"),
-        eval_freq=-1,
-        log_interval=-1,
-        seed=seed,
-        config=str(config),
-        device=device,
-        vec_env_type=vec_env,
-        eval_env_kwargs=entry.get("env_kwargs"),
-        verbose=0,
-    )
-    experiment = manager.setup_experiment()
+    gym.spec(env_id)
+    ALGOS[ZOO_NAMES[algorithm]] = CLASSES[algorithm]  # two of them have one name there
+    config = yaml.safe_dump({env_id: entry})
+    with tempfile.TemporaryDirectory() as temporary:
+        config_path = Path(temporary) / "hyperparameters.yml"
+        config_path.write_text(config)
+        manager = ExperimentManager(
+            argparse.Namespace(),
+            ZOO_NAMES[algorithm],
+            env_id,
+            str(folder / "zoo"),
+            eval_freq=-1,
+            log_interval=-1,
+            seed=seed,
+            config=str(config_path),
+            device=device,
+            vec_env_type=vec_env,
+            eval_env_kwargs=entry.get("env_kwargs"),
+            verbose=0,
+        )
+        experiment = manager.setup_experiment()
     assert experiment is not None
     model = experiment[0]
-    assert isinstance(model, OnPolicyAlgorithm)
+    assert type(model) is CLASSES[algorithm]
+    (folder / "hyperparameters.yml").write_text(config)
     return manager, model

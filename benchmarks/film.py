@@ -31,14 +31,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--skip", type=int, default=0, help="env steps before the first frame")
     options = parser.parse_args(arguments)
 
-    model_path = next(options.run.rglob(f"{options.env}.zip"))
+    models = sorted(options.run.rglob(f"{options.env}.zip"))
+    if len(models) != 1:
+        found = ", ".join(str(path) for path in models) or "none"
+        raise SystemExit(f"`run` = {options.run} must hold one model of {options.env}, not: {found}")
     render = {"render_mode": "rgb_array", "width": 240, "height": 160, "camera_name": "track"}
     env: VecEnv = make_vec_env(options.env, seed=0, env_kwargs=render)
-    statistics = list(options.run.rglob("vecnormalize.pkl"))
-    if statistics:
-        env = normalized = VecNormalize.load(str(statistics[0]), env)
+    statistics = models[0].parent / options.env / "vecnormalize.pkl"
+    if statistics.exists():
+        env = normalized = VecNormalize.load(str(statistics), env)
         normalized.training = False
-    model = TRPO.load(model_path, device="cpu")
+    model = TRPO.load(models[0], device="cpu")
     observations, frames = env.reset(), []
     for step in range(options.skip + options.frames * options.every):
         if step >= options.skip and (step - options.skip) % options.every == 0:

@@ -19,7 +19,7 @@ import time
 import torch as th
 
 from benchmarks.experiment import ZOO_NAMES, hyperparameters, set_up, training_parser
-from benchmarks.train import PACKAGES, CurveCallback, write_run
+from benchmarks.train import PACKAGES, CurveCallback, count, write_run
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -28,10 +28,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     :return: what it says
     """
     parser = training_parser("Train one model as RL Zoo does, and evaluate it as it learns.", sorted(ZOO_NAMES))
-    parser.add_argument("--steps", type=float, help="env steps; default: those of the hyperparameters")
-    parser.add_argument("--eval-freq", type=int, default=20_000, help="env steps between two evaluations")
-    parser.add_argument("--eval-episodes", type=int, default=10)
-    parser.add_argument("--final-episodes", type=int, default=20, help="episodes of the last evaluation")
+    parser.add_argument("--steps", type=count, help="env steps; default: those of the hyperparameters")
+    parser.add_argument("--eval-freq", type=count, default=20_000, help="env steps between two evaluations")
+    parser.add_argument("--eval-episodes", type=count, default=10)
+    parser.add_argument("--final-episodes", type=count, default=20, help="episodes of the last evaluation")
     return parser.parse_args(arguments)
 
 

@@ -296,9 +296,9 @@ def draw(
             else:
                 _draw_mean(axis, name, curves, column)
         for name, curves in (zoo_runs or {}).get(env_id, {}).items():
-            mean = np.mean([curve.returns for curve in curves], axis=0)
+            x, mean = (stacked(curves, of).mean(axis=0) for of in (column, "returns"))
             label = f"{NAMES[name]}, rl_zoo3.train"
-            axis.plot(getattr(curves[0], column), mean, "--", color=COLOURS[name], linewidth=1, label=label)
+            axis.plot(x, mean, "--", color=COLOURS[name], linewidth=1, label=label)
         axis.set(title=env_id, xlabel=AXES[column], ylabel="return")
         axis.grid(alpha=0.3)
         if column == "seconds":

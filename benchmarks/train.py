@@ -112,8 +112,39 @@ def parse_settings(items: list[str]) -> dict[str, Any]:
     """
     :param items: ``NAME=VALUE``, the values as YAML
     :return: hyperparameters by name
+    :raises SystemExit: if an item has no ``=``
     """
-    return {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in items)}
+    return {name: _read(value) for name, value in map(_split, items)}
+
+
+def _split(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not (name and equals):
+        raise SystemExit(f"`--set` takes NAME=VALUE, not {item!r}")
+    return name, value
+
+
+def _read(text: str) -> Any:
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML takes 1e-3 for a word
+    except ValueError:
+        return value
+
+
+def count(text: str) -> int:
+    """
+    :param text: of an argument
+    :return: the whole number that it says; ``1e6`` is one
+    :raises argparse.ArgumentTypeError: if that is not at least 1
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value >= 1.0 and value.is_integer()):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    return int(value)
 
 
 def write_run(folder: Path, module: str, arguments: list[str], result: dict[str, Any], packages: list[str]) -> None:
@@ -144,11 +175,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train one model, evaluate it as it learns, and save what it reached.")
     parser.add_argument("--algo", choices=sorted(algorithms()), default="sb3_trpo")
     parser.add_argument("--env", required=True, help="environment id")
-    parser.add_argument("--steps", type=float, required=True, help="env steps")
+    parser.add_argument("--steps", type=count, required=True, help="env steps")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--eval-freq", type=int, default=20_000, help="env steps between two evaluations")
-    parser.add_argument("--eval-episodes", type=int, default=10)
-    parser.add_argument("--final-episodes", type=int, default=20, help="episodes of the last evaluation")
+    parser.add_argument("--eval-freq", type=count, default=20_000, help="env steps between two evaluations")
+    parser.add_argument("--eval-episodes", type=count, default=10)
+    parser.add_argument("--final-episodes", type=count, default=20, help="episodes of the last evaluation")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--progress", action="store_true", help="show a progress bar")
@@ -163,12 +194,12 @@ def main(arguments: list[str]) -> int:
     """
     options = parse(arguments)
     hyperparameters = parse_settings(options.set)
-    options.out.mkdir(parents=True, exist_ok=True)
     model = algorithms()[options.algo]("MlpPolicy", options.env, seed=options.seed, device="cpu", **hyperparameters)
+    options.out.mkdir(parents=True, exist_ok=True)
     labels = [options.algo, options.env, options.seed]
     eval_env = make_vec_env(options.env, seed=options.seed + 10_000)
     curve = CurveCallback(options.out / "curve.csv", labels, eval_env, options.eval_freq, options.eval_episodes)
-    model.learn(int(options.steps), callback=curve, progress_bar=options.progress)
+    model.learn(options.steps, callback=curve, progress_bar=options.progress)
     curve.episodes = options.final_episodes
     mean, std = curve.evaluate()
 

@@ -158,6 +158,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "chunk_size": _optional(_integer(1)),
     "normalize_advantage": _BOOLEAN,
     "clipped_gaussian": _BOOLEAN,
+    "use_sde": _BOOLEAN,
     "sde_sample_freq": ("-1 or an integer >= 1", lambda v: v == -1 or _integer(1)[1](v)),
     "policy_kwargs": ("None or a dict", lambda v: isinstance(v, dict)),  # SB3 has made None an empty one
     "rollout_buffer_class": (

@@ -29,6 +29,7 @@ from sb3_trpo.finite import check_returns
 from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
 from sb3_trpo.hyperparameters import (
     check_hyperparameters,
+    check_integers,
     hyperparameter_names,
     is_number,
     make_schedule,
@@ -210,6 +211,7 @@ class TRPO(RolloutCollector):
     def _check_hyperparameters(self) -> None:
         """When the model is made, and again when it learns: they may have been set in between."""
         check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
+        check_integers(1, stats_window_size=self._stats_window_size)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._check_hyperparameters()

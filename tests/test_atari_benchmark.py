@@ -62,4 +62,4 @@ def test_a_run_with_a_schedule_keeps_its_length(tmp_path: Path) -> None:
     (tmp_path / "hyperparameters.yml").write_text(yaml.safe_dump({"PongNoFrameskip-v4": entry}))
     options = parse(["--env", "PongNoFrameskip-v4", "--seed", "0", "--steps", "4e6", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"n_timesteps = 3000000\.0, not 4000000\.0"):
-        refuse_other_settings(options, entry | {"n_timesteps": options.steps})
+        refuse_other_settings(options, entry | {"n_timesteps": float(options.steps)})

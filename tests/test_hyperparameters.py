@@ -43,6 +43,7 @@ BAD = [
     ("chunk_size", 0),
     ("chunk_size", 1.5),
     ("normalize_advantage", 1),
+    ("use_sde", "False"),
     ("sde_sample_freq", 0),
     ("learning_rate", -1e-3),
     ("learning_rate", "fast"),
@@ -64,7 +65,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "value"), [*BAD, ("policy_kwargs", "dict(net_arch=[])")])
+@pytest.mark.parametrize(("name", "value"), [*BAD, ("policy_kwargs", "dict(net_arch=[])"), ("stats_window_size", "100")])
 def test_bad_value_is_refused_at_construction(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"`{name}` must be .*, not ") as error:
         TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: value})
