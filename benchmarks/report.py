@@ -32,6 +32,7 @@ NAMES = {
     "sb3_trpo_no_entropy": "sb3-trpo, ent_coef=0",
     "sb3_trpo_fixed": "sb3-trpo, target_kl=0.01",
     "sb3_trpo_batch128": "sb3-trpo, target_kl=0.01 batch_size=128",
+    "sb3_trpo_paper_cnn": "sb3-trpo, policy=PaperCnnPolicy",
 }
 COLOURS = {name: f"C{i}" for i, name in enumerate(NAMES)}
 AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
