@@ -59,8 +59,6 @@ def main() -> None:
         for label, a, b in (("mean over the curve", ours.mean(1), peer.mean(1)), ("final model", ours[:, -1], peer[:, -1])):
             middle, low, high = difference(a, b)
             print(f"| {env_id} | {label} | {a.mean():.0f} | {b.mean():.0f} | {middle:+.0f} [{low:.0f}, {high:.0f}] |")
-        seconds = [np.mean([run.seconds[-1] for run in algorithms[name]]) for name in NAMES]
-        print(f"| {env_id} | seconds of training | {seconds[0]:.0f} | {seconds[1]:.0f} | |")
     figure.savefig(ROOT / "docs" / "img" / "equal_settings.png", dpi=120)
 
 
