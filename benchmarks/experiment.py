@@ -8,25 +8,18 @@ from typing import Any
 
 import gymnasium as gym
 import rl_zoo3
-import sb3_contrib
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.train import parse_settings
-from sb3_trpo import TRPO
+from benchmarks.train import algorithms, parse_settings
 from sb3_trpo.vine import VineTRPO
 from sb3_trpo.zoo import hyperparameters_file
 
 ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_vine_trpo": "vine_trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}
-CLASSES: dict[str, type[OnPolicyAlgorithm]] = {
-    "sb3_trpo": TRPO,
-    "sb3_vine_trpo": VineTRPO,
-    "sb3_contrib_trpo": sb3_contrib.TRPO,
-    "sb3_ppo": PPO,
-}
+CLASSES: dict[str, type[BaseAlgorithm]] = {**algorithms(), "sb3_vine_trpo": VineTRPO}
 
 
 def training_parser(description: str, algorithms: Sequence[str]) -> argparse.ArgumentParser:
@@ -105,6 +98,7 @@ def set_up(
         experiment = manager.setup_experiment()
     assert experiment is not None
     model = experiment[0]
+    assert isinstance(model, OnPolicyAlgorithm)
     assert type(model) is CLASSES[algorithm]
     (folder / "hyperparameters.yml").write_text(config)
     return manager, model

@@ -19,9 +19,9 @@ gym.register_envs(ale_py)
 
 
 # Breakout waits for FIRE, MsPacman does not; three at a time, each with actions of its own
-@pytest.mark.parametrize(("game", "n_steps"), [("Breakout", 300), ("MsPacman", 600)])
+@pytest.mark.parametrize(("game", "n_steps", "tolerance"), [("Breakout", 400, 0.05), ("MsPacman", 1000, 0.2)])
 @pytest.mark.parametrize("settings", [{}, {"terminal_on_life_loss": False, "clip_reward": False}])
-def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: dict[str, Any]) -> None:
+def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, tolerance: float, settings: dict[str, Any]) -> None:
     theirs = make_atari_env(f"{game}NoFrameskip-v4", 3, seed=0, wrapper_kwargs={"noop_max": 1, **settings})
     ours = AtariEnvPool(f"{game}NoFrameskip-v4", 3, seed=0, num_threads=2, noop_max=1, **settings)
     assert ours.action_space == theirs.action_space
@@ -31,7 +31,7 @@ def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: 
     ends, n_rewards, episodes = np.zeros(3, dtype=int), 0, []
     for _ in range(n_steps):
         # EnvPool maximises the frames in grey, SB3 in colour
-        assert (np.abs(observation[:, 0].astype(int) - expected[..., 0]).mean(axis=(1, 2)) < 0.2).all()
+        assert (np.abs(observation[:, 0].astype(int) - expected[..., 0]).mean(axis=(1, 2)) < tolerance).all()
         actions = rng.integers(0, theirs.action_space.n, 3)  # type: ignore[attr-defined]
         expected, reward, done, info = theirs.step(actions)
         observation, own_reward, own_done, own_info = ours.step(actions)
@@ -45,11 +45,11 @@ def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, settings: 
             assert ("episode" in own_info[i]) == ("episode" in info[i])
             if done[i]:
                 last = info[i]["terminal_observation"][:, :, 0].astype(int)
-                assert np.abs(own_info[i]["terminal_observation"][0] - last).mean() < 0.2
+                assert np.abs(own_info[i]["terminal_observation"][0] - last).mean() < max(tolerance, 0.15)
             if "episode" in info[i]:
                 episodes.append((own_info[i]["episode"], info[i]["episode"]))
     assert n_rewards > 3
-    assert (ends > 0).sum() > 1
+    assert (ends > 0).all()
     assert ends.sum() > len(episodes) if "terminal_on_life_loss" not in settings else ends.sum() == len(episodes)
     assert episodes
     for own_episode, episode in episodes:

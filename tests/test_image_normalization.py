@@ -63,9 +63,8 @@ def test_statistics_are_fixed_after_so_many_images() -> None:
 def test_images_that_are_all_the_same_give_zero() -> None:
     layer, same = ImageNormalization((2, 3, 4), 10).train(), images(1).expand(4, -1, -1, -1)
     assert not layer(same).any()
-    th.testing.assert_close(
-        layer.eval()(same + 2 / 255), th.full_like(same, 2.0), atol=1e-3, rtol=0.0
-    )  # in steps of grey, not in thousands
+    later = layer.eval()(same + 2 / 255)
+    th.testing.assert_close(later, th.full_like(same, 2.0), atol=1e-3, rtol=0.0)  # steps of grey, not thousands
 
 
 def test_gradient_does_not_flow_into_the_statistics() -> None:
