@@ -49,6 +49,7 @@ class NumpyActor:
         self._log_stds = np.empty((n_steps, 1, shape[2]), dtype=np.float32)
         self._noise = _NOISE[type(policy.action_dist)](shape).numpy()
 
+    @np.errstate(all="ignore")  # as torch does, whatever the user has set
     def act(self, observations: Array, step: int) -> Array:
         """
         Draw the actions of one step.
@@ -85,10 +86,10 @@ class NumpyActor:
 # An action is a fixed function of the network's output plus noise: Gaussian noise, times the standard deviation, for
 # Box; Gumbel noise and the largest for discrete actions; logistic noise and the sign for binary ones.
 _NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
-    **dict.fromkeys(GAUSSIANS, lambda shape: th.randn(shape)),
-    CategoricalDistribution: lambda shape: th.empty(shape).exponential_().log_().neg_(),
-    MultiCategoricalDistribution: lambda shape: th.empty(shape).exponential_().log_().neg_(),
-    BernoulliDistribution: lambda shape: th.rand(shape).logit_(),
+    **dict.fromkeys(GAUSSIANS, lambda shape: th.randn(shape, dtype=th.float32)),
+    CategoricalDistribution: lambda shape: th.empty(shape, dtype=th.float32).exponential_().log_().neg_(),
+    MultiCategoricalDistribution: lambda shape: th.empty(shape, dtype=th.float32).exponential_().log_().neg_(),
+    BernoulliDistribution: lambda shape: th.rand(shape, dtype=th.float32).logit_(),
 }
 
 

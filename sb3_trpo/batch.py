@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
@@ -150,13 +151,20 @@ def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Batch:
         )
     else:
         state = np.random.get_state()
-        samples = next(iter(buffer.get(batch_size=None)))
+        samples = next(iter(buffer.get(*_size_if_needed(buffer))))
         np.random.set_state(state)
         observations, actions = samples.observations, samples.actions
         log_prob, advantages, returns = samples.old_log_prob, samples.advantages, samples.returns
     if isinstance(action_space, spaces.Discrete):
         actions = actions.long().flatten()
     return Batch(observations, actions, log_prob.flatten(), advantages.flatten(), returns.flatten())
+
+
+def _size_if_needed(buffer: RolloutBuffer) -> list[int]:
+    """SB3's ``get`` gives everything where no size is given; PPO always gives one, and a user's own may ask for it."""
+    first = next(iter(inspect.signature(buffer.get).parameters.values()), None)
+    needed = first is not None and first.default is first.empty and first.kind is not first.VAR_POSITIONAL
+    return [buffer.buffer_size * buffer.n_envs] if needed else []
 
 
 def _rows(buffer: RolloutBuffer, array: np.ndarray) -> th.Tensor:

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 import zipfile
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, TypeGuard
 
 import torch as th
@@ -116,17 +116,18 @@ def averaged_kl_warning(model: Any, given: Container[str]) -> str | None:
     )
 
 
-def transferred_settings(model: OnPolicyAlgorithm) -> dict[str, Any]:
+def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[str, Any]:
     """
     The settings of a PPO or A2C model that mean the same in TRPO; of a TRPO model all.
 
     :param model: the model
+    :param own: further arguments, of a variant of TRPO; taken where the model has them
     :return: keyword arguments of TRPO
     """
     names = ["n_steps", "gamma", "gae_lambda", "ent_coef", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log"]
     names += ["rollout_buffer_class", "rollout_buffer_kwargs", "seed", "device", "verbose"]
     if is_own(set(vars(model))):
-        names += ["learning_rate", *hyperparameter_names()]
+        names += ["learning_rate", *hyperparameter_names(), *(name for name in own if hasattr(model, name))]
     settings = {name: getattr(model, name) for name in names}
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
     settings["stats_window_size"] = model._stats_window_size

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
@@ -154,20 +155,29 @@ def _epoch_by_hand(
         return None
     assert isinstance(batch.observations, th.Tensor)
     observations, encode, returns = batch.observations.numpy(), encoder(policy), batch.returns.numpy()
-    features = in_blocks(make_layers(policy, fixed), encode, observations) if fixed else encode(observations)
-    gradients = [th.empty(parameter.shape) for parameter in layers.parameters]  # in C order, whatever the parameter's
+    if fixed:
+        features, encode = in_blocks(make_layers(policy, fixed), encode, observations), _as_they_are
+    elif isinstance(policy.observation_space, spaces.Box):  # one-hot, a rollout may be thousands of times as large
+        features, encode = encode(observations), _as_they_are
+    else:
+        features = observations
+    gradients = [th.empty(parameter.shape, dtype=th.float32) for parameter in layers.parameters]  # in C order, whatever theirs
     out = [gradient.numpy() for gradient in gradients]
 
     def epoch() -> Iterator[float]:
         for parameter, gradient in zip(layers.parameters, gradients, strict=True):
             parameter.grad = gradient
         for index in minibatches(batch, batch_size, n_envs):
-            trace = layers.trace(features.take(index, axis=0))
+            trace = layers.trace(encode(features.take(index, axis=0)))
             error = trace[-1] - returns.take(index)[:, None]
             layers.vjp(trace, error * np.float32(2.0 / len(error)), out)
             yield float(np.vdot(error, error)) / len(error)
 
     return epoch
+
+
+def _as_they_are(features: np.ndarray) -> np.ndarray:
+    return features
 
 
 def _drop_gradients(policy: ActorCriticPolicy) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import Schedule
@@ -138,7 +139,7 @@ def _optional(rule: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[A
 
 
 _UNIT = _number("in [0, 1]", lambda v: 0.0 <= v <= 1.0)
-_BOOLEAN: tuple[str, Callable[[Any], bool]] = "True or False", lambda v: isinstance(v, bool)
+_BOOLEAN: tuple[str, Callable[[Any], bool]] = "True or False", lambda v: isinstance(v, (bool, np.bool_))
 
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n_steps": _integer(1),

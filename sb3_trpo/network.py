@@ -87,7 +87,7 @@ class GraphNetwork:
         with unchecked_distributions():
             total = objective(chunk, self._policy.get_distribution(chunk.observations)).sum()
         if not total.requires_grad:  # what is trained may act in other states
-            return th.zeros(sum(parameter.numel() for parameter in parameters), device=total.device)
+            return total.new_zeros(sum(parameter.numel() for parameter in parameters))
         return flatten(th.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))
 
     def linearise(self, chunk: Batch, parameters: Sequence[th.nn.Parameter]) -> Linearisation:
@@ -261,7 +261,7 @@ class _Sums:
     """
 
     def __init__(self, layers: Layers, parameters: Sequence[th.nn.Parameter]) -> None:
-        self.vector = th.zeros(sum(parameter.numel() for parameter in parameters))
+        self.vector = th.zeros(sum(parameter.numel() for parameter in parameters), dtype=th.float32)
         self._layers = layers
         self._parts = dict(zip(map(id, parameters), unflatten_like(parameters, self.vector), strict=True))
         self._block = [np.empty(parameter.shape, dtype=np.float32) for parameter in layers.parameters]

@@ -143,6 +143,7 @@ def make_layers(policy: ActorCriticPolicy, modules: Sequence[nn.Module]) -> Laye
     return Cnn(modules, scale=255.0 if _scales_images(policy) else 1.0) if convolves(modules) else Mlp(modules)
 
 
+@np.errstate(all="ignore")  # as torch does, whatever the user has set
 def in_blocks(layers: Layers, encode: Callable[[np.ndarray], np.ndarray], observations: np.ndarray) -> np.ndarray:
     """
     :param layers: a network

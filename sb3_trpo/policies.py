@@ -147,7 +147,7 @@ class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
         extractor = kwargs.setdefault("features_extractor_class", self.default_extractor)
         if extractor is self.default_extractor and len(args) <= _N_BEFORE_NET_ARCH and kwargs.get("net_arch") is None:
             kwargs["net_arch"] = []
-        if issubclass(extractor, PaperCNN) and not kwargs.get("normalize_images", True):
+        if isinstance(extractor, type) and issubclass(extractor, PaperCNN) and not kwargs.get("normalize_images", True):
             # SB3 tells its own extractors
             given = kwargs.get("features_extractor_kwargs") or {}
             kwargs["features_extractor_kwargs"] = {"normalized_image": True, **given}

@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_trpo.actor import NumpyActor
 from sb3_trpo.advantages import generalized_advantages
+from sb3_trpo.batch import Observations
 from sb3_trpo.finite import check_finite
 from sb3_trpo.plain import critic_layers, encoder, in_blocks, make_layers, why_not_layers, why_not_plain_actor
 
@@ -43,9 +44,10 @@ def why_not_deferred(policy: ActorCriticPolicy, buffer: RolloutBuffer) -> str | 
 class Recorder(Protocol):
     """How a rollout is acted and written down."""
 
-    def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+    def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """
-        :return: actions, values and log-probs of the step; the latter two may be NaN until :meth:`finish`
+        :return: the observations as the policy reads them; actions, values and log-probs of the step, of which the latter two
+            may be NaN until :meth:`finish`
         """
 
     def record(
@@ -73,12 +75,13 @@ class ImmediateRecorder:
         self._buffer = buffer
         self._gamma = gamma
 
-    def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+    def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         # copied: a VecEnv may write the next observation into the same array
         self._obs = {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)
+        obs_tensor = obs_as_tensor(self._obs, self._policy.device)
         with th.no_grad():
-            actions, self._values, self._log_probs = self._policy(obs_as_tensor(self._obs, self._policy.device))
-        return actions.cpu().numpy(), self._values, self._log_probs
+            actions, self._values, self._log_probs = self._policy(obs_tensor)
+        return obs_tensor, actions.cpu().numpy(), self._values, self._log_probs
 
     def record(
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
@@ -115,12 +118,14 @@ class DeferredRecorder:
         self._timeouts: list[tuple[int, int]] = []
         self._terminal_obs: list[np.ndarray] = []
 
-    def act(self, obs: Obs, step: int) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+    def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         assert isinstance(obs, np.ndarray)
-        self._buffer.observations[step] = obs.reshape(self._buffer.observations.shape[1:])
+        row = self._buffer.observations[step]
+        row[:] = obs.reshape(row.shape)
         actions = self._actor.act(obs, step)
         check_finite("action distribution", self._actor.outputs[step], step)
-        return actions, self._unknown_values, self._unknown_log_probs
+        obs_tensor = th.from_numpy(row.reshape(obs.shape)).to(self._policy.device)
+        return obs_tensor, actions, self._unknown_values, self._unknown_log_probs
 
     def record(
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
@@ -136,6 +141,7 @@ class DeferredRecorder:
             self._timeouts += [(step, i) for i in ended]
             self._terminal_obs.append(terminal_obs)
 
+    @np.errstate(all="ignore")  # as torch does, whatever the user has set
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         buffer = self._buffer
         rows = buffer.observations.reshape(-1, *buffer.obs_shape)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -20,9 +20,9 @@ class RolloutCollector(OnPolicyAlgorithm):
     """
     ``OnPolicyAlgorithm`` with a faster and stricter ``collect_rollouts``.
 
-    Callbacks find ``new_obs``, ``rewards``, ``dones``, ``infos``, ``actions``, ``clipped_actions``, ``values``,
-    ``log_probs``, ``n_steps`` and ``rollout_buffer`` among the locals, as in SB3. Where values and log-probabilities are
-    deferred, ``values`` and ``log_probs`` are NaN tensors of the right shape until the rollout ends.
+    Callbacks find ``obs_tensor``, ``new_obs``, ``rewards``, ``dones``, ``infos``, ``actions``, ``clipped_actions``,
+    ``values``, ``log_probs``, ``n_steps`` and ``rollout_buffer`` among the locals, as in SB3. Where values and
+    log-probabilities are deferred, ``values`` and ``log_probs`` are NaN tensors of the right shape until the rollout ends.
     """
 
     _last_obs: Any
@@ -60,7 +60,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                     self.policy.reset_noise(env.num_envs)
                 check_finite("observation", self._last_obs, n_steps, self._vec_normalize_env)
                 self._before_step(n_steps)
-                actions, values, log_probs = recorder.act(self._last_obs, n_steps)
+                obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, n_steps)
                 check_finite("action", actions, n_steps)
                 clipped_actions = to_env(actions)
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
@@ -117,9 +117,11 @@ def _check_buffer(buffer: RolloutBuffer, obs: Obs, **settings: float) -> None:
     """Refuse a buffer of SB3's that was made for other settings, or whose dtype would not keep the observations."""
     if not keeps_sb3_layout(buffer):
         return
-    made_for = {"n_steps": buffer.buffer_size, "gamma": buffer.gamma, "gae_lambda": buffer.gae_lambda}
+    made_for: dict[str, float] = {"n_steps": buffer.buffer_size}
+    if type(buffer) in (RolloutBuffer, DictRolloutBuffer):  # another may have its own
+        made_for |= {"gamma": buffer.gamma, "gae_lambda": buffer.gae_lambda}
     for name, value in settings.items():
-        if value != made_for[name]:
+        if value != made_for.get(name, value):
             raise ValueError(
                 f"`{name}` is {value}, but the rollout buffer was made for {made_for[name]}; "
                 f"to change it, save the model and load it with `{name}={value}`"

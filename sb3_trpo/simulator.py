@@ -11,11 +11,14 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from gymnasium import wrappers
 from gymnasium.envs.classic_control import (
     AcrobotEnv,
@@ -59,12 +62,14 @@ def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, 
 def plain_attributes(layer: object) -> State:
     """
     The state of a layer that keeps all of it in attributes of plain data: numbers, strings, arrays, random generators, and
-    lists, tuples, sets, deques and dicts of these. Other attributes (spaces, models, renderers) are taken as constant.
+    lists, tuples, sets, deques, dicts and objects of these. What attributes share they go on sharing. Other attributes
+    (spaces, models, renderers) are taken as constant.
 
     :param layer: an environment or a wrapper
     :return: for :func:`set_plain_attributes`
     """
-    return {name: copy.deepcopy(value) for name, value in vars(layer).items() if _is_plain(value)}
+    within = frozenset({id(layer)})
+    return copy.deepcopy({name: value for name, value in vars(layer).items() if _is_plain(value, within)}, {id(layer): layer})
 
 
 def set_plain_attributes(layer: object, state: State) -> None:
@@ -72,28 +77,63 @@ def set_plain_attributes(layer: object, state: State) -> None:
     :param layer: an environment or a wrapper
     :param state: what :func:`plain_attributes` gave
     """
+    own: dict[int, object] = {id(layer): layer}  # what is not copied
     for name, value in state.items():
         current = getattr(layer, name, None)
-        if isinstance(value, np.random.Generator) and isinstance(current, np.random.Generator):
-            current.bit_generator.state = value.bit_generator.state  # others may hold the same generator
-        elif isinstance(value, np.random.RandomState) and isinstance(current, np.random.RandomState):
-            current.set_state(value.get_state())
-        elif isinstance(value, random.Random) and isinstance(current, random.Random):
-            current.setstate(value.getstate())
-        else:
-            setattr(layer, name, copy.deepcopy(value))
+        if _set_generator(current, value):  # others may hold the same generator
+            own[id(value)] = current
+    for name, value in copy.deepcopy(state, own).items():
+        setattr(layer, name, value)
 
 
-def _is_plain(value: object) -> bool:
+def _set_generator(current: object, saved: object) -> bool:
+    """Put a random generator into a saved state; False if they are none, or not of a kind."""
+    if isinstance(saved, np.random.Generator) and isinstance(current, np.random.Generator):
+        current.bit_generator.state = saved.bit_generator.state
+    elif isinstance(saved, np.random.RandomState) and isinstance(current, np.random.RandomState):
+        current.set_state(saved.get_state())
+    elif isinstance(saved, random.Random) and isinstance(current, random.Random):
+        current.setstate(saved.getstate())
+    else:
+        return False
+    return True
+
+
+_DATA = (
+    *(type(None), bool, int, float, complex, str, bytes, Enum, np.generic, th.Tensor),
+    *(np.random.Generator, np.random.RandomState, random.Random),
+)
+_LIBRARIES = (
+    *("gymnasium", "mujoco", "ale_py", "pygame", "stable_baselines3", "torch", "numpy"),
+    *("logging", "pathlib", "re", "threading", "_thread"),
+)
+"""Of their objects, those that are not data are constant, or show the state to someone: spaces, models, windows, locks."""
+
+
+def _is_plain(value: object, within: frozenset[int]) -> bool:
+    """
+    :param value: anything
+    :param within: identities of what it is a part of, the layer first: an object may know its owner
+    """
+    if isinstance(value, _DATA) or id(value) in within:
+        return True
+    if isinstance(value, np.ndarray):
+        return not value.dtype.hasobject
+    within |= {id(value)}
     if isinstance(value, dict):
-        return all(_is_plain(part) for part in value.values())
+        return all(_is_plain(part, within) for part in value.values())
     if isinstance(value, (list, tuple, set, deque)):
-        return all(_is_plain(part) for part in value)
-    data = (bool, int, float, complex, str, bytes, np.generic)
-    generators = (np.random.Generator, np.random.RandomState, random.Random)
-    return (
-        value is None or isinstance(value, (*data, *generators)) or (isinstance(value, np.ndarray) and value.dtype != object)
-    )
+        return all(_is_plain(part, within) for part in value)
+    if _is_constant(value) or isinstance(value, gym.Env) or not hasattr(value, "__dict__"):
+        return False
+    return all(_is_plain(part, within) for part in vars(value).values())
+
+
+def _is_constant(value: object) -> bool:
+    if isinstance(value, gym.Env):
+        return False
+    package, _, _ = type(value).__module__.partition(".")
+    return callable(value) or isinstance(value, ModuleType) or package in _LIBRARIES
 
 
 def _mujoco_state(env: Any) -> State:
@@ -188,6 +228,17 @@ def _layers(env: VecEnv) -> Iterator[Any]:
             layer = layer.env if isinstance(layer, gym.Wrapper) else None
 
 
+def _what_is_lost(layer: object) -> str | None:
+    """The first attribute of a class on top of a known one that would be neither restored nor is known to be constant."""
+    if type(layer) in _REGISTRY or (_methods(layer) or (None,))[0] not in (plain_attributes, _mujoco_state, _ale_state):
+        return None
+    inner = ("env", "envs", "venv") if isinstance(layer, (gym.Wrapper, VecEnv)) else ()  # layers of their own
+    for name, value in vars(layer).items():
+        if name not in inner and not (_is_plain(value, frozenset({id(layer)})) or _is_constant(value)):
+            return f"its attribute `{name}` holds more than plain data"
+    return None
+
+
 def why_not_restorable(env: VecEnv) -> str | None:
     """
     :param env: the training environments
@@ -196,11 +247,12 @@ def why_not_restorable(env: VecEnv) -> str | None:
     for layer in _layers(env):
         if isinstance(layer, VecEnv) and not isinstance(layer, (VecEnvWrapper, DummyVecEnv)):
             return f"{type(layer).__name__} keeps its environments out of reach; put them into a DummyVecEnv"
-        if _methods(layer) is None:
+        lost = "" if _methods(layer) is None else _what_is_lost(layer)
+        if lost is not None:
             name = f"{type(layer).__module__}.{type(layer).__qualname__}"
             return (
-                f"the state of {name} cannot be saved and restored; give it methods get_state() and set_state(state), "
-                "or call sb3_trpo.simulator.register_simulator with its class and two such functions"
+                f"the state of {name} cannot be saved and restored{lost and ': '}{lost}; give it methods get_state() and "
+                "set_state(state), or call sb3_trpo.simulator.register_simulator with its class and two such functions"
             )
     return None
 

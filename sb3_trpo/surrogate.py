@@ -127,7 +127,7 @@ class Surrogate:
             gain, entropy = gain_and_entropy(chunk, distribution)
             return gain + self.ent_coef * entropy if self.ent_coef else gain
 
-        total = th.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+        total = parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters))
         for chunk in self.batch.chunks(self.chunk_size, positions):
             with unchecked_distributions():
                 total = total + self._network.gradient(objective, chunk, parameters)
@@ -142,5 +142,8 @@ def _no_totals() -> th.Tensor:
 def _gain_and_entropy(chunk: Batch, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
     """One value a state; entropy without a closed form is an importance-weighted estimate with the right gradient at θ_old."""
     gain, estimate = chunk.estimates(distribution)
-    entropy = distribution.entropy()
+    try:
+        entropy = distribution.entropy()
+    except NotImplementedError:  # torch's own have it or raise this, SB3's return None
+        entropy = None
     return gain, estimate if entropy is None else entropy

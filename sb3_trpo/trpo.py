@@ -111,6 +111,8 @@ class TRPO(RolloutCollector):
         "PaperCnnPolicy": PaperCnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    own_settings: ClassVar[tuple[str, ...]] = ()
+    """Arguments of a variant that TRPO does not have, under the names of their attributes."""
 
     def __init__(
         self,
@@ -234,6 +236,7 @@ class TRPO(RolloutCollector):
             env = wrap_bare_env(env, verbose, monitor_wrapper)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
+    @np.errstate(all="ignore")  # NumPy does what torch would do, and torch has no such errors
     def train(self) -> None:
         """
         Update the policy, then the critic, with the rollout that was just collected.
@@ -433,10 +436,10 @@ class TRPO(RolloutCollector):
         """
         Go on with the policy of a trained PPO (or another on-policy) model.
 
-        Takes over the policy with its critic, the number of env steps, and of PPO the settings that mean the same in both
-        (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, ``ent_coef``, gSDE, ``policy_kwargs``, the rollout
-        buffer, ``seed``, ``device``, ``verbose``, ``tensorboard_log``, ``stats_window_size``); all else has TRPO's
-        defaults, or is as in the model if that is a TRPO.
+        Takes over the policy with its critic (what is frozen stays so), the number of env steps, and of PPO the settings that
+        mean the same in both (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, ``ent_coef``, gSDE,
+        ``policy_kwargs``, the rollout buffer, ``seed``, ``device``, ``verbose``, ``tensorboard_log``,
+        ``stats_window_size``); all else has TRPO's defaults, or is as in the model if that is a TRPO.
 
         :param model: the model, or the zip file of a PPO model
         :param env: environment to go on with; None: the model's own
@@ -454,11 +457,15 @@ class TRPO(RolloutCollector):
             raise ValueError("`from_ppo` needs an environment: the model has none, pass `env`")
         env = cls._wrap_env(env, model.verbose)
         check_for_correct_spaces(env, model.observation_space, model.action_space)
-        trpo = cls(type(model.policy), env, **{**checkpoints.transferred_settings(model), **kwargs})
+        settings = checkpoints.transferred_settings(model, cls.own_settings)
+        trpo = cls(type(model.policy), env, **{**settings, **kwargs})
         try:
             trpo.policy.load_state_dict(model.policy.state_dict())
         except RuntimeError as error:
             raise ValueError(f"the model's weights do not fit the policy that the arguments make: {error}") from error
+        trained = {name: parameter.requires_grad for name, parameter in model.policy.named_parameters()}
+        for name, parameter in trpo.policy.named_parameters():
+            parameter.requires_grad_(trained[name])
         trpo.num_timesteps = model.num_timesteps
         return trpo
 

@@ -41,6 +41,7 @@ class LeanVecEnv(DummyVecEnv):
                 obs, self.reset_infos[i] = env.reset()
             self._save_obs(i, obs)
             infos.append(info)
+        self.buf_rews, self.buf_dones, self.buf_infos = rewards, dones, infos
         return self._obs_from_buf(), rewards, dones, infos
 
     def _obs_from_buf(self) -> VecEnvObs:

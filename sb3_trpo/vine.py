@@ -94,6 +94,8 @@ class VineTRPO(TRPO):
     :raises ValueError: for a hyperparameter out of range, or an environment that cannot be restored, naming it
     """
 
+    own_settings = ("n_branch_states", "n_branch_actions", "branch_length", "n_branch_rollouts")
+
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],

@@ -162,6 +162,19 @@ def test_a_buffer_with_its_own_get_is_asked_once_and_numpys_state_stays() -> Non
     assert (batch.actions.dtype, batch.actions.shape) == (th.int64, (18,))
 
 
+class Sized(RolloutBuffer):
+    """A buffer whose ``get`` was written for PPO, which always says how many."""
+
+    def get(self, batch_size: int) -> Generator[RolloutBufferSamples, None, None]:  # type: ignore[override]
+        yield next(super().get(int(batch_size)))
+
+
+def test_a_buffer_that_needs_a_size_is_asked_for_everything() -> None:
+    buffer = Sized(N_STEPS, VECTOR, ACTIONS["discrete"], "cpu", n_envs=3)
+    fill(buffer)
+    assert sorted(labels_of(read_batch(buffer, ACTIONS["discrete"]))) == sorted(TIME_MAJOR[3])
+
+
 class OwnSamples(RolloutBuffer):
     """A buffer that scales the advantages of its samples."""
 

@@ -170,6 +170,14 @@ def test_from_ppo_of_a_trpo_takes_over_all_settings() -> None:
     model.learn(64)
 
 
+def test_from_ppo_keeps_what_is_frozen() -> None:
+    ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
+    ppo.policy.mlp_extractor.policy_net.requires_grad_(False)
+    model = TRPO.from_ppo(ppo, batch_size=16)
+    frozen = [name for name, parameter in model.policy.named_parameters() if not parameter.requires_grad]
+    assert frozen == [f"mlp_extractor.policy_net.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")]
+
+
 def test_a_file_without_some_settings_still_loads(tmp_path: Path) -> None:
     TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).save(tmp_path / "model", exclude=["cg_max_steps", "cg_tol"])
     model = TRPO.load(tmp_path / "model", RandomEnv())

@@ -142,7 +142,7 @@ def test_unknown_argument_is_refused() -> None:
 
 def test_numpy_numbers_are_numbers() -> None:
     numbers: dict[str, Any] = {"n_steps": np.int64(64), "batch_size": np.int32(16), "target_kl": np.float64(0.01)}
-    model = TRPO("MlpPolicy", RandomEnv(), **numbers)
+    model = TRPO("MlpPolicy", RandomEnv(), normalize_advantage=np.True_, **numbers)  # type: ignore[arg-type]
     assert model.n_steps == 64
 
 

@@ -395,3 +395,18 @@ def test_unchecked_distributions_lets_nan_through_and_restores_the_check() -> No
         assert th.distributions.Distribution._validate_args
     finally:
         th.distributions.Distribution.set_default_validate_args(before)
+
+
+def test_overlapping_threads_put_the_check_back() -> None:
+    first, second = unchecked_distributions(), unchecked_distributions()
+    before = th.distributions.Distribution._validate_args
+    th.distributions.Distribution.set_default_validate_args(True)
+    try:
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert not th.distributions.Distribution._validate_args
+        second.__exit__(None, None, None)
+        assert th.distributions.Distribution._validate_args
+    finally:
+        th.distributions.Distribution.set_default_validate_args(before)

@@ -1,5 +1,6 @@
 """The networks for images, and who gets which by default."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,13 @@ def test_other_networks_keep_the_hidden_layers_that_sb3_gives_them() -> None:
     model = TRPO("CnnPolicy", RandomEnv(IMAGES), n_steps=8, batch_size=8, policy_kwargs={"net_arch": [9]})
     assert len(model.policy.mlp_extractor.policy_net) == 2
     assert type(model.policy.features_extractor) is NormalizedCNN
+
+
+def test_an_extractor_need_not_be_a_class() -> None:
+    settings = {"features_extractor_class": partial(NatureCNN, features_dim=16)}
+    model = TRPO("CnnPolicy", RandomEnv(IMAGES), n_steps=8, batch_size=8, n_critic_updates=1, policy_kwargs=settings)
+    assert model.policy.features_extractor.features_dim == 16
+    model.learn(8)
 
 
 def test_normalised_network_is_sb3s_on_normalised_images() -> None:

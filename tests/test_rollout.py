@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -18,7 +19,7 @@ from sb3_trpo.recorder import why_not_deferred
 from tests.envs import ACTIONS, OBSERVATIONS, FaultyEnv, RandomEnv
 
 LOCALS = ["new_obs", "rewards", "dones", "infos", "actions", "clipped_actions", "values", "log_probs", "n_steps"]
-LOCALS += ["rollout_buffer"]
+LOCALS += ["rollout_buffer", "obs_tensor"]
 
 
 class OwnBuffer(RolloutBuffer):
@@ -135,6 +136,7 @@ def test_callbacks_see_sb3s_locals(deferred: bool, actions: str) -> None:
         assert bool(th.isnan(seen["log_probs"]).all()) is deferred
         assert seen["rewards"].shape == seen["dones"].shape == (2,)
         assert seen["actions"].shape == (2, *ACTIONS[actions].shape)  # type: ignore[misc]
+        np.testing.assert_array_equal(seen["obs_tensor"].numpy(), recorder.end["arrays"]["observations"][step])
         rows = recorder.end["arrays"]["actions"][step]
         np.testing.assert_array_equal(rows, seen["actions"].reshape(2, -1))
         if step < 15:
@@ -343,6 +345,43 @@ def test_another_discount_than_the_buffers_is_refused(name: str, tmp_path: Path)
     model.save(tmp_path / "model")
     changed: dict[str, Any] = {name: 0.5}
     TRPO.load(tmp_path / "model", RandomEnv(), **changed).learn(16)  # what the message says
+
+
+class WithAGammaOfItsOwn(RolloutBuffer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "gamma": 0.5})
+
+
+def test_a_buffer_of_the_users_own_may_have_another_discount() -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8, rollout_buffer_class=WithAGammaOfItsOwn)
+    model.learn(16)
+    assert model.rollout_buffer.gamma == 0.5
+
+
+class Faint(gym.ObservationWrapper[Any, Any, Any]):
+    """Observations so small that their products with weights are no float32."""
+
+    def observation(self, observation: Any) -> Any:
+        return np.full_like(observation, 1e-38)
+
+
+def test_numpy_may_be_told_to_raise() -> None:
+    model = TRPO("MlpPolicy", Faint(RandomEnv()), n_steps=16, batch_size=8)
+    with np.errstate(all="raise"):
+        model.learn(16)
+    assert model._n_updates == 1
+
+
+@pytest.mark.parametrize("actions", ["box", "discrete", "multi_binary"])
+def test_torch_may_have_another_default_dtype_later(actions: str) -> None:
+    model = make_model(True, actions)
+    th.set_default_dtype(th.float64)
+    try:
+        model.learn(32)
+    finally:
+        th.set_default_dtype(th.float32)
+    assert model.policy.value_net.weight.dtype == th.float32
+    assert model._n_updates == 1
 
 
 def test_a_stopped_rollout_is_nothing_to_train_on() -> None:

@@ -210,6 +210,41 @@ def test_ones_own_environment_takes_part(env_class: type[Counter]) -> None:
     assert [step[1][0] for step in run(env, sample(env, 2))] == [4.0, 5.0]
 
 
+class Wind:
+    def __init__(self, cart: Any) -> None:
+        self.cart, self.calls, self.generator = cart, 0, cart.np_random
+
+    def blow(self) -> float:
+        self.calls += 1
+        return self.calls + float(self.generator.random())
+
+
+class WindyCartPole(CartPoleEnv):
+    """An environment of one's own on top of a known one, with an object of its own, which the environment has twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wind = Wind(self)
+        self.winds = [self.wind]
+
+    def step(self, action: Any) -> Any:
+        observation, *rest = super().step(action)  # type: ignore[no-untyped-call]
+        self.winds[0].calls += 1
+        return np.append(observation[:3], np.float32(self.wind.blow())), *rest
+
+
+class Weather:
+    __slots__ = ("calls",)
+
+
+class CartPoleInTheWeather(CartPoleEnv):
+    """What it has cannot be looked into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weather = Weather()
+
+
 class WithAnotherGetState(CartPoleEnv):
     """Its ``get_state`` has no ``set_state`` beside it."""
 
@@ -251,7 +286,8 @@ class PythonsGusts(Gusts):
         super().__init__(self.random.uniform)
 
 
-GUSTS: dict[str, Callable[[], Gusts]] = {
+GUSTS: dict[str, Callable[[], CartPoleEnv]] = {
+    "an object": WindyCartPole,
     "RandomState": OldGusts,
     "random.Random": PythonsGusts,
     "numpy.random": lambda: Gusts(np.random.uniform),
@@ -301,6 +337,7 @@ class OwnWrapper(gym.Wrapper[Any, Any, Any, Any]):
     [
         (lambda: DummyVecEnv([Counter]), r"test_simulator.Counter cannot be saved.*get_state\(\).*register_simulator"),
         (lambda: DummyVecEnv([lambda: OwnWrapper(gym.make("CartPole-v1"))]), "test_simulator.OwnWrapper cannot be saved"),
+        (lambda: DummyVecEnv([CartPoleInTheWeather]), "its attribute `weather` holds more than plain data; give it methods"),
         (lambda: make_vec_env("LunarLander-v3", 1), "lunar_lander.LunarLander cannot be saved"),
         (lambda: SubprocVecEnv([lambda: gym.make("CartPole-v1")]), "SubprocVecEnv keeps its environments out of reach"),
     ],

@@ -57,6 +57,9 @@ def test_lean_vec_env_returns_what_dummy_vec_env_returns(name: str, truncate: bo
         assert equal(lean[1], dummy[1])
         assert equal(lean[2], dummy[2])
         assert all(equal(a, b) for a, b in zip(lean[3], dummy[3], strict=True))
+        for name in ("buf_rews", "buf_dones"):
+            assert equal(*(getattr(env, name) for env in envs))
+        assert all(equal(a, b) for a, b in zip(*(env.buf_infos for env in envs), strict=True))
 
 
 def test_what_was_returned_does_not_change_afterwards() -> None:

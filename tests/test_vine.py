@@ -406,6 +406,12 @@ def test_save_and_load(tmp_path: Path) -> None:
     TRPO.load(tmp_path / "vine", env=gym.make("CartPole-v1")).learn(24)
 
 
+def test_from_ppo_of_a_model_with_vines_takes_over_their_settings() -> None:
+    settings: dict[str, Any] = {"n_branch_states": 3, "n_branch_actions": 2, "branch_length": 4, "n_branch_rollouts": 2}
+    model = VineTRPO.from_ppo(VineTRPO("MlpPolicy", Line(), n_steps=64, batch_size=16, **settings))
+    assert {name: getattr(model, name) for name in settings} == settings
+
+
 class Faulty(Line):
     """Goes wrong in the branches only."""
 
