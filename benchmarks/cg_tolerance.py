@@ -8,6 +8,7 @@ and the median number of Fisher-vector products::
     python -m benchmarks.cg_tolerance
 """
 
+import argparse
 import statistics
 from typing import Any
 
@@ -40,6 +41,7 @@ def solutions(matvec: trust_region.MatVec, b: th.Tensor, smallest: float) -> lis
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(description="How good the conjugate gradient direction is at each tolerance.").parse_args()
     th.set_num_threads(1)
     print(f"| env | {' | '.join(LIMITS)} |")
     print("|---|" + "---|" * len(LIMITS))

@@ -14,6 +14,8 @@ The same trust region means ``target_kl`` and ``cg_damping`` times the action di
     python -m benchmarks.equal_settings  # the table, and docs/img/equal_settings.png
 """
 
+import argparse
+
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
@@ -37,6 +39,7 @@ def difference(ours: np.ndarray, peer: np.ndarray) -> tuple[float, float, float]
 
 def main() -> None:
     """Print the table and draw the curves."""
+    argparse.ArgumentParser(description="Curves at equal hyperparameters, and their differences.").parse_args()
     import matplotlib
 
     matplotlib.use("Agg")

@@ -6,6 +6,7 @@ Prints a Markdown table::
     python -m benchmarks.robustness
 """
 
+import argparse
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -142,6 +143,9 @@ def nan_reward(cls: type[OnPolicyAlgorithm]) -> str:
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(
+        description="Where a trust-region method can go wrong: sb3-trpo and sb3-contrib's TRPO."
+    ).parse_args()
     th.set_num_threads(1)
     rows: dict[str, Callable[[type[OnPolicyAlgorithm]], str]] = {
         "largest KL of an update / `target_kl`, Hopper-v5": lambda cls: largest_kl(cls, "Hopper-v5"),

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -42,8 +43,8 @@ SCRIPTS = {
     "load_from_hub": Script("rl_zoo3.load_from_hub", "fetch a trained model from the Hugging Face hub", (*_ALGO, *_FOLDER)),
 }
 
-_NEEDS = {"all_plots": "--env ENV", "plot_from_file": "--input FILE"}
-"""Options without which a script fails with another error."""
+_NEEDS = {"all_plots": ("--env", "-e", "ENV"), "plot_from_file": ("--input", "-i", "FILE")}
+"""Options without which a script fails with another error: their names, and what follows."""
 
 _HUB = ("enjoy", "push_to_hub", "load_from_hub")
 """Commands that reach for the Hugging Face hub; ``enjoy`` does for a model of ``rl-trained-agents`` that is not there."""
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
     if command in _HUB:
         mend_hub()
-    sys.modules.pop(script.module, None)  # or runpy warns of the plots, which their package has imported
+    import_module(script.module.rpartition(".")[0])
+    sys.modules.pop(script.module, None)  # or runpy warns of the plots, which their package imports
     with mended_zoo(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
         runpy.run_module(script.module, run_name="__main__")
 
@@ -113,8 +115,12 @@ def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
 def _refuse_what_is_missing(command: str, options: Sequence[str]) -> None:
     if {"-h", "--help"} & set(options):
         return
-    if command in _NEEDS and not options:
-        raise SystemExit(f"sb3-trpo: `{command}` needs `{_NEEDS[command]}`; `sb3-trpo {command} --help` lists all options")
+    if command in _NEEDS:
+        long, short, value = _NEEDS[command]
+        names = [option.partition("=")[0] for option in options if option != "-iqm"]  # an option of its own, not -i
+        if not any(name.startswith(short) or _abbreviates(name, long, long[:4]) for name in names):
+            message = f"`{command}` needs `{long} {value}`; `sb3-trpo {command} --help` lists all options"
+            raise SystemExit(f"sb3-trpo: {message}")
     if command == "record_training" and shutil.which("ffmpeg") is None:  # the script deletes the last film before it asks
         raise SystemExit("sb3-trpo: `record_training` needs the program ffmpeg, which is not installed")
 

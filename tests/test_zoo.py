@@ -411,8 +411,23 @@ def test_errors_name_what_is_wrong() -> None:
         with pytest.raises(SystemExit, match="`--algo` must be trpo or vine_trpo, not 'ppo'"):
             main(["train", *options])
     for command, needed in (("all_plots", "--env ENV"), ("plot_from_file", "--input FILE")):
-        with pytest.raises(SystemExit, match=f"`{command}` needs `{needed}`"):
-            main([command])
+        for options in ([], ["-l", "TRPO"], ["-l", "TRPO", "-iqm"]):
+            with pytest.raises(SystemExit, match=f"`{command}` needs `{needed}`"):
+                main([command, *options])
+
+
+@pytest.mark.parametrize("options", [["-e", "Hopper-v5"], ["-eHopper-v5"], ["--env=Hopper-v5"], ["--en", "Hopper-v5"]])
+def test_what_a_plot_needs_is_seen_in_every_form(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
+    main(["all_plots", *options])
+    assert seen[0][-len(options) :] == options
+
+
+def test_a_plot_in_a_process_of_its_own_warns_of_nothing(folder: Path) -> None:
+    command = [sys.executable, "-m", "sb3_trpo", "all_plots", "--env", "CartPole-v1", "--no-display"]
+    run = subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True)
+    assert "RuntimeWarning" not in run.stderr
 
 
 def test_films_of_a_training_need_ffmpeg(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
