@@ -11,7 +11,6 @@ LARGEST_RETURN = 1e15
 """Squares of the critic's gradient, which Adam stores, stay finite in float32 below about this size of the returns."""
 
 
-@np.errstate(all="ignore")  # of the dot product below
 def check_finite(
     quantity: str,
     value: np.ndarray | dict[str, np.ndarray],

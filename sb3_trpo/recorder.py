@@ -113,6 +113,10 @@ class DeferredRecorder:
         self._gamma = gamma
         self._actor = NumpyActor(policy, n_steps, n_envs)
         self._predict = value_function(policy)
+        # views of the buffer's rows, all at once: one by one they would take a tenth of the collection
+        shape = (n_steps, n_envs, *(policy.observation_space.shape or ()))
+        self._obs_tensors = th.from_numpy(buffer.observations.reshape(shape)).unbind()
+        self._on_cpu = policy.device.type == "cpu"
         self._unknown_values = th.full((n_envs, 1), th.nan)
         self._unknown_log_probs = th.full((n_envs,), th.nan)
         self._timeouts: list[tuple[int, int]] = []
@@ -120,11 +124,12 @@ class DeferredRecorder:
 
     def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         assert isinstance(obs, np.ndarray)
-        row = self._buffer.observations[step]
-        row[:] = obs.reshape(row.shape)
+        self._buffer.observations[step] = obs.reshape(self._buffer.observations.shape[1:])
         actions = self._actor.act(obs, step)
         check_finite("action distribution", self._actor.outputs[step], step)
-        obs_tensor = th.from_numpy(row.reshape(obs.shape)).to(self._policy.device)
+        obs_tensor = self._obs_tensors[step]
+        if not self._on_cpu:
+            obs_tensor = obs_tensor.to(self._policy.device)
         return obs_tensor, actions, self._unknown_values, self._unknown_log_probs
 
     def record(
