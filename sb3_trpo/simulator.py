@@ -8,17 +8,13 @@ that. A snapshot has one part for every layer of that chain. An environment of o
 
 import copy
 import random
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch as th
 from gymnasium import wrappers
 from gymnasium.envs.classic_control import (
     AcrobotEnv,
@@ -40,6 +36,8 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from sb3_trpo.attributes import is_constant, is_plain, plain_attributes, set_plain_attributes
+
 GetState = Callable[[Any], Any]
 SetState = Callable[[Any, Any], None]
 State = Any
@@ -57,83 +55,6 @@ def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, 
     :param set_state: layer, state -> nothing; the state may be set any number of times, so it must not be changed either
     """
     _REGISTRY[env_class] = (get_state, set_state)
-
-
-def plain_attributes(layer: object) -> State:
-    """
-    The state of a layer that keeps all of it in attributes of plain data: numbers, strings, arrays, random generators, and
-    lists, tuples, sets, deques, dicts and objects of these. What attributes share they go on sharing. Other attributes
-    (spaces, models, renderers) are taken as constant.
-
-    :param layer: an environment or a wrapper
-    :return: for :func:`set_plain_attributes`
-    """
-    within = frozenset({id(layer)})
-    return copy.deepcopy({name: value for name, value in vars(layer).items() if _is_plain(value, within)}, {id(layer): layer})
-
-
-def set_plain_attributes(layer: object, state: State) -> None:
-    """
-    :param layer: an environment or a wrapper
-    :param state: what :func:`plain_attributes` gave
-    """
-    own: dict[int, object] = {id(layer): layer}  # what is not copied
-    for name, value in state.items():
-        current = getattr(layer, name, None)
-        if _set_generator(current, value):  # others may hold the same generator
-            own[id(value)] = current
-    for name, value in copy.deepcopy(state, own).items():
-        setattr(layer, name, value)
-
-
-def _set_generator(current: object, saved: object) -> bool:
-    """Put a random generator into a saved state; False if they are none, or not of a kind."""
-    if isinstance(saved, np.random.Generator) and isinstance(current, np.random.Generator):
-        current.bit_generator.state = saved.bit_generator.state
-    elif isinstance(saved, np.random.RandomState) and isinstance(current, np.random.RandomState):
-        current.set_state(saved.get_state())
-    elif isinstance(saved, random.Random) and isinstance(current, random.Random):
-        current.setstate(saved.getstate())
-    else:
-        return False
-    return True
-
-
-_DATA = (
-    *(type(None), bool, int, float, complex, str, bytes, Enum, np.generic, th.Tensor),
-    *(np.random.Generator, np.random.RandomState, random.Random),
-)
-_LIBRARIES = (
-    *("gymnasium", "mujoco", "ale_py", "pygame", "stable_baselines3", "torch", "numpy"),
-    *("logging", "pathlib", "re", "threading", "_thread"),
-)
-"""Of their objects, those that are not data are constant, or show the state to someone: spaces, models, windows, locks."""
-
-
-def _is_plain(value: object, within: frozenset[int]) -> bool:
-    """
-    :param value: anything
-    :param within: identities of what it is a part of, the layer first: an object may know its owner
-    """
-    if isinstance(value, _DATA) or id(value) in within:
-        return True
-    if isinstance(value, np.ndarray):
-        return not value.dtype.hasobject
-    within |= {id(value)}
-    if isinstance(value, dict):
-        return all(_is_plain(part, within) for part in value.values())
-    if isinstance(value, (list, tuple, set, deque)):
-        return all(_is_plain(part, within) for part in value)
-    if _is_constant(value) or isinstance(value, gym.Env) or not hasattr(value, "__dict__"):
-        return False
-    return all(_is_plain(part, within) for part in vars(value).values())
-
-
-def _is_constant(value: object) -> bool:
-    if isinstance(value, gym.Env):
-        return False
-    package, _, _ = type(value).__module__.partition(".")
-    return callable(value) or isinstance(value, ModuleType) or package in _LIBRARIES
 
 
 def _mujoco_state(env: Any) -> State:
@@ -171,6 +92,11 @@ def _normalizer_state(env: Any) -> State:
     return {name: copy.deepcopy(getattr(env, name)) for name in ("returns", "old_obs", "old_reward")}
 
 
+def _set_normalizer_state(env: Any, state: State) -> None:
+    for name, value in state.items():
+        setattr(env, name, copy.deepcopy(value))
+
+
 @cache
 def _register_known() -> None:
     """Once, when the first environment is asked for: MuJoCo and the Arcade Learning Environment take long to import."""
@@ -187,7 +113,7 @@ def _register_known() -> None:
     for layer in plain:
         _REGISTRY.setdefault(layer, (plain_attributes, set_plain_attributes))
     _REGISTRY.setdefault(VecFrameStack, (_stack_state, _set_stack_state))
-    _REGISTRY.setdefault(VecNormalize, (_normalizer_state, set_plain_attributes))
+    _REGISTRY.setdefault(VecNormalize, (_normalizer_state, _set_normalizer_state))
     try:
         from gymnasium.envs.mujoco import MujocoEnv
     except (ImportError, gym.error.DependencyNotInstalled):
@@ -229,12 +155,13 @@ def _layers(env: VecEnv) -> Iterator[Any]:
 
 
 def _what_is_lost(layer: object) -> str | None:
-    """The first attribute of a class on top of a known one that would be neither restored nor is known to be constant."""
-    if type(layer) in _REGISTRY or (_methods(layer) or (None,))[0] not in (plain_attributes, _mujoco_state, _ale_state):
+    """What of a class on top of a known one would not be restored, and is not known to be constant."""
+    known = isinstance(layer, VecEnv) or type(layer) in _REGISTRY
+    if known or (_methods(layer) or (None,))[0] not in (plain_attributes, _mujoco_state, _ale_state):
         return None
-    inner = ("env", "envs", "venv") if isinstance(layer, (gym.Wrapper, VecEnv)) else ()  # layers of their own
     for name, value in vars(layer).items():
-        if name not in inner and not (_is_plain(value, frozenset({id(layer)})) or _is_constant(value)):
+        inner = name == "env" and isinstance(layer, gym.Wrapper)  # a layer of its own
+        if not (inner or is_plain(value, frozenset({id(layer)})) or is_constant(value)):
             return f"its attribute `{name}` holds more than plain data"
     return None
 

@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_trpo import simulator
-from sb3_trpo.simulator import Simulator, plain_attributes, register_simulator, set_plain_attributes, why_not_restorable
+from sb3_trpo.simulator import Simulator, register_simulator, why_not_restorable
 from sb3_trpo.vec_env import wrap_bare_env
 from tests.envs import RandomEnv
 
@@ -350,30 +350,6 @@ def test_other_environments_are_refused_by_name(make: Callable[[], VecEnv], mess
         assert why_not_restorable(env)
     finally:
         env.close()
-
-
-def test_plain_attributes_are_copied_both_ways() -> None:
-    class Layer:
-        pass
-
-    layer: Any = Layer()
-    layer.array, layer.nested, layer.generator, layer.other = (
-        np.ones(2),
-        {"a": [1, (2.0, None)]},
-        np.random.default_rng(0),
-        object(),
-    )
-    state = plain_attributes(layer)
-    assert set(state) == {"array", "nested", "generator"}
-    generator = layer.generator
-    drawn = generator.random()
-    for _ in range(2):
-        layer.array[:], layer.nested["a"][0] = 5.0, 7
-        set_plain_attributes(layer, state)
-        np.testing.assert_array_equal(layer.array, np.ones(2))
-        assert layer.nested == {"a": [1, (2.0, None)]}
-        assert layer.generator is generator
-        assert generator.random() == drawn
 
 
 def test_without_mujoco_the_other_simulators_are_still_known(monkeypatch: pytest.MonkeyPatch) -> None:
