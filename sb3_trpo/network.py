@@ -144,6 +144,21 @@ class _GraphLinearisation:
 
 
 @contextmanager
+def differentiable_recurrence(policy: ActorCriticPolicy) -> Iterator[None]:
+    """
+    Let recurrent layers on a GPU be differentiated, twice and in evaluation mode: cuDNN's cannot, torch's own can.
+
+    :param policy: the policy
+    """
+    recurrent = any(isinstance(module, th.nn.RNNBase) for module in policy.modules())
+    if policy.device.type == "cuda" and recurrent:
+        with th.backends.cudnn.flags(enabled=False):
+            yield
+    else:
+        yield
+
+
+@contextmanager
 def _second_derivatives() -> Iterator[None]:
     """Say it where torch cannot take them."""
     try:

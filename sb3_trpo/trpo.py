@@ -38,7 +38,7 @@ from sb3_trpo.hyperparameters import (
     scheduled,
     warn_of_uneven_minibatches,
 )
-from sb3_trpo.network import actor_network
+from sb3_trpo.network import actor_network, differentiable_recurrence
 from sb3_trpo.observations import check_actions, check_discrete, check_images, check_memory
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.probe import probe_actor, watched_actor
@@ -253,11 +253,11 @@ class TRPO(RolloutCollector):
         self._update_learning_rate(self.policy.optimizer)
         batch = read_batch(self.rollout_buffer, self.action_space)
         check_returns(batch.returns, batch.advantages)
-        probe = probe_actor(self.policy, batch, self.chunk_size)
-        chunk_size = self.chunk_size or probe.chunk_size()
-
-        self.last_step = self._step_policy(self._policy_batch(batch), probe.parameters, chunk_size)
-        losses = self._fit_critic(batch, critic_parameters(self.policy, probe.parameters), chunk_size)
+        with differentiable_recurrence(self.policy):
+            probe = probe_actor(self.policy, batch, self.chunk_size)
+            chunk_size = self.chunk_size or probe.chunk_size()
+            self.last_step = self._step_policy(self._policy_batch(batch), probe.parameters, chunk_size)
+            losses = self._fit_critic(batch, critic_parameters(self.policy, probe.parameters), chunk_size)
         refresh_running_statistics(self.policy, batch)
 
         self._n_updates += 1

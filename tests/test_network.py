@@ -1,5 +1,6 @@
 """Both ways to differentiate the actor agree, and the one without autograd serves only where it is exact."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sb3_trpo import TRPO
 from sb3_trpo.batch import Batch, read_batch
 from sb3_trpo.flat import flatten
 from sb3_trpo.kl import distribution_family
-from sb3_trpo.network import GraphNetwork, PlainNetwork, actor_network
+from sb3_trpo.network import GraphNetwork, PlainNetwork, actor_network, differentiable_recurrence
 from sb3_trpo.policies import NormalizedCNN, PaperCNN
 from sb3_trpo.probe import probe_actor
 from tests.envs import ACTIONS, OBSERVATIONS, RandomEnv
@@ -119,6 +120,17 @@ def test_products_do_not_change_the_policy_nor_the_batch() -> None:
     assert th.equal(linearisation.product(vector), linearisation.product(vector))
     assert th.equal(flatten(parameters), before[0])
     assert th.equal(batch.observations, before[1])
+
+
+@pytest.mark.parametrize(
+    ("device", "layer", "cudnn"),
+    [("cuda", nn.LSTM, False), ("cuda", nn.GRU, False), ("cuda", nn.Linear, True), ("cpu", nn.LSTM, True)],
+)
+def test_recurrent_layers_on_a_gpu_are_left_to_torch(device: str, layer: type[nn.Module], cudnn: bool) -> None:
+    policy: Any = SimpleNamespace(device=th.device(device), modules=lambda: [layer(2, 2)])
+    with differentiable_recurrence(policy):
+        assert th.backends.cudnn.enabled is cudnn
+    assert th.backends.cudnn.enabled is True
 
 
 def test_an_operation_without_second_derivative_is_named() -> None:
