@@ -161,10 +161,9 @@ def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Batch:
 
 
 def _size_if_needed(buffer: RolloutBuffer) -> list[int]:
-    """SB3's ``get`` gives everything where no size is given; PPO always gives one, and a user's own may ask for it."""
+    """SB3's ``get`` gives everything where the size is None, its default; PPO always gives one, and another may need it."""
     first = next(iter(inspect.signature(buffer.get).parameters.values()), None)
-    needed = first is not None and first.default is first.empty and first.kind is not first.VAR_POSITIONAL
-    return [buffer.buffer_size * buffer.n_envs] if needed else []
+    return [] if first is not None and first.default is None else [buffer.buffer_size * buffer.n_envs]
 
 
 def _rows(buffer: RolloutBuffer, array: np.ndarray) -> th.Tensor:

@@ -36,7 +36,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from sb3_trpo.attributes import is_constant, is_plain, plain_attributes, set_plain_attributes
+from sb3_trpo.attributes import plain_attributes, set_plain_attributes, what_is_lost
 
 GetState = Callable[[Any], Any]
 SetState = Callable[[Any, Any], None]
@@ -59,7 +59,7 @@ def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, 
 
 def _mujoco_state(env: Any) -> State:
     # all of it, not the integration state alone: rewards read positions that the last step has left behind
-    return copy.copy(env.data), plain_attributes(env)
+    return copy.copy(env.data), plain_attributes(env, [env.data])
 
 
 def _set_mujoco_state(env: Any, state: State) -> None:
@@ -154,34 +154,31 @@ def _layers(env: VecEnv) -> Iterator[Any]:
             layer = layer.env if isinstance(layer, gym.Wrapper) else None
 
 
-def _what_is_lost(layer: object) -> str | None:
-    """What of a class on top of a known one would not be restored, and is not known to be constant."""
-    known = isinstance(layer, VecEnv) or type(layer) in _REGISTRY
-    if known or (_methods(layer) or (None,))[0] not in (plain_attributes, _mujoco_state, _ale_state):
-        return None
-    for name, value in vars(layer).items():
-        inner = name == "env" and isinstance(layer, gym.Wrapper)  # a layer of its own
-        if not (inner or is_plain(value, frozenset({id(layer)})) or is_constant(value)):
-            return f"its attribute `{name}` holds more than plain data"
-    return None
-
-
 def why_not_restorable(env: VecEnv) -> str | None:
     """
     :param env: the training environments
     :return: None if their state can be saved and restored; otherwise what stands against it, and what to do
     """
-    for layer in _layers(env):
+    layers = list(_layers(env))
+    for layer in layers:
         if isinstance(layer, VecEnv) and not isinstance(layer, (VecEnvWrapper, DummyVecEnv)):
             return f"{type(layer).__name__} keeps its environments out of reach; put them into a DummyVecEnv"
-        lost = "" if _methods(layer) is None else _what_is_lost(layer)
-        if lost is not None:
+        methods = _methods(layer)
+        lost = what_is_lost(layer, [*layers, getattr(layer, "data", None)]) if _is_on_top(layer, methods) else None
+        if methods is None or lost is not None:
             name = f"{type(layer).__module__}.{type(layer).__qualname__}"
+            why = f": nobody knows how what its attribute `{lost}` holds may change" if lost else ""
             return (
-                f"the state of {name} cannot be saved and restored{lost and ': '}{lost}; give it methods get_state() and "
+                f"the state of {name} cannot be saved and restored{why}; give it methods get_state() and "
                 "set_state(state), or call sb3_trpo.simulator.register_simulator with its class and two such functions"
             )
     return None
+
+
+def _is_on_top(layer: object, methods: tuple[GetState, SetState] | None) -> bool:
+    """Whether its class is the user's own on top of one whose attributes are known."""
+    by_attributes = methods is not None and methods[0] in (plain_attributes, _mujoco_state, _ale_state)
+    return by_attributes and type(layer) not in _REGISTRY and not isinstance(layer, VecEnv)
 
 
 class Simulator:

@@ -436,10 +436,10 @@ class TRPO(RolloutCollector):
         """
         Go on with the policy of a trained PPO (or another on-policy) model.
 
-        Takes over the policy with its critic (what is frozen stays so), the number of env steps, and of PPO the settings that
-        mean the same in both (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, ``ent_coef``, gSDE,
-        ``policy_kwargs``, the rollout buffer, ``seed``, ``device``, ``verbose``, ``tensorboard_log``,
-        ``stats_window_size``); all else has TRPO's defaults, or is as in the model if that is a TRPO.
+        Takes over the policy with its critic (what is frozen in a model stays so; a file does not tell), the number of env
+        steps, and of PPO the settings that mean the same in both (``n_steps``, ``gamma``, ``gae_lambda``,
+        ``normalize_advantage``, ``ent_coef``, gSDE, ``policy_kwargs``, the rollout buffer, ``seed``, ``device``, ``verbose``,
+        ``tensorboard_log``, ``stats_window_size``); all else has TRPO's defaults, or is as in the model if that is a TRPO.
 
         :param model: the model, or the zip file of a PPO model
         :param env: environment to go on with; None: the model's own

@@ -169,8 +169,16 @@ class Sized(RolloutBuffer):
         yield next(super().get(int(batch_size)))
 
 
-def test_a_buffer_that_needs_a_size_is_asked_for_everything() -> None:
-    buffer = Sized(N_STEPS, VECTOR, ACTIONS["discrete"], "cpu", n_envs=3)
+class SizedByDefault(RolloutBuffer):
+    """A buffer whose ``get`` gives mini-batches unless it is told otherwise."""
+
+    def get(self, batch_size: int = 4) -> Generator[RolloutBufferSamples, None, None]:  # type: ignore[override]
+        yield next(super().get(int(batch_size)))
+
+
+@pytest.mark.parametrize("buffer_class", [Sized, SizedByDefault])
+def test_a_buffer_that_needs_a_size_is_asked_for_everything(buffer_class: type[RolloutBuffer]) -> None:
+    buffer = buffer_class(N_STEPS, VECTOR, ACTIONS["discrete"], "cpu", n_envs=3)
     fill(buffer)
     assert sorted(labels_of(read_batch(buffer, ACTIONS["discrete"]))) == sorted(TIME_MAJOR[3])
 

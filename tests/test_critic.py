@@ -115,9 +115,9 @@ def test_features_of_a_shared_extractor_are_computed_once() -> None:
 
 
 @pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("observations", ["vector", "image", "dict"])
+@pytest.mark.parametrize("observations", ["vector", "discrete", "multi_discrete", "multi_binary", "image", "dict"])
 def test_direct_reads_change_nothing(observations: str, share: bool) -> None:
-    policy = {"vector": "MlpPolicy", "image": "CnnPolicy", "dict": "MultiInputPolicy"}[observations]
+    policy = {"image": "CnnPolicy", "dict": "MultiInputPolicy"}.get(observations, "MlpPolicy")
     model = collected(policy, observations, policy_kwargs={"share_features_extractor": share})
     parameters = list(model.policy.parameters())
     start = [parameter.detach().clone() for parameter in parameters]

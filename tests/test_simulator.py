@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces, wrappers
 from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.monitor import Monitor
@@ -28,6 +29,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_trpo import simulator
+from sb3_trpo.attributes import plain_attributes, set_plain_attributes
 from sb3_trpo.simulator import Simulator, register_simulator, why_not_restorable
 from sb3_trpo.vec_env import wrap_bare_env
 from tests.envs import RandomEnv
@@ -245,6 +247,37 @@ class CartPoleInTheWeather(CartPoleEnv):
         self.weather = Weather()
 
 
+class HopperWithWaves(HopperEnv):
+    def __init__(self, waves: Any) -> None:
+        super().__init__()
+        self.waves = waves
+
+
+class KnowsItsBase(wrappers.TimeLimit):
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env, 100)
+        self.base = env.unwrapped
+
+
+class CartPoleThatIsRegistered(CartPoleInTheWeather):
+    """Its author says that its weather does not matter."""
+
+
+register_simulator(CartPoleThatIsRegistered, plain_attributes, set_plain_attributes)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HopperWithWaves([np.zeros(3)]),
+        lambda: KnowsItsBase(gym.make("CartPole-v1").unwrapped),
+        CartPoleThatIsRegistered,
+    ],
+)
+def test_a_class_on_top_of_a_known_one_takes_part(make: Callable[[], gym.Env[Any, Any]]) -> None:
+    assert why_not_restorable(DummyVecEnv([make])) is None
+
+
 class WithAnotherGetState(CartPoleEnv):
     """Its ``get_state`` has no ``set_state`` beside it."""
 
@@ -337,7 +370,11 @@ class OwnWrapper(gym.Wrapper[Any, Any, Any, Any]):
     [
         (lambda: DummyVecEnv([Counter]), r"test_simulator.Counter cannot be saved.*get_state\(\).*register_simulator"),
         (lambda: DummyVecEnv([lambda: OwnWrapper(gym.make("CartPole-v1"))]), "test_simulator.OwnWrapper cannot be saved"),
-        (lambda: DummyVecEnv([CartPoleInTheWeather]), "its attribute `weather` holds more than plain data; give it methods"),
+        (
+            lambda: DummyVecEnv([CartPoleInTheWeather]),
+            "nobody knows how what its attribute `weather` holds may change; give it",
+        ),
+        (lambda: DummyVecEnv([lambda: HopperWithWaves(iter([1]))]), "nobody knows how what its attribute `waves` holds"),
         (lambda: make_vec_env("LunarLander-v3", 1), "lunar_lander.LunarLander cannot be saved"),
         (lambda: SubprocVecEnv([lambda: gym.make("CartPole-v1")]), "SubprocVecEnv keeps its environments out of reach"),
     ],

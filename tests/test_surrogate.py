@@ -14,11 +14,12 @@ from torch import nn
 
 from sb3_trpo.batch import Batch
 from sb3_trpo.fisher import FisherVectorProduct
-from sb3_trpo.network import actor_network
+from sb3_trpo.network import GraphNetwork, actor_network
 from sb3_trpo.surrogate import Surrogate
 from tests.helpers import (
     ACTORS,
     Experts,
+    StudentT,
     actor_parameters,
     generator_states,
     jacobian,
@@ -150,6 +151,18 @@ def test_estimated_entropy_has_the_gradient_of_the_entropy() -> None:
     exact = jacobian(entropy, [policy.log_std])[0].detach()
     assert th.cosine_similarity(estimate, exact, dim=0) > 0.99
     assert estimate.norm().item() == pytest.approx(exact.norm().item(), rel=0.1)
+
+
+def test_an_entropy_that_is_not_implemented_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy(**ACTORS["student_t"])
+    batch = make_batch(policy)
+    estimated = Surrogate(GraphNetwork(policy), batch, 0.3, 7).entropy
+
+    def missing(self: StudentT) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(StudentT, "entropy", missing)
+    assert Surrogate(GraphNetwork(policy), batch, 0.3, 7).entropy == estimated
 
 
 @pytest.mark.parametrize("actor", ["gaussian", "squashed_gsde", "categorical"])
