@@ -43,13 +43,15 @@ class NumpyActor:
         if self._gaussian:
             self._log_std = ParameterViews([(policy._parameters, "log_std")])
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
+        # NumPy may have been told to raise what torch never does; to ask at every step would take a microsecond
+        told_to_raise = "raise" in np.geterr().values()
+        self._act = np.errstate(all="ignore")(self._draw) if told_to_raise else self._draw
         # output of the network and std of every step, for the log-probabilities
         shape = (n_steps, n_envs, self._layers.n_out)
         self.outputs = np.empty(shape, dtype=np.float32)
         self._log_stds = np.empty((n_steps, 1, shape[2]), dtype=np.float32)
         self._noise = _NOISE[type(policy.action_dist)](shape).numpy()
 
-    @np.errstate(all="ignore")  # as torch does, whatever the user has set
     def act(self, observations: Array, step: int) -> Array:
         """
         Draw the actions of one step.
@@ -58,6 +60,9 @@ class NumpyActor:
         :param step: index of the step in the rollout
         :return: shape (n_envs, ...), as the policy's ``forward`` returns them
         """
+        return self._act(observations, step)
+
+    def _draw(self, observations: Array, step: int) -> Array:
         self._layers.refresh()  # a callback may have changed the weights
         self.outputs[step] = output = self._layers(self._encode(observations))
         noise = self._noise[step]
