@@ -117,7 +117,7 @@ def _refuse_what_is_missing(command: str, options: Sequence[str]) -> None:
         return
     if command in _NEEDS:
         long, short, value = _NEEDS[command]
-        names = [option.partition("=")[0] for option in options if option != "-iqm"]  # an option of its own, not -i
+        names = [name for name, _ in _values(options) if name != "-iqm"]  # an option of its own, not -i
         if not any(name.startswith(short) or _abbreviates(name, long, long[:4]) for name in names):
             message = f"`{command}` needs `{long} {value}`; `sb3-trpo {command} --help` lists all options"
             raise SystemExit(f"sb3-trpo: {message}")

@@ -44,8 +44,7 @@ class NumpyActor:
             self._log_std = ParameterViews([(policy._parameters, "log_std")])
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
         # NumPy may have been told to raise what torch never does; to ask at every step would take a microsecond
-        told_to_raise = "raise" in np.geterr().values()
-        self._act = np.errstate(all="ignore")(self._draw) if told_to_raise else self._draw
+        self._told_to_raise = "raise" in np.geterr().values()
         # output of the network and std of every step, for the log-probabilities
         shape = (n_steps, n_envs, self._layers.n_out)
         self.outputs = np.empty(shape, dtype=np.float32)
@@ -60,7 +59,10 @@ class NumpyActor:
         :param step: index of the step in the rollout
         :return: shape (n_envs, ...), as the policy's ``forward`` returns them
         """
-        return self._act(observations, step)
+        if not self._told_to_raise:
+            return self._draw(observations, step)
+        with np.errstate(all="ignore"):
+            return self._draw(observations, step)
 
     def _draw(self, observations: Array, step: int) -> Array:
         self._layers.refresh()  # a callback may have changed the weights

@@ -120,11 +120,11 @@ def _check_buffer(buffer: RolloutBuffer, obs: Obs, **settings: float) -> None:
     made_for: dict[str, float] = {"n_steps": buffer.buffer_size}
     if type(buffer) in (RolloutBuffer, DictRolloutBuffer):  # another may have its own
         made_for |= {"gamma": buffer.gamma, "gae_lambda": buffer.gae_lambda}
-    for name, value in settings.items():
-        if value != made_for.get(name, value):
+    for name, made in made_for.items():
+        if settings[name] != made:
             raise ValueError(
-                f"`{name}` is {value}, but the rollout buffer was made for {made_for[name]}; "
-                f"to change it, save the model and load it with `{name}={value}`"
+                f"`{name}` is {settings[name]}, but the rollout buffer was made for {made}; "
+                f"to change it, save the model and load it with `{name}={settings[name]}`"
             )
     stored = buffer.observations if isinstance(buffer.observations, dict) else {"": buffer.observations}
     for key, seen in obs.items() if isinstance(obs, dict) else [("", obs)]:

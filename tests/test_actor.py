@@ -1,5 +1,7 @@
 """The NumPy actor draws from the same distribution as the policy, and steps back where it could not."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +114,17 @@ def test_noise_follows_the_seed() -> None:
         th.manual_seed(5)
         drawn.append(roll_fixed(policy))
     np.testing.assert_array_equal(drawn[0], drawn[1])
+
+
+def test_an_actor_that_is_dropped_is_gone_at_once() -> None:
+    actor = NumpyActor(make_policy(), N_STEPS, N_ENVS)
+    reference = weakref.ref(actor)
+    gc.disable()
+    try:
+        del actor
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def roll_fixed(policy: ActorCriticPolicy) -> np.ndarray:

@@ -35,6 +35,20 @@ class Phase(Enum):
     SECOND = 2
 
 
+def test_plain_attributes_are_copied_both_ways() -> None:
+    owner: Any = Thing(array=np.ones(2), nested={"a": [1, (2.0, None)]}, generator=np.random.default_rng(0))
+    saved = plain_attributes(owner)
+    generator = owner.generator
+    drawn = generator.random()
+    for _ in range(2):
+        owner.array[:], owner.nested["a"][0] = 5.0, 7
+        set_plain_attributes(owner, saved)
+        np.testing.assert_array_equal(owner.array, np.ones(2))
+        assert owner.nested == {"a": [1, (2.0, None)]}
+        assert owner.generator is generator
+        assert generator.random() == drawn
+
+
 def test_objects_are_put_back_in_place() -> None:
     part: Any = Thing(phase=Phase.FIRST, generator=random.Random(0), history=deque([1]), inner=Thing(n=3))
     owner: Any = Thing(part=part, parts=[part], draw=part.generator.random, call=len)
