@@ -14,7 +14,7 @@ from typing import Any
 
 import torch as th
 
-import sb3_trpo.trust_region as trust_region
+import sb3_trpo.step.trust_region as trust_region
 from sb3_trpo import TRPO
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "CartPole-v1")

@@ -15,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from benchmarks.train import algorithms, parse_settings
-from sb3_trpo.vine import VineTRPO
+from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.zoo import hyperparameters_file
 
 ZOO_NAMES = {"sb3_trpo": "trpo", "sb3_vine_trpo": "vine_trpo", "sb3_contrib_trpo": "trpo", "sb3_ppo": "ppo"}

@@ -22,15 +22,15 @@ import torch as th
 
 from benchmarks.experiment import hyperparameters, set_up
 from sb3_trpo import TRPO
-from sb3_trpo.advantages import effective_advantages
-from sb3_trpo.batch import Batch, read_batch
-from sb3_trpo.fisher import FisherVectorProduct, fisher_subsets
-from sb3_trpo.flat import assign, flatten
-from sb3_trpo.hyperparameters import make_schedule
-from sb3_trpo.network import actor_network
-from sb3_trpo.probe import probe_actor
-from sb3_trpo.surrogate import Surrogate
-from sb3_trpo.trust_region import conjugate_gradient
+from sb3_trpo.actor.network import actor_network
+from sb3_trpo.actor.probe import probe_actor
+from sb3_trpo.arguments.hyperparameters import make_schedule
+from sb3_trpo.batch.advantages import effective_advantages
+from sb3_trpo.batch.batch import Batch, read_batch
+from sb3_trpo.step.flat import assign, flatten
+from sb3_trpo.step.trust_region import conjugate_gradient
+from sb3_trpo.update.fisher import FisherVectorProduct, fisher_subsets
+from sb3_trpo.update.surrogate import Surrogate
 
 gym.register_envs(ale_py)
 

@@ -33,9 +33,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from benchmarks.experiment import hyperparameters, set_up
 from benchmarks.speed import alone, memory, seconds, table_head, table_row, update_alone, whole_run
 from sb3_trpo import TRPO
-from sb3_trpo.envpool import AtariEnvPool, EnvPoolVecEnv
-from sb3_trpo.hyperparameters import make_schedule
-from sb3_trpo.image_normalization import ImageNormalization
+from sb3_trpo.arguments.hyperparameters import make_schedule
+from sb3_trpo.envs.envpool import AtariEnvPool, EnvPoolVecEnv
+from sb3_trpo.policies.image_normalization import ImageNormalization
 
 GAME = "PongNoFrameskip-v4"
 SAME: dict[str, Any] = {"n_steps": 128, "seed": 0}

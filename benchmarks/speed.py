@@ -37,7 +37,11 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from benchmarks.train import PACKAGES
-from sb3_trpo import TRPO, actor, fisher, recorder, surrogate, trust_region
+from sb3_trpo import TRPO
+from sb3_trpo.rollout import numpy_actor as actor
+from sb3_trpo.rollout import recorders as recorder
+from sb3_trpo.step import trust_region
+from sb3_trpo.update import fisher, surrogate
 
 SHARED: dict[str, Any] = {
     "n_steps": 2048,

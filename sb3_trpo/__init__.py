@@ -2,9 +2,9 @@
 
 from importlib.metadata import version
 
-from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
-from sb3_trpo.trpo import TRPO
-from sb3_trpo.vine import VineTRPO
+from sb3_trpo.algorithms.trpo import TRPO
+from sb3_trpo.algorithms.vine import VineTRPO
+from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 
 __version__ = version("sb3-trpo")
 

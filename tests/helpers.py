@@ -19,7 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-from sb3_trpo.batch import Batch
+from sb3_trpo.batch.batch import Batch
 
 OBSERVATIONS = spaces.Box(-1.0, 1.0, (3,), dtype=np.float32)
 BOX = spaces.Box(-1.0, 1.0, (2,), dtype=np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import sb3_trpo
-from sb3_trpo.hyperparameters import hyperparameter_names
+from sb3_trpo.arguments.hyperparameters import hyperparameter_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
@@ -29,7 +29,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_code_exists(page: Path) -> None:
-    for file, name in re.findall(r"(?<!` )`(\w+\.py):([\w.]+)`", page.read_text()):
+    for file, name in re.findall(r"(?<!` )`([\w/]+\.py):([\w.]+)`", page.read_text()):
         source = (Path(sb3_trpo.__file__).parent / file).read_text()
         for part in name.split("."):
             assert re.search(rf"^\s*(?:def|class) {part}\b|^{part}\b", source, re.MULTILINE), f"{file}:{name}"
@@ -49,7 +49,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_log_key_is_documented() -> None:
     page = (ROOT / "docs" / "trpo.md").read_text()
-    source = "".join(path.read_text() for path in Path(sb3_trpo.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text() for path in Path(sb3_trpo.__file__).parent.rglob("*.py"))
     keys = set(re.findall(r'"((?:train|time)/\w+)"', source))
     assert len(keys) > 10
     assert keys == set(re.findall(r"^\| `((?:train|time)/\w+)`", page, re.MULTILINE)) - {"train/learning_rate"}

@@ -1,63 +1,115 @@
-"""A lower layer never imports a higher one."""
+"""A file imports from the folders below its own, and from its own; the contributing page states the same order."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import sb3_trpo
 
-LAYERS = [
-    [
-        "flat",
-        "clipped_gaussian",
-        "mlp",
-        "batch",
-        "finite",
-        "vec_env",
-        "attributes",
-        "hyperparameters",
-        "advantages",
-        "adam",
-        "hub",
-        "mends",
-    ],
-    ["image_normalization", "simulator"],
-    ["kl", "cnn", "policies", "envpool", "checkpoints"],
-    ["plain", "observations", "running_statistics"],
-    ["actor", "trust_region", "probe", "network", "critic"],
-    ["surrogate", "fisher", "recorder"],
-    ["rollout"],
-    ["trpo"],
-    ["vine"],
-    ["__init__", "zoo"],
-    ["__main__"],
+FLOORS = [
+    ["checks"],
+    ["step"],
+    ["distributions", "batch"],
+    ["policies", "envs"],
+    ["actor", "arguments"],
+    ["rollout", "update", "saving"],
+    ["algorithms"],
+    ["zoo"],
+    ["command_line"],
 ]
-FOLDER = Path(sb3_trpo.__file__).parent
+"""From the ground up. Folders on one floor do not import each other."""
+AT_THE_DOOR = {"sb3_trpo", "sb3_trpo.__main__", "sb3_trpo.envpool"}
+"""Files outside the folders: names for users, who may import everything."""
+ROOT = Path(sb3_trpo.__file__).parent
 
 
-def own_imports(path: Path) -> set[str]:
-    found = set()
+def module_name(path: Path, root: Path = ROOT) -> str:
+    parts = [root.name, *path.relative_to(root).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def own_imports(name: str, path: Path) -> Iterator[str]:
+    """Every module of the package that a file imports: absolute, relative, and by name at run time."""
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "sb3_trpo":
-            parts = node.module.split(".")[1:]
-            found |= {parts[0]} if parts else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("sb3_trpo.")}
-    return found
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
 
 
-def test_every_file_has_its_layer() -> None:
-    assert {path.stem for path in FOLDER.glob("*.py")} == {name for layer in LAYERS for name in layer}
+def arrows(name: str) -> set[str]:
+    """The modules of the package that one of them imports."""
+    found = {imported for imported in own_imports(name, MODULES[name]) if imported.split(".")[0] == "sb3_trpo"}
+    return {imported for imported in found if imported in MODULES} - {name}
 
 
-@pytest.mark.parametrize("name", [name for layer in LAYERS for name in layer])
+def folder(name: str) -> str:
+    return name.split(".")[1]
+
+
+def test_every_folder_has_its_floor() -> None:
+    assert {folder(name) for name in MODULES if name not in AT_THE_DOOR} == {name for floor in FLOORS for name in floor}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in AT_THE_DOOR])
 def test_imports_point_downward(name: str) -> None:
-    height = next(i for i, layer in enumerate(LAYERS) if name in layer)
-    below = {other for layer in LAYERS[:height] for other in layer}
-    assert own_imports(FOLDER / f"{name}.py") <= below
+    height = next(i for i, floor in enumerate(FLOORS) if folder(name) in floor)
+    below = {other for floor in FLOORS[:height] for other in floor}
+    allowed = {folder(name)} | below
+    assert {imported for imported in arrows(name) if imported == "sb3_trpo" or folder(imported) not in allowed} == set()
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    list(TopologicalSorter({name: arrows(name) for name in MODULES if name not in AT_THE_DOOR}).static_order())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from sb3_trpo.algorithms.trpo import TRPO",
+        "from sb3_trpo.algorithms import trpo",
+        "import sb3_trpo.algorithms.trpo as t",
+        "from ..algorithms import trpo",
+        "from ..algorithms.trpo import TRPO",
+        "import importlib\nimportlib.import_module('sb3_trpo.algorithms.trpo')",
+        "def late():\n    from sb3_trpo.algorithms.trpo import TRPO",
+    ],
+)
+def test_every_kind_of_import_is_seen(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "flat.py"
+    path.write_text(source)
+    assert any(name.startswith("sb3_trpo.algorithms.trpo") for name in own_imports("sb3_trpo.step.flat", path))
+
+
+def test_the_contributing_page_states_the_rule() -> None:
+    page = (ROOT.parent / "docs" / "contributing.md").read_text()
+    (rule,) = re.findall(r"^```text\n(checks < .*?)\n```", page, re.MULTILINE | re.DOTALL)
+    assert [re.findall(r"\w+", floor) for floor in rule.split("<")] == FLOORS
+
+
+def test_tests_mirror_the_folders() -> None:
+    tests = ROOT.parent / "tests"
+    folders = {path.name for path in tests.iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
+    assert {path.name for path in ROOT.iterdir() if any(path.glob("[a-z]*.py"))} <= folders
+    for path in tests.glob("*/test_*.py"):
+        source = path.parent.name, path.stem.removeprefix("test_")
+        known = (ROOT / source[0]).is_dir() or source[0] == "benchmarks"
+        assert known, f"{path} belongs to no folder of the package"
 
 
 def test_simulators_are_imported_when_they_are_asked_for() -> None:
@@ -68,6 +120,7 @@ def test_simulators_are_imported_when_they_are_asked_for() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_numerics_know_nothing_of_sb3() -> None:
-    for name in ("flat", "mlp", "trust_region"):
-        assert "stable_baselines3" not in (FOLDER / f"{name}.py").read_text()
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("sb3_trpo.step.")])
+def test_the_step_knows_torch_alone(name: str) -> None:
+    imported = {module.split(".")[0] for module in own_imports(name, MODULES[name])}
+    assert imported <= {"sb3_trpo", "torch", *sys.stdlib_module_names}

@@ -1,0 +1,484 @@
+"""The class TRPO: Stable-Baselines3's on-policy interface around the trust-region step."""
+
+import io
+import pathlib
+import time
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar, Never, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import check_for_correct_spaces, explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trpo.actor.network import actor_network, differentiable_recurrence
+from sb3_trpo.actor.probe import probe_actor, watched_actor
+from sb3_trpo.arguments.hyperparameters import (
+    check_hyperparameters,
+    hyperparameter_names,
+    make_schedule,
+    refuse_arguments,
+    refuse_unknown,
+    scheduled,
+    warn_of_uneven_minibatches,
+)
+from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory
+from sb3_trpo.batch.advantages import effective_advantages
+from sb3_trpo.batch.batch import Batch, every_kth, read_batch
+from sb3_trpo.checks import check_integers, is_number
+from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
+from sb3_trpo.envs.lean_vec_env import wrap_bare_env
+from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.rollout.collector import RolloutCollector
+from sb3_trpo.rollout.finite_checks import check_returns
+from sb3_trpo.saving import checkpoints
+from sb3_trpo.step.trust_region import Outcome, StepReport, StepSettings, trust_region_step
+from sb3_trpo.update.critic import critic_parameters, fit_critic, make_epoch
+from sb3_trpo.update.fisher import FisherVectorProduct, fisher_subsets
+from sb3_trpo.update.running_statistics import refresh_running_statistics
+from sb3_trpo.update.surrogate import Surrogate
+
+SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
+
+
+class TRPO(RolloutCollector):
+    """
+    Trust Region Policy Optimization (TRPO).
+
+    Each update maximises the surrogate L(θ), linearised, subject to mean KL(π_old‖π_θ) <= ``target_kl``, to second order:
+    gradient, conjugate gradient on Fisher-vector products, backtracking line search; then the critic is fitted by
+    regression.
+    Paper: https://arxiv.org/abs/1502.05477.
+
+    The arguments of sb3-contrib's TRPO keep their names, order and defaults, except the default of ``target_kl``.
+
+    :param policy: the policy to use (MlpPolicy, CnnPolicy, PaperCnnPolicy, MultiInputPolicy, or a class)
+    :param env: the environment to learn from (if registered in Gym, can be str)
+    :param learning_rate: learning rate of the critic; a number or a schedule of the progress remaining (1 to 0)
+    :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions
+    :param batch_size: mini-batch size of the critic
+    :param gamma: discount factor
+    :param cg_max_steps: most Fisher-vector products of the conjugate gradient solver
+    :param cg_damping: added to the diagonal of the Fisher matrix while solving
+    :param line_search_shrinking_factor: each trial of the line search is this factor shorter than the last
+    :param line_search_max_iter: most trials of the line search
+    :param n_critic_updates: passes of the critic over the rollout per update
+    :param gae_lambda: factor of Generalized Advantage Estimation; 1.0 is the paper's own setting
+    :param use_sde: whether to use generalized State Dependent Exploration (gSDE)
+    :param sde_sample_freq: sample a new gSDE noise matrix every n steps; -1: only at the start of the rollout
+    :param rollout_buffer_class: rollout buffer class; None: chosen by the observation space
+    :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
+    :param normalize_advantage: whether to standardise the advantages
+    :param target_kl: the bound δ on the mean KL(π_old‖π_θ) of an update, in nats, summed over the action dimensions;
+        a number, a schedule of the progress remaining, or RL Zoo's ``"lin_0.02"``
+    :param sub_sampling_factor: take every k-th transition for the gradient and the Fisher matrix (the step is accepted
+        on the whole rollout)
+    :param stats_window_size: episodes over which the logged success rate, length and reward are averaged
+    :param tensorboard_log: the log location for tensorboard (if None, no logging)
+    :param policy_kwargs: additional arguments of the policy; actor and critic of CnnPolicy and MultiInputPolicy have
+        features extractors of their own unless ``share_features_extractor=True`` is among them, and that of CnnPolicy is
+        :class:`~sb3_trpo.policies.aliases.NormalizedCNN` unless there is a ``features_extractor_class``
+    :param verbose: 0 no output, 1 info, 2 debug
+    :param seed: seed of the pseudo random generators; None: every run differs, unless torch was seeded
+    :param device: device (cpu, cuda, ...); "auto": the GPU if there is one
+    :param _init_setup_model: whether to build the network at the creation of the instance
+    :param fisher_sample_fraction: share of the transitions that the Fisher-vector products use, drawn anew each update
+        (appendix C.1 of the paper takes 0.1)
+    :param cg_tol: relative residual at which the conjugate gradient solver stops
+    :param line_search_accept_ratio: accept a step only if it gains this share of what the gradient promises
+    :param ent_coef: weight of the entropy bonus in the surrogate; a number or a schedule, as for ``target_kl``
+    :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
+    :param chunk_size: most transitions in one pass of the policy step, which bounds its memory; None: automatic
+    :param clipped_gaussian: whether a Gaussian's actions beyond a bound of the action space count as the bound, which is what
+        the environment gets, in gradient and KL
+        (:class:`~sb3_trpo.distributions.clipped_gaussian.ClippedGaussianDistribution`)
+    :raises ValueError: for a hyperparameter out of range, naming it
+    :raises TypeError: for an unknown argument; for one of PPO's it says what takes its place
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "PaperCnnPolicy": PaperCnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    own_settings: ClassVar[tuple[str, ...]] = ()
+    """Arguments of a variant that TRPO does not have, under the names of their attributes."""
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 2048,
+        batch_size: int = 128,
+        gamma: float = 0.99,
+        cg_max_steps: int = 15,
+        cg_damping: float = 0.1,
+        line_search_shrinking_factor: float = 0.8,
+        line_search_max_iter: int = 10,
+        n_critic_updates: int = 10,
+        gae_lambda: float = 0.95,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = True,
+        target_kl: float | Schedule | str = 0.02,
+        sub_sampling_factor: int = 1,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        fisher_sample_fraction: float = 1.0,
+        cg_tol: float = 0.005,
+        line_search_accept_ratio: float = 0.0,
+        ent_coef: float | Schedule | str = 0.0,
+        max_grad_norm: float | None = None,
+        chunk_size: int | None = None,
+        clipped_gaussian: bool = False,
+        **unsupported: Never,
+    ) -> None:
+        refuse_arguments(unsupported)
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,  # type: ignore[arg-type]
+            vf_coef=0.0,  # the critic has its own fit
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            _init_setup_model=False,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+        )
+        self.batch_size = batch_size
+        self.cg_max_steps = cg_max_steps
+        self.cg_damping = cg_damping
+        self.cg_tol = cg_tol
+        self.line_search_shrinking_factor = line_search_shrinking_factor
+        self.line_search_max_iter = line_search_max_iter
+        self.line_search_accept_ratio = line_search_accept_ratio
+        self.n_critic_updates = n_critic_updates
+        self.normalize_advantage = normalize_advantage
+        self.target_kl = target_kl
+        self.sub_sampling_factor = sub_sampling_factor
+        self.fisher_sample_fraction = fisher_sample_fraction
+        self.chunk_size = chunk_size
+        self.clipped_gaussian = clipped_gaussian
+        self.last_step: StepReport | None = None
+        self._draw_seed = _peek_at_random()
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        if not hasattr(self, "n_envs"):  # a saved model knows its own
+            raise ValueError("`env` must be an environment or the id of one, not None")
+        self._check_hyperparameters()
+        warn_of_uneven_minibatches(self.n_steps, self.n_envs, self.batch_size)
+        check_discrete("observation_space", self.observation_space)
+        check_discrete("action_space", self.action_space)
+        check_actions(self.action_space)
+        check_images(self.observation_space, self.policy_class, self.policy_kwargs)
+        if self.env is not None and self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer):  # will be filled
+            check_memory(self.observation_space, self.n_steps, self.n_envs)
+        super()._setup_model()
+        if self.clipped_gaussian:
+            clip_gaussian(self.policy)
+
+    def _check_hyperparameters(self) -> None:
+        """When the model is made, and again when it learns: they may have been set in between."""
+        check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
+        check_integers(1, stats_window_size=self._stats_window_size)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._check_hyperparameters()
+        check_clipping(self.policy, self.clipped_gaussian)
+        return super()._setup_learn(*args, **kwargs)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        Seed the generators of Python, NumPy, torch, the action space and the environments, and the update's own draws.
+
+        :param seed: the seed; None changes nothing
+        """
+        super().set_random_seed(seed)
+        if seed is not None:
+            self._draw_seed = int(seed)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if not isinstance(env, VecEnv):
+            env = wrap_bare_env(env, verbose, monitor_wrapper)
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    @np.errstate(all="ignore")  # NumPy does what torch would do, and torch has no such errors
+    def train(self) -> None:
+        """
+        Update the policy, then the critic, with the rollout that was just collected.
+
+        :raises ValueError: if returns or advantages are too large for float32, a schedule gives a number out of range, or
+            ``clipped_gaussian`` is no longer what the policy was made with, before any weight moves
+        """
+        started = time.perf_counter()
+        check_clipping(self.policy, self.clipped_gaussian)
+        # the last rollout may overshoot the budget, and no schedule expects a negative progress
+        self._current_progress_remaining = max(0.0, self._current_progress_remaining)
+        self.policy.set_training_mode(False)  # with dropout on, KL(old‖old) would not be 0
+        scheduled("learning_rate", self.lr_schedule, self._current_progress_remaining)
+        self._update_learning_rate(self.policy.optimizer)
+        batch = read_batch(self.rollout_buffer, self.action_space)
+        check_returns(batch.returns, batch.advantages)
+        with differentiable_recurrence(self.policy):
+            probe = probe_actor(self.policy, batch, self.chunk_size)
+            chunk_size = self.chunk_size or probe.chunk_size()
+            self.last_step = self._step_policy(self._policy_batch(batch), probe.parameters, chunk_size)
+            losses = self._fit_critic(batch, critic_parameters(self.policy, probe.parameters), chunk_size)
+        refresh_running_statistics(self.policy, batch)
+
+        self._n_updates += 1
+        self._log_update(self.last_step, losses)
+        self.logger.record("time/update_seconds", time.perf_counter() - started)
+
+    def _policy_batch(self, rollout: Batch) -> Batch:
+        """What the policy step reads of a rollout; a variant may give another estimate of the same surrogate."""
+        return rollout
+
+    def _step_policy(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> StepReport:
+        """Move the actor's parameters as far as the trust region allows; draws no number from a global generator."""
+        max_kl, ent_coef = self._scheduled("target_kl"), self._scheduled("ent_coef")
+        advantages = effective_advantages(batch.advantages, batch.returns, self.normalize_advantage)
+        whole, kept = batch.with_advantages(advantages), every_kth(batch, self.sub_sampling_factor, self.n_envs)
+        why_not = _why_no_step(parameters, max_kl, advantages, ent_coef)
+        in_one_pass = why_not is None and len(kept) == len(whole)
+        network = actor_network(self.policy)
+        surrogate = Surrogate(network, whole, ent_coef, chunk_size, parameters if in_one_pass else None)
+        surrogate_old = surrogate.at_old.surrogate
+        self.logger.record("train/entropy", surrogate.entropy)
+        if why_not is not None:
+            return StepReport(why_not, surrogate_old)
+
+        gradient = surrogate.gradient_at_old
+        if gradient is None:
+            gradient = surrogate.gradient(parameters, kept)
+        subsets = self._fisher_subsets(kept, len(whole))
+        products = [FisherVectorProduct(network, parameters, whole, chunk_size, states) for states in subsets]
+        settings = StepSettings(
+            max_kl=max_kl,
+            damping=self.cg_damping,
+            cg_max_steps=self.cg_max_steps,
+            cg_tol=self.cg_tol,
+            shrinking_factor=self.line_search_shrinking_factor,
+            max_iter=self.line_search_max_iter,
+            accept_ratio=self.line_search_accept_ratio,
+        )
+        trial = partial(surrogate.evaluate, max_kl)
+        return trust_region_step(parameters, gradient, products[0], trial, surrogate_old, settings, *products[1:])
+
+    def _scheduled(self, name: str) -> float:
+        return scheduled(name, make_schedule(name, getattr(self, name)), self._current_progress_remaining)
+
+    def _fisher_subsets(self, kept: th.Tensor, n_states: int) -> Sequence[th.Tensor | None]:
+        """The states of the Fisher products and, unless these are all (None), others that tell how long the step is."""
+        if len(kept) == n_states and self.fisher_sample_fraction == 1.0:
+            return [None]
+        subsets = fisher_subsets(kept, self.fisher_sample_fraction, n_states, self._fisher_seed())
+        return [positions for positions in subsets if len(positions)]
+
+    def _fisher_seed(self) -> tuple[int, ...]:
+        """Seed of this update's draw; a variant that draws more must keep its streams apart."""
+        return self._draw_seed, self._n_updates
+
+    def _fit_critic(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> list[float]:
+        """Regress the values on the returns; the loss of each mini-batch."""
+        if not (parameters and self.n_critic_updates):
+            return []
+        epoch = make_epoch(self.policy, parameters, self.rollout_buffer, batch, self.batch_size, chunk_size)
+        with watched_actor(self.policy, batch):
+            return fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm)
+
+    def _log_update(self, step: StepReport, losses: list[float]) -> None:
+        record = self.logger.record
+        for key in ("train/outcome", "train/critic_minibatches_skipped"):  # not of an update that was never printed
+            self.logger.name_to_value.pop(key, None)
+        record("train/policy_objective", step.surrogate)
+        record("train/surrogate_gain", step.surrogate_gain)
+        record("train/expected_gain", step.expected_gain)
+        record("train/kl_divergence_loss", step.kl)
+        record("train/is_line_search_success", float(step.accepted))
+        record("train/line_search_steps", step.line_search_steps)
+        record("train/step_fraction", step.step_fraction)
+        record("train/cg_iterations", step.cg_iterations)
+        record("train/cg_residual", step.cg_residual)
+        if not step.accepted:
+            record("train/outcome", step.outcome.value, exclude="tensorboard")
+        finite = [loss for loss in losses if np.isfinite(loss)]
+        if finite:
+            record("train/value_loss", np.mean(finite))
+        if len(finite) < len(losses):
+            record("train/critic_minibatches_skipped", len(losses) - len(finite))
+        buffer = self.rollout_buffer
+        record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+        if hasattr(self.policy, "log_std"):
+            record("train/std", th.exp(self.policy.log_std).mean().item())
+        record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def learn(
+        self: SelfTRPO,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "TRPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfTRPO:
+        """
+        Train.
+
+        :param total_timesteps: env steps; a float such as 1e6 is welcome
+        :param callback: callback(s) called at every step
+        :param log_interval: updates between two lines of the log
+        :param tb_log_name: name of the run for tensorboard
+        :param reset_num_timesteps: whether to start counting env steps anew
+        :param progress_bar: display a progress bar (needs tqdm and rich)
+        :return: the trained model
+        :raises ValueError: if ``total_timesteps`` is not a whole number >= 0
+        """
+        if not (is_number(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
+            raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {total_timesteps!r}")
+        return super().learn(
+            total_timesteps=int(total_timesteps),
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "last_step"]
+
+    @classmethod
+    def load(
+        cls: type[SelfTRPO],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfTRPO:
+        """
+        Load a model that this TRPO or sb3-contrib's has saved.
+
+        :param path: path of the zip file, or a file object
+        :param env: environment to go on with; None: predict only, or set one later
+        :param device: device to load to
+        :param custom_objects: objects to replace upon loading
+        :param print_system_info: whether to print the system information of the saved model
+        :param force_reset: whether to reset the environment before training
+        :param kwargs: attributes to change, such as ``target_kl=0.01``; hyperparameters are checked as at construction
+        :return: the model
+        :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
+        :raises TypeError: for an unknown argument
+        """
+        names = checkpoints.saved_names(path)
+        if not checkpoints.is_trpo(names):
+            raise ValueError(
+                f"{path} does not hold a TRPO model. To go on with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
+            )
+        refuse_unknown(kwargs, cls, names)
+        if "stats_window_size" in kwargs:  # its attribute has another name
+            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
+        if kwargs.get("rollout_buffer_kwargs", ()) is None:
+            kwargs["rollout_buffer_kwargs"] = {}
+        from_contrib = not checkpoints.is_own(names)
+        if from_contrib:
+            kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
+        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        message = checkpoints.averaged_kl_warning(model, kwargs) if from_contrib else None
+        if message:
+            warnings.warn(message, UserWarning, stacklevel=2)
+        return model
+
+    @classmethod
+    def from_ppo(
+        cls: type[SelfTRPO],
+        model: BaseAlgorithm | str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | str | None = None,
+        **kwargs: Any,
+    ) -> SelfTRPO:
+        """
+        Go on with the policy of a trained PPO (or another on-policy) model.
+
+        Takes over the policy with its critic (what is frozen in a model stays so; a file does not tell), the number of env
+        steps, and of PPO the settings that mean the same in both (``n_steps``, ``gamma``, ``gae_lambda``,
+        ``normalize_advantage``, ``ent_coef``, gSDE, ``policy_kwargs``, the rollout buffer, ``seed``, ``device``, ``verbose``,
+        ``tensorboard_log``, ``stats_window_size``); all else has TRPO's defaults, or is as in the model if that is a TRPO.
+
+        :param model: the model, or the zip file of a PPO model
+        :param env: environment to go on with; None: the model's own
+        :param kwargs: arguments of TRPO that take precedence
+        :return: the TRPO model
+        :raises ValueError: if the model's policy is none that TRPO can train, if there is no environment, if its spaces
+            are not the model's, or if the arguments make another policy
+        """
+        if not isinstance(model, BaseAlgorithm):
+            model = checkpoints.load_on_policy(model, kwargs.get("device", "auto"))
+        if not checkpoints.has_trainable_policy(model):
+            raise ValueError(f"`from_ppo` needs an on-policy model with neither recurrence nor masks, not {model}")
+        env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
+        if env is None:
+            raise ValueError("`from_ppo` needs an environment: the model has none, pass `env`")
+        env = cls._wrap_env(env, model.verbose)
+        check_for_correct_spaces(env, model.observation_space, model.action_space)
+        settings = checkpoints.transferred_settings(model, cls.own_settings)
+        trpo = cls(type(model.policy), env, **{**settings, **kwargs})
+        try:
+            trpo.policy.load_state_dict(model.policy.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"the model's weights do not fit the policy that the arguments make: {error}") from error
+        trained = {name: parameter.requires_grad for name, parameter in model.policy.named_parameters()}
+        for name, parameter in trpo.policy.named_parameters():
+            parameter.requires_grad_(trained[name])
+        trpo.num_timesteps = model.num_timesteps
+        return trpo
+
+
+def _peek_at_random() -> int:
+    """What torch would draw next: random unless it was seeded, and it still draws the same afterwards."""
+    with th.random.fork_rng(devices=[]):
+        return int(th.randint(2**31, (1,)))
+
+
+def _why_no_step(parameters: list[th.nn.Parameter], max_kl: float, advantages: th.Tensor, ent_coef: float) -> Outcome | None:
+    if not parameters:
+        return Outcome.NO_PARAMETERS
+    if max_kl == 0.0:
+        return Outcome.NO_TRUST_REGION
+    return None if advantages.any() or ent_coef else Outcome.ZERO_SIGNAL

@@ -1,0 +1,370 @@
+"""Vine sampling: TRPO that branches from states of its trajectories and estimates Q-values with short rollouts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trpo.algorithms.trpo import TRPO
+from sb3_trpo.batch.batch import Batch, Observations
+from sb3_trpo.checks import check_integers, is_integer
+from sb3_trpo.distributions.families import unchecked_distributions
+from sb3_trpo.envs.snapshots import Simulator, State
+from sb3_trpo.rollout.finite_checks import check_finite
+from sb3_trpo.rollout.numpy_actor import NumpyActor
+from sb3_trpo.rollout.recorders import Obs, terminal_observations, timeouts, torch_values, value_function, why_not_deferred
+
+_MOST_ACTIONS = 18
+"""Largest Discrete space of which all actions are tried where nothing else is said."""
+_SAMPLED_ACTIONS = 4
+"""Actions drawn of any other."""
+_TRUNK_PER_BRANCH = 32
+"""States of the trunk for each branching state where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class VineBatch(Batch):
+    """
+    N branching states with K actions each. The inherited ``actions`` are one draw from π_old in each state.
+
+    :param old_log_prob: log-probabilities of the branches' actions, shape (N, K), nats
+    :param advantages: Q-values less their mean over the state's branches, shape (N, K)
+    :param returns: Q-values, shape (N, K)
+    :param branch_actions: shape (N, K), or (N, K, d)
+    :param weights: of the branches, before importance sampling: 1 for sampled actions, π_old for all actions, shape (N, K);
+        0 leaves a branch out
+    """
+
+    branch_actions: th.Tensor
+    weights: th.Tensor
+
+    def estimates(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Self-normalised importance sampling within each state; with all actions it is the exact sum over them.
+
+        Source: equations 15 and 16 of the paper (https://arxiv.org/abs/1502.05477).
+
+        :param distribution: π_θ at the N states
+        :return: estimates of the mean of Q and of the mean of -log π_θ, of each state, shape (N,)
+        """
+        log_prob = th.stack([distribution.log_prob(actions) for actions in self.branch_actions.unbind(1)], dim=1)
+        log_prob, old = (th.where(self.weights > 0.0, part, 0.0) for part in (log_prob, self.old_log_prob))  # perhaps -inf
+        weights = self.weights * th.exp(log_prob - old)
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        return (weights * self.advantages).sum(dim=1), -(weights * log_prob).sum(dim=1)
+
+
+class VineTRPO(TRPO):
+    """
+    TRPO with vine sampling.
+
+    The policy runs as in :class:`~sb3_trpo.TRPO`; these steps are the trunk, and train the critic. From some of its
+    states the simulator tries several actions; each is followed by the policy for some steps and by the critic's value
+    after them. All actions of a state see the same random numbers. The policy step then uses these states alone.
+
+    Branch steps count towards ``total_timesteps``. Callbacks are called at trunk steps. The environments' state and
+    statistics are those of the trunk alone: nothing in them tells that there were branches.
+
+    Source: section 5.2 of the paper (https://arxiv.org/abs/1502.05477).
+
+    :param policy: the policy to use
+    :param env: an environment that :mod:`sb3_trpo.envs.snapshots` can save and restore
+    :param n_branch_states: branching states of a rollout, rounded up to a multiple of the number of environments; None: one
+        in 32 of the trunk's
+    :param n_branch_actions: actions tried in each: a number, drawn from the policy, or "all" of a Discrete space; None: all
+        of a Discrete space with at most 18, else 4
+    :param branch_length: env steps of a branch, its first action included
+    :param n_branch_rollouts: rollouts over which the Q-value of one action is averaged, each with other random numbers; those
+        of an environment too where it draws them from its ``np_random`` (a game's sticky actions are the same in all)
+    :param kwargs: all arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`, by name
+    :raises ValueError: for a hyperparameter out of range, or an environment that cannot be restored, naming it
+    """
+
+    own_settings = ("n_branch_states", "n_branch_actions", "branch_length", "n_branch_rollouts")
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        *,
+        n_branch_states: int | None = None,
+        n_branch_actions: int | Literal["all"] | None = None,
+        branch_length: int = 16,
+        n_branch_rollouts: int = 1,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(policy, env, _init_setup_model=False, **kwargs)
+        self.n_branch_states = n_branch_states
+        self.n_branch_actions = n_branch_actions
+        self.branch_length = branch_length
+        self.n_branch_rollouts = n_branch_rollouts
+        self.trunk_steps = 0
+        self.branch_steps = 0
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
+        if self.num_timesteps == 0:
+            self.trunk_steps = self.branch_steps = 0
+        return result
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.env is not None:
+            Simulator(self.env)
+
+    def _check_hyperparameters(self) -> None:
+        super()._check_hyperparameters()
+        check_integers(1, branch_length=self.branch_length, n_branch_rollouts=self.n_branch_rollouts)
+        self._check_branch_actions()
+        size, states = self.n_steps * self.n_envs, self.n_branch_states
+        if states is not None and not is_integer(states, 1):
+            raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {states!r}")
+        if states is not None and states > size:
+            raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {size}, not {states}")
+
+    def _check_branch_actions(self) -> None:
+        actions, discrete = self.n_branch_actions, isinstance(self.action_space, spaces.Discrete)
+        if actions is None or (actions == "all" and discrete):
+            return
+        # with one action there is nothing to compare it with
+        if actions == "all" or not is_integer(actions, 2):
+            allowed = "None, 'all' or an integer >= 2" if discrete else f"None or an integer >= 2 (for {self.action_space})"
+            raise ValueError(f"`n_branch_actions` must be {allowed}, not {actions!r}")
+
+    def _excluded_save_params(self) -> list[str]:
+        own = ["_branching_steps", "_branching_obs", "_snapshots", "_simulator", "_branches"]
+        return [*super()._excluded_save_params(), *own]
+
+    def _init_callback(self, callback: Any, progress_bar: bool = False) -> Any:
+        if progress_bar:
+            callback = CallbackList(callback) if isinstance(callback, list) else callback
+            callback = callback if hasattr(callback, "on_step") else ConvertCallback(callback)
+            callback = CallbackList([callback, _ProgressBar()])
+        return super()._init_callback(callback, progress_bar=False)
+
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> bool:
+        """
+        Collect the trunk, then the branches.
+
+        :param env: the training environments
+        :param args: see :meth:`~sb3_trpo.rollout.collector.RolloutCollector.collect_rollouts`
+        :param kwargs: likewise
+        :return: False if the callback stopped the training
+        :raises ValueError: if an environment cannot be restored, or a number is not finite
+        """
+        n_states = self.n_branch_states or self.n_steps * env.num_envs // _TRUNK_PER_BRANCH
+        n_times = max(1, -(-n_states // env.num_envs))
+        steps = self._generator(0).choice(self.n_steps, n_times, replace=False)
+        self._branching_steps = np.sort(steps)
+        self._branching_obs: list[Obs] = []
+        self._snapshots: list[State] = []
+        self._simulator = Simulator(env)
+        before = self.num_timesteps - self.branch_steps
+        try:
+            return super().collect_rollouts(env, *args, **kwargs)
+        finally:  # a callback may have stopped it halfway
+            self.trunk_steps += self.num_timesteps - self.branch_steps - before
+            self.logger.record("rollout/trunk_steps", self.trunk_steps)
+            self.logger.record("rollout/branch_steps", self.branch_steps)
+
+    def _generator(self, purpose: int) -> np.random.Generator:
+        """A generator of this update's own, so that a resumed run draws the same."""
+        return np.random.default_rng((self._draw_seed, self._n_updates, purpose))
+
+    def _fisher_seed(self) -> tuple[int, ...]:
+        return *super()._fisher_seed(), 2  # apart from the purposes above: zeros at the end of a seed do not count
+
+    def _before_step(self, step: int) -> None:
+        n_saved = len(self._snapshots)
+        if n_saved < len(self._branching_steps) and step == self._branching_steps[n_saved]:
+            self._snapshots.append(self._simulator.save())
+            self._branching_obs.append(copy.deepcopy(self._last_obs))
+
+    def _after_rollout(self, env: VecEnv) -> None:
+        states = self._branching_states()
+        seeds = self._generator(1).integers(2**31, size=(len(self._snapshots) + 1, self.n_branch_rollouts)).tolist()
+        with _random_numbers(seeds[-1][0], self.policy.device):
+            drawn, actions, log_prob, weights = self._draw_actions(states)
+        with self._simulator.excursion() as branch_env:
+            q_values = self._q_values(branch_env, _possible(actions, weights), seeds)
+        self._snapshots, self._branching_obs = [], []
+        self._branches = _make_batch(states, drawn, actions, log_prob, weights, q_values)
+
+    def _branching_states(self) -> Observations:
+        """The N states, step by step and within that environment by environment, shaped as in the rollout buffer."""
+        shape: Any = self.rollout_buffer.obs_shape
+        observations: list[Any] = self._branching_obs
+        if isinstance(shape, dict):
+            rows: Obs = {key: np.concatenate([obs[key] for obs in observations]).reshape(-1, *shape[key]) for key in shape}
+        else:
+            rows = np.concatenate(observations).reshape(-1, *shape)
+        return obs_as_tensor(rows, self.policy.device)
+
+    def _draw_actions(self, states: Observations) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param states: N branching states
+        :return: a draw from the policy in each; K actions of each, their log-probabilities, and their weights
+        """
+        choice = self.n_branch_actions
+        n_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else 0
+        every = choice == "all" or (choice is None and 0 < n_actions <= _MOST_ACTIONS)
+        n_states = len(self._branching_steps) * self.n_envs
+        with th.no_grad(), unchecked_distributions():
+            distribution = self.policy.get_distribution(states)
+            if every:
+                drawn = self._sample(distribution, n_states)
+                columns = [th.full_like(drawn, k) for k in range(n_actions)]
+            else:
+                columns = [self._sample(distribution, n_states) for _ in range(int(choice or _SAMPLED_ACTIONS))]
+                drawn = columns[0]
+            log_prob = th.stack([distribution.log_prob(column) for column in columns], dim=1)
+        return drawn, th.stack(columns, dim=1), log_prob, log_prob.exp() if every else th.ones_like(log_prob)
+
+    def _sample(self, distribution: Distribution, n_states: int) -> th.Tensor:
+        if self.use_sde:  # its actions are a function of the state until the noise is drawn anew
+            self.policy.reset_noise(n_states)
+        return distribution.sample()
+
+    def _q_values(self, env: VecEnv, actions: th.Tensor, seeds: list[list[int]]) -> np.ndarray:
+        """
+        :param env: environments that may be restored and stepped freely
+        :param actions: shape (N, K, ...), step by step and within that environment by environment
+        :param seeds: of each branching step's rollouts
+        :return: Q-values, shape (N, K)
+        """
+        plain = why_not_deferred(self.policy, self.rollout_buffer) is None
+        value = value_function(self.policy) if plain else partial(torch_values, self.policy)
+        steps: list[int] = self._branching_steps.tolist()
+        n_times, n_actions = len(steps), actions.shape[1]
+        first = actions.cpu().numpy().reshape(n_times, env.num_envs, n_actions, *(self.action_space.shape or ()))
+        q_values = np.zeros((n_times, env.num_envs, n_actions))
+        for time, snapshot in enumerate(self._snapshots):
+            for repeat, seed in enumerate(seeds[time]):
+                with _random_numbers(seed, self.policy.device):
+                    actor = NumpyActor(self.policy, self.branch_length, env.num_envs) if plain else None
+                for k in range(n_actions):
+                    self._simulator.restore(snapshot, None if repeat == 0 else seed)
+                    with _random_numbers(seed, self.policy.device):  # the same for all actions of a state
+                        q_values[time, :, k] += self._branch(env, first[time, :, k], actor, value, steps[time])
+            check_finite("Q-value", q_values[time], steps[time])
+        return q_values.reshape(-1, n_actions) / self.n_branch_rollouts
+
+    def _branch(
+        self,
+        env: VecEnv,
+        actions: np.ndarray,
+        actor: NumpyActor | None,
+        value: Callable[[Any], np.ndarray],
+        trunk_step: int,
+    ) -> np.ndarray:
+        """
+        Take an action, follow the policy, and end with the critic's value.
+
+        :param env: environments in the branching state
+        :param actions: first actions, shape (n_envs, ...)
+        :param actor: draws the further ones; None: the policy does
+        :param value: observations -> values
+        :param trunk_step: step of the rollout that it starts from, for messages
+        :return: discounted returns, shape (n_envs,)
+        """
+        to_env = self._env_actions()
+        returns, discount, alive = np.zeros(env.num_envs), 1.0, np.ones(env.num_envs, dtype=bool)
+        observations: Any = None
+        for step in range(self.branch_length):
+            if step > 0:
+                check_finite(f"observation {step} steps into the branch", observations, trunk_step)
+                actions = self._torch_actions(observations, step) if actor is None else actor.act(observations, step)
+            observations, rewards, dones, infos = env.step(to_env(actions))
+            self.num_timesteps += env.num_envs
+            self.branch_steps += env.num_envs
+            returns += discount * rewards * alive
+            discount *= self.gamma
+            ended = timeouts(infos, dones & alive)
+            if ended:
+                returns[ended] += discount * value(terminal_observations(infos, ended, trunk_step))
+            alive &= ~dones
+            if not alive.any():
+                return returns
+        return np.where(alive, returns + discount * value(observations), returns)
+
+    def _torch_actions(self, observations: Any, step: int) -> np.ndarray:
+        if self.use_sde and (step == 1 or (self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0)):
+            self.policy.reset_noise(self.n_envs)
+        with th.no_grad():
+            actions: np.ndarray = self.policy(obs_as_tensor(observations, self.policy.device))[0].cpu().numpy()
+        return actions
+
+    def _policy_batch(self, rollout: Batch) -> Batch:
+        return self._branches
+
+
+def _possible(actions: th.Tensor, weights: th.Tensor) -> th.Tensor:
+    """
+    :param actions: shape (N, K, ...)
+    :param weights: shape (N, K)
+    :return: the same, with the likeliest of the state in place of those without weight: a policy may rule out what an
+        environment would not survive
+    """
+    likeliest = actions[th.arange(len(actions)), weights.argmax(dim=1)]
+    keep = (weights > 0.0).reshape(*weights.shape, *[1] * (actions.dim() - 2))
+    return th.where(keep, actions, likeliest[:, None])
+
+
+def _make_batch(
+    observations: Observations,
+    drawn: th.Tensor,
+    actions: th.Tensor,
+    log_prob: th.Tensor,
+    weights: th.Tensor,
+    q_values: np.ndarray,
+) -> VineBatch:
+    q = th.as_tensor(q_values, dtype=th.float32, device=log_prob.device)
+    gaps = q - q[:, :1]  # equal Q-values must stay equal to the last bit
+    mean = (weights * gaps).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
+    return VineBatch(
+        observations=observations,
+        actions=drawn,
+        old_log_prob=log_prob,
+        advantages=gaps - mean,  # the self-normalised estimator does not change by a constant of the state
+        returns=q,
+        branch_actions=actions,
+        weights=weights,
+    )
+
+
+@contextmanager
+def _random_numbers(seed: int, device: th.device) -> Iterator[None]:
+    """Random numbers of torch from a seed; afterwards the generators are as before."""
+    with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        th.manual_seed(seed)
+        yield
+
+
+class _ProgressBar(ProgressBarCallback):
+    """SB3's bar, which branch steps move too."""
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._shown = self.model.branch_steps  # type: ignore[attr-defined]
+
+    def _on_rollout_end(self) -> None:
+        branch_steps: int = self.model.branch_steps  # type: ignore[attr-defined]
+        self.pbar.update(branch_steps - self._shown)
+        self._shown = branch_steps

@@ -1,0 +1,211 @@
+"""Checks of the hyperparameters: each error names the parameter, its value and what is allowed."""
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+
+from sb3_trpo.checks import (
+    BOOLEAN,
+    NOT_NEGATIVE,
+    POSITIVE,
+    UNIT,
+    Rule,
+    check,
+    integer,
+    is_integer,
+    is_number,
+    number,
+    optional,
+)
+
+_PPO_ARGUMENTS = {
+    "clip_range": "the KL bound takes its place: set `target_kl`",
+    "clip_range_vf": "values are not clipped: leave it out, or bound the critic's gradient with `max_grad_norm`",
+    "n_epochs": "the policy takes one step a rollout; for the passes of the critic set `n_critic_updates`",
+    "vf_coef": "the critic has its own loss and its own fit: set `learning_rate` and `n_critic_updates`",
+    "rms_prop_eps": "set `policy_kwargs=dict(optimizer_kwargs=dict(eps=...))` for the critic's optimizer",
+    "use_rms_prop": "set `policy_kwargs=dict(optimizer_class=...)` for the critic's optimizer",
+}
+
+
+def refuse_arguments(arguments: dict[str, Any]) -> None:
+    """
+    Refuse keyword arguments that TRPO does not have, with a hint for those of PPO and A2C.
+
+    :param arguments: unknown keyword arguments
+    :raises TypeError: if there is one
+    """
+    _refuse_ppo_arguments(arguments)
+    if arguments:
+        raise TypeError(f"TRPO has no argument {', '.join(map(repr, arguments))}")
+
+
+def _refuse_ppo_arguments(arguments: dict[str, Any]) -> None:
+    """
+    Refuse the keyword arguments that only PPO and A2C have.
+
+    :param arguments: any keyword arguments
+    :raises TypeError: naming the argument and what takes its place
+    """
+    for name in _PPO_ARGUMENTS.keys() & arguments.keys():
+        raise TypeError(f"TRPO has no argument {name!r}: {_PPO_ARGUMENTS[name]}")
+
+
+def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> None:
+    """
+    Refuse keyword arguments that neither a class has nor the model that it loads.
+
+    :param arguments: any keyword arguments
+    :param cls: the class of the model
+    :param known: names of the model's attributes
+    :raises TypeError: naming the argument
+    """
+    _refuse_ppo_arguments(arguments)  # some are attributes of every on-policy model
+    for base in cls.__mro__[: cls.__mro__.index(OnPolicyAlgorithm)]:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base).parameters.values()
+            known = known.union(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    known = known - {"policy", "_init_setup_model"}
+    refuse_arguments({name: value for name, value in arguments.items() if name not in known})
+
+
+_SCHEDULED: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "target_kl": ("> 0 (nats)", lambda v: 0.0 < v < math.inf),
+    "ent_coef": (">= 0", lambda v: 0.0 <= v < math.inf),
+}
+
+
+def make_schedule(name: str, value: Any) -> Schedule:
+    """
+    Turn a hyperparameter into a schedule of the progress remaining (1 to 0).
+
+    :param name: of the hyperparameter
+    :param value: a number, a callable, or RL Zoo's ``"lin_0.02"``, which decays to 0
+    :return: the schedule
+    :raises ValueError: naming the hyperparameter, for anything else
+    """
+    allowed, test = _SCHEDULED[name]
+    if isinstance(value, str):
+        prefix, _, number = value.partition("_")
+        try:
+            start = float(number)
+        except ValueError:
+            start = math.nan
+        if prefix == "lin" and test(start):
+            return FloatSchedule(LinearSchedule(start=start, end=0.0, end_fraction=1.0))
+    elif callable(value):
+        return FloatSchedule(value)
+    elif is_number(value) and test(value):
+        return FloatSchedule(float(value))
+    no_bound = name == "target_kl" and value is None
+    hint = " None switches PPO's early stopping off; TRPO has no step without a KL bound." if no_bound else ""
+    raise ValueError(
+        f"`{name}` must be a finite number {allowed}, a schedule, or a string such as 'lin_0.02', not {value!r}.{hint}"
+    )
+
+
+def scheduled(name: str, schedule: Schedule, progress: float) -> float:
+    """
+    What a schedule gives, checked.
+
+    :param name: of the hyperparameter
+    :param schedule: progress remaining -> value
+    :param progress: progress remaining, 1 to 0
+    :return: the value
+    :raises ValueError: naming the hyperparameter, if that is no finite number >= 0
+    """
+    try:
+        value = float(schedule(progress))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the schedule `{name}` must turn one number into another: {error}") from error
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"the schedule `{name}` must give finite numbers >= 0, not {value} at {progress=:g}")
+    return value
+
+
+_RULES: dict[str, Rule] = {
+    "n_steps": integer(1),
+    "batch_size": integer(1),
+    "gamma": UNIT,
+    "gae_lambda": UNIT,
+    "cg_max_steps": integer(1),
+    "cg_damping": NOT_NEGATIVE,
+    "cg_tol": number("in [0, 1)", lambda v: 0.0 <= v < 1.0),
+    "line_search_shrinking_factor": number("in (0, 1)", lambda v: 0.0 < v < 1.0),
+    "line_search_max_iter": integer(1),
+    "line_search_accept_ratio": UNIT,
+    "n_critic_updates": integer(0),
+    "sub_sampling_factor": integer(1),
+    "fisher_sample_fraction": number("in (0, 1]", lambda v: 0.0 < v <= 1.0),
+    "max_grad_norm": optional(POSITIVE),
+    "chunk_size": optional(integer(1)),
+    "normalize_advantage": BOOLEAN,
+    "clipped_gaussian": BOOLEAN,
+    "use_sde": BOOLEAN,
+    "sde_sample_freq": Rule("-1 or an integer >= 1", lambda v: v == -1 or is_integer(v, 1)),
+    "policy_kwargs": Rule("None or a dict", lambda v: isinstance(v, dict)),  # SB3 has made None an empty one
+    "rollout_buffer_class": Rule(
+        "None or a class of rollout buffers",
+        lambda v: v is None or (isinstance(v, type) and issubclass(v, BaseBuffer) and not issubclass(v, ReplayBuffer)),
+    ),
+    "learning_rate": Rule(
+        "a finite number >= 0 or a schedule", lambda v: callable(v) or (is_number(v) and 0.0 <= v < math.inf)
+    ),
+}
+
+
+def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
+    """
+    Check what the user passed, alone and against the size of the rollout.
+
+    :param values: hyperparameters by name
+    :param n_envs: number of environments
+    :raises ValueError: naming parameter, value and allowed range
+    :raises AssertionError: if one transition is to be standardised, as in SB3
+    """
+    for name, rule in _RULES.items():
+        check(name, values[name], rule)
+    for name in _SCHEDULED:
+        scheduled(name, make_schedule(name, values[name]), 1.0)
+    scheduled("learning_rate", FloatSchedule(values["learning_rate"]), 1.0)
+
+    n_steps, factor = values["n_steps"], values["sub_sampling_factor"]
+    size = n_steps * n_envs
+    if factor > size:
+        raise ValueError(
+            f"`sub_sampling_factor` must be at most `n_steps * n_envs` = {n_steps} * {n_envs} = {size}, not {factor}"
+        )
+    assert size > 1 or not values["normalize_advantage"], (
+        "`n_steps * n_envs` must be greater than 1 to normalize the advantage. "
+        f"Currently n_steps={n_steps} and n_envs={n_envs}"
+    )
+
+
+def warn_of_uneven_minibatches(n_steps: int, n_envs: int, batch_size: int) -> None:
+    """
+    :param n_steps: steps of a rollout
+    :param n_envs: number of environments
+    :param batch_size: transitions in a mini-batch
+    """
+    size = n_steps * n_envs
+    if size % batch_size > 0:
+        warnings.warn(
+            f"`batch_size` = {batch_size} does not divide the rollout of `n_steps * n_envs` = {n_steps} * {n_envs} = {size}: "
+            f"the critic's last mini-batch of each pass has {size % batch_size} transitions.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def hyperparameter_names() -> list[str]:
+    """
+    :return: the hyperparameters that :func:`check_hyperparameters` reads
+    """
+    return [*_RULES, *_SCHEDULED]

@@ -1,0 +1,103 @@
+"""Tests of single values, and rules made of them: what is allowed, in words, and the test."""
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Rule(NamedTuple):
+    """
+    What a value must be.
+
+    :param allowed: the values allowed, in words
+    :param test: whether a value is one of them
+    """
+
+    allowed: str
+    test: Callable[[Any], bool]
+
+
+def is_number(value: Any) -> bool:
+    """
+    Tell real numbers (NumPy scalars included, booleans excluded) from everything else.
+
+    :param value: anything
+    :return: whether it is one
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_integer(value: Any, low: int) -> bool:
+    """
+    Tell integers of a least size from everything else.
+
+    :param value: anything
+    :param low: least value allowed
+    :return: whether it is an integer of at least ``low``
+    """
+    return isinstance(value, Integral) and is_number(value) and int(value) >= low
+
+
+def integer(low: int) -> Rule:
+    """
+    Make the rule of an integer.
+
+    :param low: least value allowed
+    :return: the rule
+    """
+    return Rule(f"an integer >= {low}", lambda v: is_integer(v, low))
+
+
+def number(allowed: str, test: Callable[[float], bool]) -> Rule:
+    """
+    Make the rule of a finite number in some range.
+
+    :param allowed: the range, in words
+    :param test: whether a finite number lies in it
+    :return: the rule
+    """
+    return Rule(f"a number {allowed}", lambda v: is_number(v) and math.isfinite(v) and test(v))
+
+
+def optional(rule: Rule) -> Rule:
+    """
+    Allow None besides what a rule allows.
+
+    :param rule: of the other values
+    :return: the rule with None
+    """
+    return Rule(f"None or {rule.allowed}", lambda v: v is None or rule.test(v))
+
+
+UNIT = number("in [0, 1]", lambda v: 0.0 <= v <= 1.0)
+POSITIVE = number("> 0", lambda v: v > 0.0)
+NOT_NEGATIVE = number(">= 0", lambda v: v >= 0.0)
+BOOLEAN = Rule("True or False", lambda v: isinstance(v, (bool, np.bool_)))
+
+
+def check(name: str, value: Any, rule: Rule) -> None:
+    """
+    Refuse a value that breaks its rule.
+
+    :param name: of the argument
+    :param value: its value
+    :param rule: what is allowed
+    :raises ValueError: naming the argument, its value and what is allowed
+    """
+    if not rule.test(value):
+        raise ValueError(f"`{name}` must be {rule.allowed}, not {value!r}")
+
+
+def check_integers(low: int, **values: Any) -> None:
+    """
+    Refuse arguments that are no integers of a least size.
+
+    :param low: least value allowed
+    :param values: arguments by name
+    :raises ValueError: naming the first argument that is none
+    """
+    for name, value in values.items():
+        check(name, value, integer(low))

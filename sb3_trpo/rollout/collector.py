@@ -1,0 +1,137 @@
+"""Collection: the loop that steps the environments with the present policy and fills the rollout buffer."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trpo.batch.batch import keeps_sb3_layout
+from sb3_trpo.rollout.finite_checks import check_finite
+from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Obs, Recorder, why_not_deferred
+
+
+class RolloutCollector(OnPolicyAlgorithm):
+    """
+    ``OnPolicyAlgorithm`` with a faster and stricter ``collect_rollouts``.
+
+    Callbacks find ``obs_tensor``, ``new_obs``, ``rewards``, ``dones``, ``infos``, ``actions``, ``clipped_actions``,
+    ``values``, ``log_probs``, ``n_steps`` and ``rollout_buffer`` among the locals, as in SB3. Where values and
+    log-probabilities are deferred, ``values`` and ``log_probs`` are NaN tensors of the right shape until the rollout ends.
+    """
+
+    _last_obs: Any
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """
+        Fill the buffer with the present policy.
+
+        After an exception, Ctrl-C included, the model is usable and saveable, and the next ``learn`` resets the
+        environments. (Processes of a ``SubprocVecEnv`` that still owe the answer to a step cannot be reset: make new ones.)
+
+        :param env: the training environments
+        :param callback: called at every step, and at the rollout's start and end
+        :param rollout_buffer: the buffer to fill
+        :param n_rollout_steps: steps for each environment
+        :return: False if the callback stopped the training
+        :raises ValueError: if an observation, an action, a reward or a value is not finite, or does not fit into the buffer
+        """
+        assert self._last_obs is not None, "No previous observation was provided"
+        assert self._last_episode_starts is not None
+        _check_buffer(rollout_buffer, self._last_obs, n_steps=n_rollout_steps, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        started = time.perf_counter()
+        self.policy.set_training_mode(False)
+        n_steps = 0
+        rollout_buffer.reset()
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        recorder, to_env = self._make_recorder(rollout_buffer, n_rollout_steps, env.num_envs), self._env_actions()
+        try:
+            while n_steps < n_rollout_steps:
+                if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                    self.policy.reset_noise(env.num_envs)
+                check_finite("observation", self._last_obs, n_steps, self._vec_normalize_env)
+                self._before_step(n_steps)
+                obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, n_steps)
+                check_finite("action", actions, n_steps)
+                clipped_actions = to_env(actions)
+                new_obs, rewards, dones, infos = env.step(clipped_actions)
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
+                    return False
+                check_finite("reward", rewards, n_steps, self._vec_normalize_env)
+                self._update_info_buffer(infos, dones)
+                recorder.record(n_steps, actions, rewards, self._last_episode_starts, infos, dones)
+                self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
+                n_steps += 1
+            check_finite("observation", new_obs, n_steps, self._vec_normalize_env)  # type: ignore[arg-type]
+            values, log_probs = recorder.finish(new_obs, dones)  # type: ignore[arg-type]
+            self._after_rollout(env)
+        except BaseException:
+            self._last_obs = None
+            raise
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        self.logger.record("time/collect_seconds", time.perf_counter() - started)
+        return True
+
+    def _before_step(self, step: int) -> None:
+        """For variants: called before every step of the environments."""
+
+    def _after_rollout(self, env: VecEnv) -> None:
+        """For variants: called when the buffer is full."""
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
+        if self.verbose >= 1:
+            reason = why_not_deferred(self.policy, self.rollout_buffer)
+            print("Acting without autograd" if reason is None else f"Acting with the torch policy: {reason}")
+        return result
+
+    def _make_recorder(self, buffer: RolloutBuffer, n_steps: int, n_envs: int) -> Recorder:
+        if why_not_deferred(self.policy, buffer) is None:
+            return DeferredRecorder(self.policy, buffer, self.gamma, n_steps, n_envs)
+        return ImmediateRecorder(self.policy, buffer, self.gamma)
+
+    def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:
+        """How actions are put within the bounds of the space: squashed ones are scaled to them, others clipped."""
+        if not isinstance(self.action_space, spaces.Box):
+            return lambda actions: actions
+        if self.policy.squash_output:
+            return self.policy.unscale_action
+        low, high = self.action_space.low, self.action_space.high
+        return lambda actions: np.minimum(np.maximum(actions, low), high)
+
+
+def _check_buffer(buffer: RolloutBuffer, obs: Obs, **settings: float) -> None:
+    """Refuse a buffer of SB3's that was made for other settings, or whose dtype would not keep the observations."""
+    if not keeps_sb3_layout(buffer):
+        return
+    made_for: dict[str, float] = {"n_steps": buffer.buffer_size}
+    if type(buffer) in (RolloutBuffer, DictRolloutBuffer):  # another may have its own
+        made_for |= {"gamma": buffer.gamma, "gae_lambda": buffer.gae_lambda}
+    for name, made in made_for.items():
+        if settings[name] != made:
+            raise ValueError(
+                f"`{name}` is {settings[name]}, but the rollout buffer was made for {made}; "
+                f"to change it, save the model and load it with `{name}={settings[name]}`"
+            )
+    stored = buffer.observations if isinstance(buffer.observations, dict) else {"": buffer.observations}
+    for key, seen in obs.items() if isinstance(obs, dict) else [("", obs)]:
+        dtype = stored[key].dtype
+        if seen.dtype.kind == "f" and dtype.kind in "iub" and np.any(seen != np.trunc(seen)):
+            of = f" of {key!r}" if key else ""
+            raise ValueError(
+                f"observations{of} have fractions, but their space says {dtype}, so that the rollout buffer would not "
+                "keep them; give the space a float dtype (for VecNormalize: that of the environment it wraps)"
+            )

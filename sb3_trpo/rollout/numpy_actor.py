@@ -1,0 +1,114 @@
+"""Acting: the noise of a rollout drawn at once, the actor without torch's overhead."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_trpo.actor.mlp import ParameterViews
+from sb3_trpo.actor.plain_policy import actor_layers, encoder, make_layers
+from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
+
+Array: TypeAlias = np.ndarray
+
+_BLOCK_ROWS = 1024
+"""Rows whose log-probabilities are computed at a time: normalised logits of many choices take memory."""
+
+
+class NumpyActor:
+    """
+    Draws actions from a plain policy without torch's overhead, for one rollout.
+
+    The parameters are read, never written. On the CPU they are views of the policy's own; elsewhere copies. Both are
+    renewed when the policy's change. The noise of the whole rollout is drawn at once, from torch's global generator.
+
+    :param policy: a policy that :func:`~sb3_trpo.actor.plain_policy.why_not_plain_actor` accepts
+    :param n_steps: steps of the rollout
+    :param n_envs: number of environments
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, n_steps: int, n_envs: int) -> None:
+        self._distribution = policy.action_dist
+        self._gaussian = type(policy.action_dist) in GAUSSIANS
+        self._shape = policy.action_space.shape or ()
+        self._encode = encoder(policy)
+        self._layers = make_layers(policy, actor_layers(policy))
+        if self._gaussian:
+            self._log_std = ParameterViews([(policy._parameters, "log_std")])
+        self._choose = _CHOOSERS[type(policy.action_dist)](policy)
+        # NumPy may have been told to raise what torch never does; to ask at every step would take a microsecond
+        self._told_to_raise = "raise" in np.geterr().values()
+        # output of the network and std of every step, for the log-probabilities
+        shape = (n_steps, n_envs, self._layers.n_out)
+        self.outputs = np.empty(shape, dtype=np.float32)
+        self._log_stds = np.empty((n_steps, 1, shape[2]), dtype=np.float32)
+        self._noise = _NOISE[type(policy.action_dist)](shape).numpy()
+
+    def act(self, observations: Array, step: int) -> Array:
+        """
+        Draw the actions of one step.
+
+        :param observations: shape (n_envs, ...)
+        :param step: index of the step in the rollout
+        :return: shape (n_envs, ...), as the policy's ``forward`` returns them
+        """
+        if not self._told_to_raise:
+            return self._draw(observations, step)
+        with np.errstate(all="ignore"):
+            return self._draw(observations, step)
+
+    def _draw(self, observations: Array, step: int) -> Array:
+        self._layers.refresh()  # a callback may have changed the weights
+        self.outputs[step] = output = self._layers(self._encode(observations))
+        noise = self._noise[step]
+        if self._gaussian:
+            self._log_std.refresh()
+            self._log_stds[step] = log_std = self._log_std.arrays[0]
+            noise = noise * np.exp(log_std)
+        return self._choose(output + noise).reshape(-1, *self._shape)
+
+    def log_probs(self, actions: th.Tensor) -> th.Tensor:
+        """
+        Log-probabilities of the rollout's actions under the distributions that drew them.
+
+        :param actions: shape (B, d); (B,) for one discrete action; B = n_steps * n_envs
+        :return: shape (B,), nats
+        """
+        n_steps, n_envs, size = self.outputs.shape
+        outputs = th.from_numpy(self.outputs).view(-1, size)
+        parts = [outputs]
+        if self._gaussian:
+            parts.append(th.from_numpy(self._log_stds).expand(n_steps, n_envs, size).reshape(-1, size))
+        blocks = zip(*(th.split(part, _BLOCK_ROWS) for part in (actions, *parts)), strict=True)
+        return th.cat([self._distribution.proba_distribution(*block).log_prob(taken) for taken, *block in blocks])
+
+
+# An action is a fixed function of the network's output plus noise: Gaussian noise, times the standard deviation, for
+# Box; Gumbel noise and the largest for discrete actions; logistic noise and the sign for binary ones.
+_NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
+    **dict.fromkeys(GAUSSIANS, lambda shape: th.randn(shape, dtype=th.float32)),
+    CategoricalDistribution: lambda shape: th.empty(shape, dtype=th.float32).exponential_().log_().neg_(),
+    MultiCategoricalDistribution: lambda shape: th.empty(shape, dtype=th.float32).exponential_().log_().neg_(),
+    BernoulliDistribution: lambda shape: th.rand(shape, dtype=th.float32).logit_(),
+}
+
+
+def _largest_of_each(policy: ActorCriticPolicy) -> Callable[[Array], Array]:
+    assert isinstance(policy.action_dist, MultiCategoricalDistribution)
+    splits = np.cumsum(policy.action_dist.action_dims)[:-1]
+    return lambda x: np.stack([part.argmax(axis=1) for part in np.split(x, splits, axis=1)], axis=1)
+
+
+_CHOOSERS: dict[type, Callable[[ActorCriticPolicy], Callable[[Array], Array]]] = {
+    **dict.fromkeys(GAUSSIANS, lambda _: lambda x: x),
+    CategoricalDistribution: lambda _: lambda x: x.argmax(axis=1),
+    MultiCategoricalDistribution: _largest_of_each,
+    BernoulliDistribution: lambda _: lambda x: (x > 0.0).astype(np.float32),
+}

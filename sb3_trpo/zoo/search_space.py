@@ -1,0 +1,56 @@
+"""The search space of ``sb3-trpo tune``."""
+
+from typing import Any
+
+import optuna
+from rl_zoo3.hyperparams_opt import convert_onpolicy_params
+
+
+def sample_hyperparameters(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    The search space of ``sb3-trpo tune``, in the form that RL Zoo asks for.
+
+    Unlike the Zoo's own it draws ``cg_damping``, the initial standard deviation where actions are continuous, and the
+    entropy bonus where they are discrete; not ``cg_max_steps``.
+
+    :param trial: draws the values, and keeps those that are derived from them among its attributes
+    :param n_actions: dimensions of a ``Box`` action space; 0 for any other
+    :param n_envs: number of environments
+    :param additional_args: of no use here
+    :return: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`
+    """
+    drawn: dict[str, Any] = {
+        "n_steps_pow": trial.suggest_int("n_steps_pow", 8, 12),
+        "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 9),
+        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
+        "one_minus_gae_lambda": trial.suggest_float("one_minus_gae_lambda", 0.01, 0.2, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 2e-4, 5e-3, log=True),
+        "n_critic_updates": trial.suggest_int("n_critic_updates", 5, 30),
+        "target_kl": trial.suggest_float("target_kl", 0.005, 0.1, log=True),
+        "cg_damping": trial.suggest_float("cg_damping", 0.01, 100.0, log=True),
+        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium"]),
+        "activation_fn": trial.suggest_categorical("activation_fn", ["tanh", "relu"]),
+    }
+    if n_actions > 0:
+        drawn["log_std_init"] = trial.suggest_float("log_std_init", -2.0, 0.5)
+    else:
+        drawn["ent_coef"] = trial.suggest_float("ent_coef", 1e-5, 0.03, log=True)
+    hyperparameters = convert_hyperparameters(drawn)
+    for name in ("gamma", "gae_lambda", "n_steps", "batch_size"):
+        trial.set_user_attr(name, hyperparameters[name])
+    return hyperparameters
+
+
+def convert_hyperparameters(sampled_params: dict[str, Any]) -> dict[str, Any]:
+    """
+    What a trial drew, as arguments; also for a trial that is read back from its study.
+
+    :param sampled_params: the values of :func:`sample_hyperparameters` by name
+    :return: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`
+    """
+    hyperparameters: dict[str, Any] = convert_onpolicy_params(sampled_params)
+    if "log_std_init" in hyperparameters:
+        hyperparameters["policy_kwargs"]["log_std_init"] = hyperparameters.pop("log_std_init")
+    return hyperparameters

@@ -1,0 +1,230 @@
+"""EnvPool's environments behave as SB3's own do."""
+
+import sys
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
+
+from sb3_trpo import TRPO
+from sb3_trpo.envs.envpool import AtariEnvPool, EnvPoolVecEnv
+
+gym.register_envs(ale_py)
+
+
+# Breakout waits for FIRE, MsPacman does not; three at a time, each with actions of its own
+@pytest.mark.parametrize(("game", "n_steps", "tolerance"), [("Breakout", 400, 0.05), ("MsPacman", 1000, 0.2)])
+@pytest.mark.parametrize("settings", [{}, {"terminal_on_life_loss": False, "clip_reward": False}])
+def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, tolerance: float, settings: dict[str, Any]) -> None:
+    theirs = make_atari_env(f"{game}NoFrameskip-v4", 3, seed=0, wrapper_kwargs={"noop_max": 1, **settings})
+    ours = AtariEnvPool(f"{game}NoFrameskip-v4", 3, seed=0, num_threads=2, noop_max=1, **settings)
+    assert ours.action_space == theirs.action_space
+    rng = np.random.default_rng(0)
+    expected: Any = theirs.reset()
+    observation: Any = ours.reset()
+    ends, n_rewards, episodes = np.zeros(3, dtype=int), 0, []
+    for _ in range(n_steps):
+        # EnvPool maximises the frames in grey, SB3 in colour
+        assert (np.abs(observation[:, 0].astype(int) - expected[..., 0]).mean(axis=(1, 2)) < tolerance).all()
+        actions = rng.integers(0, theirs.action_space.n, 3)  # type: ignore[attr-defined]
+        expected, reward, done, info = theirs.step(actions)
+        observation, own_reward, own_done, own_info = ours.step(actions)
+        np.testing.assert_array_equal(own_reward, reward)
+        np.testing.assert_array_equal(own_done, done)
+        ends += done
+        n_rewards += int(np.count_nonzero(reward))
+        for i in range(3):
+            assert own_info[i]["lives"] == info[i]["lives"]
+            assert own_info[i]["TimeLimit.truncated"] == info[i]["TimeLimit.truncated"]
+            assert ("episode" in own_info[i]) == ("episode" in info[i])
+            if done[i]:
+                last = info[i]["terminal_observation"][:, :, 0].astype(int)
+                assert np.abs(own_info[i]["terminal_observation"][0] - last).mean() < max(tolerance, 0.15)
+            if "episode" in info[i]:
+                episodes.append((own_info[i]["episode"], info[i]["episode"]))
+    assert n_rewards > 3
+    assert (ends > 0).all()
+    assert ends.sum() > len(episodes) if "terminal_on_life_loss" not in settings else ends.sum() == len(episodes)
+    assert episodes
+    for own_episode, episode in episodes:
+        assert own_episode["r"] == episode["r"]
+        assert abs(own_episode["l"] - episode["l"]) <= 4
+
+
+def test_a_game_is_cut_where_gymnasium_cuts_it() -> None:
+    for frame_skip in (1, 4):
+        env = AtariEnvPool("Pong", frame_skip=frame_skip)
+        assert env.get_attr("config")[0]["max_episode_steps"] * frame_skip == 108_000
+        env.close()
+    assert gym.spec("PongNoFrameskip-v4").kwargs["max_num_frames_per_episode"] == 108_000
+
+
+def test_all_actions_have_fire_in_every_game() -> None:
+    settings = {"full_action_space": True}
+    theirs = make_atari_env("FreewayNoFrameskip-v4", 1, seed=0, wrapper_kwargs={"noop_max": 1}, env_kwargs=settings)
+    ours = AtariEnvPool("Freeway", 1, seed=0, num_threads=1, noop_max=1, **settings)
+    assert ours.action_space == theirs.action_space
+    expected, observation = theirs.reset(), ours.reset()
+    assert isinstance(expected, np.ndarray)
+    assert isinstance(observation, np.ndarray)
+    assert np.abs(observation[0, 0].astype(int) - expected[0, :, :, 0]).mean() < 0.05
+
+
+def test_sticky_actions_follow_the_id() -> None:
+    probability = "repeat_action_probability"
+    assert AtariEnvPool("ALE/Pong-v5").get_attr("config")[0][probability] == 0.25
+    assert AtariEnvPool("PongNoFrameskip-v4").get_attr("config")[0][probability] == 0.0
+    assert AtariEnvPool("ALE/Pong-v5", repeat_action_probability=0.0).get_attr("config")[0][probability] == 0.0
+
+
+def test_an_end_resets_within_the_step() -> None:
+    env = EnvPoolVecEnv("Hopper-v5", 3, seed=0, num_threads=1)
+    env.reset()
+    lengths, returns, checked = np.zeros(3, dtype=int), np.zeros(3), 0
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        observations, rewards, dones, infos = env.step(rng.uniform(-1.0, 1.0, (3, 3)).astype(np.float32))
+        assert isinstance(observations, np.ndarray)
+        lengths += 1
+        returns += rewards
+        for i in np.flatnonzero(dones):
+            info = infos[i]
+            assert info["episode"]["l"] == lengths[i]
+            assert info["episode"]["r"] == pytest.approx(returns[i], abs=1e-3)
+            assert info["TimeLimit.truncated"] is False
+            # a hopper begins at a height of 1.25 at rest; it has ended elsewhere
+            assert abs(observations[i, 0] - 1.25) < 0.01
+            assert np.abs(info["terminal_observation"] - observations[i]).max() > 0.1
+            lengths[i], returns[i], checked = 0, 0.0, checked + 1
+    assert checked > 5
+
+
+def test_time_limit_is_told_from_an_end() -> None:
+    env = EnvPoolVecEnv("HalfCheetah-v5", 2, seed=0, num_threads=1, max_episode_steps=7)
+    env.reset()
+    for step in range(1, 22):
+        _, _, dones, infos = env.step(np.zeros((2, 6)))
+        assert dones.tolist() == [step % 7 == 0] * 2
+        assert [info["TimeLimit.truncated"] for info in infos] == [step % 7 == 0] * 2
+
+
+def test_what_was_returned_is_not_written_again() -> None:
+    env = AtariEnvPool("Pong", 2, seed=0, num_threads=1)
+    kept = [env.reset()]
+    copies = [np.array(kept[0])]
+    for _ in range(30):
+        kept.append(env.step(np.array([2, 3]))[0])
+        copies.append(np.array(kept[-1]))
+    assert all(np.array_equal(a, b) for a, b in zip(kept, copies, strict=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_seed_repeats_the_run(later: bool) -> None:
+    runs = []
+    for _ in range(2):
+        env = EnvPoolVecEnv("Hopper-v5", 2, None if later else 5, num_threads=1)
+        if later:
+            env.seed(2**31 + 5)
+        runs.append([env.reset(), *(env.step(np.full((2, 3), 0.5))[0] for _ in range(40))])
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0][0][0], runs[0][0][1])  # type: ignore[index]
+
+
+def test_trpo_learns_and_is_evaluated_on_it() -> None:
+    env = VecNormalize(EnvPoolVecEnv("Hopper-v5", 4, seed=0, num_threads=1))
+    model = TRPO("MlpPolicy", env, n_steps=64, batch_size=64, seed=0).learn(512)
+    assert len(model.ep_info_buffer or []) > 0
+    returns: Any = evaluate_policy(model, env, n_eval_episodes=4, return_episode_rewards=True)[0]
+    assert len(returns) == 4
+
+    images = VecFrameStack(AtariEnvPool("Breakout", 2, num_threads=1), 4)
+    assert isinstance(images.observation_space, spaces.Box)
+    assert images.observation_space.shape == (4, 84, 84)
+    TRPO("CnnPolicy", images, n_steps=8, batch_size=16, n_critic_updates=1, cg_max_steps=2).learn(16)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EnvPoolVecEnv("Foo-v5"), "no environment `env_id` = 'Foo-v5'"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", 0), "`n_envs` must be an integer >= 1, not 0"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", "2"), "`n_envs` must be an integer >= 1, not '2'"),  # type: ignore[arg-type]
+        (lambda: EnvPoolVecEnv("Hopper-v5", num_threads=-1), "`num_threads` must be an integer >= 0, not -1"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", seed=0.5), "`seed` must be an integer >= 0, not 0.5"),  # type: ignore[arg-type]
+        (lambda: AtariEnvPool("Nogame"), "no environment `env_id` = 'Nogame-v5'"),
+        (lambda: AtariEnvPool("ALE/Pong-v6"), "must be like 'Breakout'"),
+        (lambda: EnvPoolVecEnv("CheetahRun-v1"), "observations of `env_id` = 'CheetahRun-v1' must be a Box, not Dict"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", num_envs=3), "`num_envs` = 3 cannot be set here; use `n_envs`"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", 2, batch_size=1), "`batch_size` = 1 cannot be set here"),
+        (lambda: AtariEnvPool("Pong", episodic_life=False), "`episodic_life` = False .* use `terminal_on_life_loss`"),
+        (lambda: AtariEnvPool("Pong", frame_skip=0), "`frame_skip` must be an integer >= 1, not 0"),
+        (lambda: AtariEnvPool("Pong", noop_max=0), "`noop_max` must be an integer >= 1, not 0"),
+    ],
+)
+def test_bad_input_is_refused_by_name(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "actions", "message"),
+    [
+        (lambda: EnvPoolVecEnv("Hopper-v5", 2), np.zeros((1, 3)), r"`actions` must be of shape \(2, 3\), not \(1, 3\)"),
+        (lambda: EnvPoolVecEnv("Hopper-v5", 2), np.zeros(6), r"`actions` must be of shape \(2, 3\), not \(6,\)"),
+        (lambda: AtariEnvPool("Pong", 2), np.array([2, 3, 4]), r"`actions` must be of shape \(2,\), not \(3,\)"),
+        (lambda: AtariEnvPool("Pong", 2), np.array([0, 6]), "an action must be in 0 to 5, not 6"),
+        (lambda: AtariEnvPool("Pong", 2), np.array([-1, 0]), "an action must be in 0 to 5, not -1"),
+    ],
+)
+def test_actions_that_do_not_fit_are_refused(make: Any, actions: np.ndarray, message: str) -> None:
+    env = make()
+    env.reset()
+    with pytest.raises(ValueError, match=message):
+        env.step(actions)
+    env.close()
+
+
+def test_an_end_at_the_time_limit_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = EnvPoolVecEnv("Hopper-v5", 2, seed=0)
+    env.reset()
+    both = np.array([True, False])
+    advance = env._advance
+
+    def at_the_limit(actions: np.ndarray, ids: np.ndarray) -> Any:
+        observations, rewards, _, _, infos = advance(actions, ids)
+        return observations, rewards, both, both, infos
+
+    monkeypatch.setattr(env, "_advance", at_the_limit)
+    _, _, dones, infos = env.step(np.zeros((2, 3)))
+    np.testing.assert_array_equal(dones, both)
+    assert [info["TimeLimit.truncated"] for info in infos] == [False, False]
+    env.close()
+
+
+@pytest.mark.parametrize("package", ["envpool", "ale_py"])
+def test_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"pip install sb3-trpo\[envpool\]"):
+        AtariEnvPool("Pong")
+
+
+def test_environments_have_no_attributes_of_their_own() -> None:
+    env = EnvPoolVecEnv("Hopper-v5", 2)
+    with pytest.raises(NotImplementedError, match="attributes"):
+        env.set_attr("x", 1)
+    with pytest.raises(NotImplementedError, match="methods"):
+        env.env_method("f")
+    env.close()
+
+
+def test_pools_without_a_seed_differ() -> None:
+    unseeded: list[Any] = [EnvPoolVecEnv("HalfCheetah-v5", n_envs=2).reset() for _ in range(2)]
+    assert not np.array_equal(*unseeded)
+    seeded: list[Any] = [EnvPoolVecEnv("HalfCheetah-v5", n_envs=2, seed=3).reset() for _ in range(2)]
+    assert np.array_equal(*seeded)

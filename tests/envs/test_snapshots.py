@@ -1,0 +1,404 @@
+"""Saving, stepping, restoring and stepping again gives the same observations, rewards and ends; nothing else notices."""
+
+import importlib
+import random
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces, wrappers
+from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from stable_baselines3.common.atari_wrappers import AtariWrapper
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
+
+from sb3_trpo.envs import snapshots as simulator
+from sb3_trpo.envs.attributes import plain_attributes, set_plain_attributes
+from sb3_trpo.envs.lean_vec_env import wrap_bare_env
+from sb3_trpo.envs.snapshots import Simulator, register_simulator, why_not_restorable
+from tests.toy_envs import RandomEnv
+
+gym.register_envs(ale_py)
+
+CLASSIC = ["Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"]
+MUJOCO = [
+    *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "HumanoidStandup-v5", "InvertedPendulum-v5"),
+    *("InvertedDoublePendulum-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5", "Walker2d-v5", "Ant-v4"),
+]
+
+
+def wrapped_classic() -> gym.Env[Any, Any]:
+    env: gym.Env[Any, Any] = gym.make("Pendulum-v1", max_episode_steps=23)
+    return wrappers.FrameStackObservation(wrappers.TimeAwareObservation(wrappers.ClipAction(env)), 3)
+
+
+ENVS: dict[str, Callable[[], VecEnv]] = {
+    **{name: partial(make_vec_env, name, 2, seed=0) for name in [*CLASSIC, *MUJOCO]},
+    "normalised": lambda: VecNormalize(make_vec_env("Hopper-v5", 2, seed=0)),
+    "without deep copies": lambda: wrap_bare_env(gym.make("Walker2d-v5"), 0, True),
+    "wrapped": lambda: DummyVecEnv([lambda: Monitor(wrapped_classic())]),
+    "monitored outside": lambda: VecNormalize(VecMonitor(DummyVecEnv([lambda: gym.make("CartPole-v1")] * 3))),
+    "game": lambda: VecTransposeImage(VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", 2, seed=0), 4)),
+    "game without lives": lambda: VecFrameStack(make_atari_env("FreewayNoFrameskip-v4", 1, seed=0), 2),
+    "game with sticky actions": lambda: make_vec_env("ALE/Pong-v5", 1, seed=0, wrapper_class=AtariWrapper),
+}
+
+
+def run(env: VecEnv, actions: list[Any]) -> list[Any]:
+    """Step with given actions; copies of all that is returned."""
+    steps = []
+    for action in actions:
+        observations, rewards, dones, infos = env.step(np.array(action))
+        ends = [(info["TimeLimit.truncated"], info.get("terminal_observation")) for info in infos]
+        steps.append((np.array(observations), rewards.copy(), dones.copy(), ends))
+    return steps
+
+
+def assert_equal(first: list[Any], second: list[Any]) -> None:
+    for (obs, rewards, dones, ends), (obs2, rewards2, dones2, ends2) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(obs, obs2)
+        np.testing.assert_array_equal(rewards, rewards2)
+        np.testing.assert_array_equal(dones, dones2)
+        for (limit, last), (limit2, last2) in zip(ends, ends2, strict=True):
+            assert limit == limit2
+            np.testing.assert_array_equal(last, last2)
+
+
+def sample(env: VecEnv, n_steps: int) -> list[Any]:
+    return [[env.action_space.sample() for _ in range(env.num_envs)] for _ in range(n_steps)]
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")  # the old versions of the tasks
+@pytest.mark.filterwarnings("ignore:.*out of date")
+@pytest.mark.parametrize("name", ENVS)
+def test_restored_state_repeats_the_run(name: str) -> None:
+    env = ENVS[name]()
+    env.action_space.seed(0)
+    simulator = Simulator(env)
+    env.reset()
+    run(env, sample(env, 17))
+    with simulator.excursion():
+        snapshot = simulator.save()
+        actions = sample(env, 120)  # past ends, limits and resets
+        first = run(env, actions)
+        for _ in range(2):  # a snapshot is not used up
+            simulator.restore(snapshot)
+            assert_equal(run(env, actions), first)
+    env.close()
+
+
+@pytest.mark.parametrize("name", ["Hopper-v5", "normalised", "wrapped", "monitored outside", "game"])
+def test_an_excursion_leaves_no_trace(name: str, tmp_path: Path) -> None:
+    runs = []
+    for excursions in (False, True):
+        env = ENVS[name]()
+        env.action_space.seed(1)
+        simulator = Simulator(env)
+        env.seed(0)
+        observations = [np.array(env.reset())]
+        infos: list[Any] = []
+        for step in range(60):
+            if excursions and step % 7 == 0:
+                snapshot = simulator.save()
+                with simulator.excursion() as branch:
+                    simulator.restore(snapshot)
+                    run(branch, [np.zeros_like(action) for action in sample_without_a_trace(env, 40)])
+            obs, _, _, info = env.step(np.array(sample(env, 1)[0]))
+            observations.append(np.array(obs))
+            infos += [{key: i["episode"][key] for key in "rl"} for i in info if "episode" in i]
+        statistics = np.array(env.normalize_obs(observations[-1])) if isinstance(env, VecNormalize) else None
+        runs.append((observations, infos, statistics))
+        env.close()
+    np.testing.assert_array_equal(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+    np.testing.assert_array_equal(runs[0][2], runs[1][2])
+
+
+def sample_without_a_trace(env: VecEnv, n_steps: int) -> list[Any]:
+    space = env.action_space
+    shape = space.shape if isinstance(space, spaces.Box) else ()
+    return [np.zeros((env.num_envs, *shape), dtype=space.dtype) for _ in range(n_steps)]
+
+
+def test_two_monitors_in_a_row_come_back() -> None:
+    inner = VecMonitor(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
+    outer = VecMonitor(inner)
+    env = VecNormalize(outer)
+    env.reset()
+    with Simulator(env).excursion():
+        assert env.venv is inner.venv
+    assert (env.venv, outer.venv) == (outer, inner)
+
+
+def test_monitors_come_back_after_an_error() -> None:
+    env = ENVS["game"]()
+    env.reset()
+    chain = [type(layer).__name__ for layer in chain_of(env)]
+    assert "Monitor" in chain
+
+    def interrupted() -> None:
+        with Simulator(env).excursion():
+            assert "Monitor" not in [type(layer).__name__ for layer in chain_of(env)]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [type(layer).__name__ for layer in chain_of(env)] == chain
+
+
+def chain_of(env: VecEnv) -> list[Any]:
+    layer: Any = env.unwrapped.envs[0]  # type: ignore[attr-defined]
+    chain = [layer]
+    while isinstance(layer, gym.Wrapper):
+        layer = layer.env
+        chain.append(layer)
+    return chain
+
+
+class Counter(RandomEnv):
+    """Its reward is the number of the step, which is kept out of reach of plain attributes."""
+
+    def __init__(self) -> None:
+        super().__init__(length=1000)
+        self.box = [0, object()]
+
+    def step(self, action: Any) -> Any:
+        self.box[0] += 1  # type: ignore[operator]
+        return np.zeros(3, dtype=np.float32), float(self.box[0]), False, False, {}  # type: ignore[arg-type]
+
+
+class CounterWithMethods(Counter):
+    """An environment of one's own that takes part by methods."""
+
+    def get_state(self) -> Any:
+        return self.box[0]
+
+    def set_state(self, state: Any) -> None:
+        self.box[0] = state
+
+
+class RegisteredCounter(Counter):
+    """An environment of one's own that is registered."""
+
+
+register_simulator(RegisteredCounter, lambda env: env.box[0], lambda env, state: env.box.__setitem__(0, state))
+
+
+@pytest.mark.parametrize("env_class", [CounterWithMethods, RegisteredCounter])
+def test_ones_own_environment_takes_part(env_class: type[Counter]) -> None:
+    env = DummyVecEnv([env_class])
+    env.reset()
+    simulator = Simulator(env)
+    run(env, sample(env, 3))
+    snapshot = simulator.save()
+    assert [step[1][0] for step in run(env, sample(env, 2))] == [4.0, 5.0]
+    simulator.restore(snapshot)
+    assert [step[1][0] for step in run(env, sample(env, 2))] == [4.0, 5.0]
+
+
+class Wind:
+    def __init__(self, cart: Any) -> None:
+        self.cart, self.calls, self.generator = cart, 0, cart.np_random
+
+    def blow(self) -> float:
+        self.calls += 1
+        return self.calls + float(self.generator.random())
+
+
+class WindyCartPole(CartPoleEnv):
+    """An environment of one's own on top of a known one, with an object of its own, which the environment has twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wind = Wind(self)
+        self.winds = [self.wind]
+
+    def step(self, action: Any) -> Any:
+        observation, *rest = super().step(action)  # type: ignore[no-untyped-call]
+        self.winds[0].calls += 1
+        return np.append(observation[:3], np.float32(self.wind.blow())), *rest
+
+
+class Weather:
+    __slots__ = ("calls",)
+
+
+class CartPoleInTheWeather(CartPoleEnv):
+    """What it has cannot be looked into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weather = Weather()
+
+
+class HopperWithWaves(HopperEnv):
+    def __init__(self, waves: Any) -> None:
+        super().__init__()
+        self.waves = waves
+
+
+class KnowsItsBase(wrappers.TimeLimit):
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env, 100)
+        self.base = env.unwrapped
+
+
+class CartPoleThatIsRegistered(CartPoleInTheWeather):
+    """Its author says that its weather does not matter."""
+
+
+register_simulator(CartPoleThatIsRegistered, plain_attributes, set_plain_attributes)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HopperWithWaves([np.zeros(3)]),
+        lambda: KnowsItsBase(gym.make("CartPole-v1").unwrapped),
+        CartPoleThatIsRegistered,
+    ],
+)
+def test_a_class_on_top_of_a_known_one_takes_part(make: Callable[[], gym.Env[Any, Any]]) -> None:
+    assert why_not_restorable(DummyVecEnv([make])) is None
+
+
+class WithAnotherGetState(CartPoleEnv):
+    """Its ``get_state`` has no ``set_state`` beside it."""
+
+    def get_state(self) -> Any:
+        return self.state
+
+
+def test_a_get_state_alone_does_not_count() -> None:
+    env = DummyVecEnv([WithAnotherGetState])
+    simulator_of = Simulator(env)
+    env.reset()
+    snapshot = simulator_of.save()
+    first = [env.step(np.array([1]))[0] for _ in range(3)]
+    simulator_of.restore(snapshot)
+    np.testing.assert_array_equal([env.step(np.array([1]))[0] for _ in range(3)], first)
+
+
+class Gusts(CartPoleEnv):
+    """A cart in the wind."""
+
+    def __init__(self, wind: Callable[[float, float], float]) -> None:
+        super().__init__()
+        self.wind = wind
+
+    def step(self, action: Any) -> Any:
+        observation, *rest = super().step(action)  # type: ignore[no-untyped-call]
+        return np.append(observation[:3], np.float32(self.wind(-1.0, 1.0))), *rest
+
+
+class OldGusts(Gusts):
+    def __init__(self) -> None:
+        self.random = np.random.RandomState(0)
+        super().__init__(self.random.uniform)
+
+
+class PythonsGusts(Gusts):
+    def __init__(self) -> None:
+        self.random = random.Random(0)
+        super().__init__(self.random.uniform)
+
+
+GUSTS: dict[str, Callable[[], CartPoleEnv]] = {
+    "an object": WindyCartPole,
+    "RandomState": OldGusts,
+    "random.Random": PythonsGusts,
+    "numpy.random": lambda: Gusts(np.random.uniform),
+    "random": lambda: Gusts(random.uniform),
+}
+
+
+@pytest.mark.parametrize("name", GUSTS)
+def test_random_generators_of_every_kind_go_back(name: str) -> None:
+    env = DummyVecEnv([GUSTS[name]])
+    simulator = Simulator(env)
+    env.reset()
+    with simulator.excursion():
+        snapshot = simulator.save()
+        actions = sample(env, 5)
+        first = run(env, actions)
+        simulator.restore(snapshot)
+        assert_equal(run(env, actions), first)
+    assert_equal(run(env, actions), first)  # as if nothing had happened
+    winds = [step[0][0, 3] for step in first]
+    assert len(set(winds)) == 5
+
+
+def test_a_seed_gives_other_random_numbers_in_the_same_state() -> None:
+    env = make_vec_env("Acrobot-v1", 2, seed=0, env_kwargs={"render_mode": None})
+    for layer in env.envs:  # type: ignore[attr-defined]
+        layer.unwrapped.torque_noise_max = 0.5
+    simulator = Simulator(env)
+    env.reset()
+    snapshot = simulator.save()
+    runs = []
+    for seed in (None, 1, 2, 1):
+        simulator.restore(snapshot, seed)
+        runs.append(np.array([step[0] for step in run(env, [[1, 1]] * 5)]))
+    np.testing.assert_array_equal(runs[1], runs[3])
+    assert len({steps.tobytes() for steps in runs}) == 3
+    assert not np.array_equal(runs[1][0, 0], runs[1][0, 1])  # each environment has its own
+
+
+class OwnWrapper(gym.Wrapper[Any, Any, Any, Any]):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore:builtin type")  # Box2D's own, fatal as an error
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DummyVecEnv([Counter]), r"test_snapshots.Counter cannot be saved.*get_state\(\).*register_simulator"),
+        (lambda: DummyVecEnv([lambda: OwnWrapper(gym.make("CartPole-v1"))]), "test_snapshots.OwnWrapper cannot be saved"),
+        (
+            lambda: DummyVecEnv([CartPoleInTheWeather]),
+            "nobody knows how what its attribute `weather` holds may change; give it",
+        ),
+        (lambda: DummyVecEnv([lambda: HopperWithWaves(iter([1]))]), "nobody knows how what its attribute `waves` holds"),
+        (lambda: make_vec_env("LunarLander-v3", 1), "lunar_lander.LunarLander cannot be saved"),
+        (lambda: SubprocVecEnv([lambda: gym.make("CartPole-v1")]), "SubprocVecEnv keeps its environments out of reach"),
+    ],
+)
+def test_other_environments_are_refused_by_name(make: Callable[[], VecEnv], message: str) -> None:
+    env = make()
+    try:
+        with pytest.raises(ValueError, match=message):
+            Simulator(env)
+        assert why_not_restorable(env)
+    finally:
+        env.close()
+
+
+def test_without_mujoco_the_other_simulators_are_still_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(gym.error.DependencyNotInstalled):
+        importlib.import_module("gymnasium.envs.mujoco")
+    registry: dict[type, object] = {}
+    monkeypatch.setattr(simulator, "_REGISTRY", registry)
+    simulator._register_known.__wrapped__()
+    known = [layer.__name__ for layer in registry]
+    assert "CartPoleEnv" in known
+    assert "AtariEnv" in known
+    assert "MujocoEnv" not in known

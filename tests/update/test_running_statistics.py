@@ -1,0 +1,182 @@
+"""Running statistics follow the data; nothing else of the policy does."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from sb3_trpo import TRPO
+from tests.toy_envs import VECTOR, RandomEnv
+
+
+class NormalisedFeatures(BaseFeaturesExtractor):
+    """Batch norm, then dropout."""
+
+    def __init__(self, observation_space: object) -> None:
+        super().__init__(VECTOR, 8)
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5))
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        features: th.Tensor = self.layers(observations)
+        return features
+
+
+def make(
+    share: bool = True, features_extractor_class: type[BaseFeaturesExtractor] = NormalisedFeatures, **kwargs: int
+) -> TRPO:
+    policy_kwargs = {"features_extractor_class": features_extractor_class, "share_features_extractor": share}
+    settings = {"n_steps": 64, "batch_size": 16, "seed": 0, **kwargs}
+    return TRPO("MlpPolicy", RandomEnv(), policy_kwargs=policy_kwargs, **settings)  # type: ignore[arg-type]
+
+
+def norms(policy: ActorCriticPolicy) -> list[nn.BatchNorm1d]:
+    return [module for module in policy.modules() if isinstance(module, nn.BatchNorm1d)]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_statistics_follow_the_data(share: bool) -> None:
+    model = make(share)
+    before = [norm.running_mean.clone() for norm in norms(model.policy)]  # type: ignore[union-attr]
+    model.learn(64)
+    assert len(before) == (1 if share else 2)
+    for norm, mean in zip(norms(model.policy), before, strict=True):
+        assert norm.running_mean is not None
+        assert not th.equal(norm.running_mean, mean)
+        assert norm.num_batches_tracked is not None
+        assert norm.num_batches_tracked.item() == 1
+    assert not any(module.training for module in model.policy.modules())
+
+
+def test_statistics_stand_still_while_acting_and_predicting() -> None:
+    model = make()
+    seen = set()
+
+    def look(*_: object) -> bool:
+        seen.add(norms(model.policy)[0].running_mean.sum().item())  # type: ignore[union-attr]
+        return True
+
+    model.learn(64, callback=look)
+    assert len(seen) == 1
+    before = norms(model.policy)[0].running_mean.clone()  # type: ignore[union-attr]
+    model.predict(VECTOR.sample())
+    assert th.equal(norms(model.policy)[0].running_mean, before)  # type: ignore[arg-type]
+
+
+def test_dropout_and_batch_norm_do_not_disturb_the_step() -> None:
+    model = make()
+    for _ in range(5):
+        model.learn(64, reset_num_timesteps=False)
+        assert model.last_step is not None
+        assert model.last_step.accepted
+        assert 0.0 < model.last_step.kl <= 0.02
+
+
+@pytest.mark.parametrize("n_envs", [1, 8])
+def test_the_statistics_are_the_whole_rollouts_whatever_the_chunks_of_the_step(n_envs: int) -> None:
+    class Drift(RandomEnv):
+        """Observations that depend on the time, as they do where episodes are long."""
+
+        def step(self, action: Any) -> Any:
+            obs, *rest = super().step(action)
+            self.drift = getattr(self, "drift", 0.0) + n_envs / 2048
+            return np.float32(0.01 * obs + self.drift), *rest
+
+    found = []
+    for chunk_size in (None, 7):
+        kwargs = {"features_extractor_class": NormalisedFeatures}
+        env = make_vec_env(partial(Drift, length=10**6), n_envs=n_envs)
+        model = TRPO("MlpPolicy", env, n_steps=2048 // n_envs, seed=0, policy_kwargs=kwargs, chunk_size=chunk_size)
+        first = model.policy.features_extractor.get_submodule("layers.0")
+        assert isinstance(first, nn.Linear)
+        with th.no_grad():
+            first.weight.fill_(1.0)
+            first.bias.zero_()
+        first.requires_grad_(False)
+        model.learn(2048)
+        norm = norms(model.policy)[0]
+        assert norm.num_batches_tracked is not None
+        assert norm.running_mean is not None
+        assert norm.num_batches_tracked.item() == 16
+        found.append(norm.running_mean[0].item())
+    # three entries with a mean of about 1/2 over the rollout; sixteen steps go 1 - 0.9 ** 16 of the way
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert found[0] == pytest.approx(1.5 * (1 - 0.9**16), abs=0.1)
+
+
+class RunningNorm(nn.Module):
+    """An average of the user's own, with dropout inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", th.zeros((), dtype=th.long))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        assert isinstance(self.count, th.Tensor)
+        assert not self.dropout.training
+        if self.training:
+            self.count += len(x)
+        dropped: th.Tensor = self.dropout(x)
+        return dropped
+
+
+class OwnFeatures(NormalisedFeatures):
+    def __init__(self, observation_space: object) -> None:
+        super().__init__(observation_space)
+        self.layers = nn.Sequential(nn.Linear(3, 8), RunningNorm(), nn.utils.spectral_norm(nn.Linear(8, 8)))
+
+
+def test_averages_of_the_users_own_follow_the_data() -> None:
+    model = make(features_extractor_class=OwnFeatures)
+    norm, before = model.policy.features_extractor.get_submodule("layers.1"), model.policy.state_dict()
+    vector = before["features_extractor.layers.2.weight_u"].clone()
+    model.learn(64 * 2)
+    assert int(norm.get_buffer("count")) == 128
+    assert not th.equal(model.policy.state_dict()["features_extractor.layers.2.weight_u"], vector)
+    assert not any(module.training for module in model.policy.modules())
+
+
+class SpectralFeatures(NormalisedFeatures):
+    """A layer whose largest singular value is 1, by a power iteration that goes on in training mode only."""
+
+    def __init__(self, observation_space: object) -> None:
+        super().__init__(observation_space)
+        self.layers = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 8)))
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_spectral_norm_follows_the_weights(share: bool) -> None:
+    model = make(share, SpectralFeatures, n_steps=4096)
+    th.manual_seed(0)
+    largest = []
+    for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
+        original = extractor.get_parameter("layers.0.parametrizations.weight.original")
+        original.data.copy_(th.randn(8, 3))
+    for _ in range(2):
+        for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
+            weight = extractor.get_submodule("layers.0").weight
+            assert isinstance(weight, th.Tensor)
+            largest.append(th.linalg.matrix_norm(weight, 2).item())
+        model.learn(4096)
+    assert min(abs(value - 1.0) for value in largest[:2]) > 0.04
+    assert largest[2:] == pytest.approx([1.0, 1.0], abs=0.02)
+
+
+class FrozenFeatures(NormalisedFeatures):
+    """Keeps its batch norm in evaluation mode, as frozen backbones do."""
+
+    def train(self, mode: bool = True) -> "FrozenFeatures":
+        super().train(mode)
+        self.layers[1].eval()
+        return self
+
+
+def test_frozen_statistics_stay_frozen() -> None:
+    model = make(features_extractor_class=FrozenFeatures).learn(64)
+    assert norms(model.policy)[0].num_batches_tracked.item() == 0  # type: ignore[union-attr]

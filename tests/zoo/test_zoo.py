@@ -1,0 +1,109 @@
+"""RL Zoo: registration, and the entries of the hyperparameter file."""
+
+import argparse
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import optuna
+import pytest
+import yaml
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from rl_zoo3.utils import ALGOS
+
+from sb3_trpo import TRPO, VineTRPO
+from sb3_trpo.zoo import hyperparameters_file
+
+# the Zoo and the libraries that it plots and searches with warn of each other
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ENTRIES: dict[str, dict[str, Any]] = yaml.safe_load(hyperparameters_file().read_text())
+MUJOCO = [
+    *("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedPendulum", "InvertedDoublePendulum"),
+    *("Pusher", "Reacher", "Swimmer", "Walker2d"),
+]
+
+
+def manager(env_id: str, folder: Path, **kwargs: Any) -> ExperimentManager:
+    return ExperimentManager(
+        argparse.Namespace(),
+        "trpo",
+        env_id,
+        str(folder),
+        config=str(hyperparameters_file()),
+        device="cpu",
+        verbose=0,
+        **kwargs,
+    )
+
+
+def test_registered() -> None:
+    assert ALGOS["trpo"] is TRPO
+    assert ALGOS["vine_trpo"] is VineTRPO
+    assert HYPERPARAMS_SAMPLER["trpo"].__module__ == HYPERPARAMS_CONVERTER["trpo"].__module__ == "sb3_trpo.zoo.search_space"
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        *(name for name in ENTRIES if name not in ("default", "atari", "Pusher-v4")),
+        *("PongNoFrameskip-v4", "ALE/Pong-v5"),
+    ],
+)
+def test_every_entry_builds_a_model(env_id: str, tmp_path: Path) -> None:
+    experiment = manager(env_id, tmp_path, eval_freq=-1).setup_experiment()
+    assert experiment is not None
+    model, saved = experiment
+    assert type(model) is TRPO
+    assert model.env is not None
+    assert model.n_envs == saved.get("n_envs", 1)
+    for name in saved.keys() & vars(model).keys() - {"policy", "policy_kwargs", "learning_rate"}:
+        assert getattr(model, name) == saved[name], name
+    obs = model.env.reset()
+    assert isinstance(obs, np.ndarray)
+    assert np.isfinite(model.predict(obs, deterministic=True)[0]).all()
+    model.env.close()
+
+
+def test_every_mujoco_task_has_an_entry_for_both_versions() -> None:
+    for name in MUJOCO:
+        assert ENTRIES[f"{name}-v5"] == ENTRIES[f"{name}-v4"]
+
+
+def test_every_entry_is_marked() -> None:
+    lines = hyperparameters_file().read_text().splitlines()
+    for i, line in enumerate(lines):
+        if line[:1].isalpha() and not line.startswith("default") and "*" not in line:
+            marks = [above for above in lines[max(0, i - 3) : i] if above.startswith(("# Tuned", "# To be tuned"))]
+            assert marks, line
+
+
+def test_budgets_are_those_of_the_rows_that_were_kept() -> None:
+    runs: dict[str, list[int]] = {}
+    with (Path(__file__).parents[2] / "benchmarks" / "results" / "mujoco_tuning.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["algorithm"] == "sb3_trpo":
+                runs.setdefault(row["env"], []).append(int(row["step"]))
+    marked = re.findall(r"# Tuned: (\d+) runs, (\d+) million env steps\n([\w-]+):", hyperparameters_file().read_text())
+    assert len(marked) == 6
+    for n_runs, millions, env_id in marked:
+        assert (int(n_runs), int(millions)) == (len(runs[env_id]), round(sum(runs[env_id]) / 1e6)), env_id
+
+
+def test_an_unlisted_env_gets_the_default_entry(tmp_path: Path) -> None:
+    gym.register("Unlisted-v0", entry_point="gymnasium.envs.classic_control.cartpole:CartPoleEnv")
+    experiment = manager("Unlisted-v0", tmp_path, eval_freq=-1).setup_experiment()
+    assert experiment is not None
+    assert vars(experiment[0])["target_kl"] == 0.02
+
+
+def test_search_space_of_continuous_actions() -> None:
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    settings = HYPERPARAMS_SAMPLER["trpo"](trial, 1, 1, {})
+    model = TRPO(env="Pendulum-v1", policy="MlpPolicy", device="cpu", **settings)
+    assert model.policy.log_std_init == trial.params["log_std_init"]
+    assert trial.user_attrs["gamma"] == pytest.approx(1 - trial.params["one_minus_gamma"])
