@@ -23,10 +23,10 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_trpo import TRPO, VineTRPO
-from sb3_trpo.actor.network import actor_network
+from sb3_trpo.actor.choose import actor_network
 from sb3_trpo.actor.probe import probe_actor
 from sb3_trpo.batch.advantages import effective_advantages
-from sb3_trpo.batch.batch import read_batch
+from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.policies.aliases import PaperCNN
 from sb3_trpo.update.surrogate import Surrogate
 

@@ -17,18 +17,13 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
 )
 
-from sb3_trpo.distributions.clipped_gaussian import ClippedGaussianDistribution
-from sb3_trpo.distributions.families import (
-    Bernoulli,
-    Categorical,
-    ClippedGaussian,
-    DistributionFamily,
-    Gaussian,
-    Parameters,
-    SampleEstimate,
-    distribution_family,
-    unchecked_distributions,
-)
+from sb3_trpo.distributions.clipped_gaussian import ClippedGaussian, ClippedGaussianDistribution
+from sb3_trpo.distributions.discrete import Bernoulli, Categorical
+from sb3_trpo.distributions.family import DistributionFamily, Parameters
+from sb3_trpo.distributions.gaussian import Gaussian
+from sb3_trpo.distributions.sample_estimate import SampleEstimate
+from sb3_trpo.distributions.table import distribution_family
+from sb3_trpo.distributions.validation import unchecked_distributions
 from tests.helpers import StudentT, draw, jacobian, torch_distributions, torch_kl
 
 Make = Callable[..., Distribution]

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,17 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_trpo import TRPO
+from sb3_trpo.step.conjugate_gradient import CGOutcome, conjugate_gradient
 from sb3_trpo.step.flat import flatten
-from sb3_trpo.step.trust_region import (
-    LineSearchResult,
-    Outcome,
-    StepReport,
-    StepSettings,
-    Trial,
-    backtracking_line_search,
-    conjugate_gradient,
-    trust_region_step,
-)
+from sb3_trpo.step.line_search import LineSearchResult, backtracking_line_search
+from sb3_trpo.step.report import Outcome, StepReport, Trial
+from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
 from tests.helpers import generator_states, same_bits
 from tests.toy_envs import RandomEnv
 
@@ -75,7 +70,7 @@ def test_cg_is_exact_after_as_many_steps_as_unknowns(name: str) -> None:
     th.testing.assert_close(result.solution, expected, rtol=1e-8, atol=1e-8)
     assert result.iterations <= len(matrix)
     assert result.residual < 1e-8
-    assert result.finite
+    assert result.outcome is not CGOutcome.NOT_FINITE
 
 
 def test_cg_needs_one_step_for_every_distinct_eigenvalue() -> None:
@@ -95,7 +90,7 @@ def test_cg_goes_on_in_float32_far_below_the_largest_curvature() -> None:
     """Convolutional policies: one curvature of 1e4 and more, from what all images share, beside many that damping decides."""
     matrix = th.cat([th.tensor([1e5]), th.linspace(0.1, 1.0, 30)]).diag()
     expected = th.ones(31)
-    result = conjugate_gradient(matrix.mv, matrix @ expected, 40, 0.0, smallest=0.1)
+    result = conjugate_gradient(matrix.mv, matrix @ expected, 40, 0.0, damping=0.1)
     th.testing.assert_close(result.solution, expected, rtol=1e-2, atol=1e-2)
 
 
@@ -131,7 +126,7 @@ def gain_squared(matrix: th.Tensor, b: th.Tensor, x: th.Tensor) -> float:
 def test_cg_gains_more_with_every_step_though_the_residual_grows() -> None:
     matrix = th.cat([vector(1e4, 3e3), th.linspace(0.1, 1.0, 30, dtype=th.float64)]).diag()
     b = th.cat([vector(10.0, 10.0), th.linspace(0.1, 1.0, 30, dtype=th.float64)])
-    results = [conjugate_gradient(matrix.mv, b, max_steps, 0.0, smallest=0.1) for max_steps in range(1, 16)]
+    results = [conjugate_gradient(matrix.mv, b, max_steps, 0.0, damping=0.1) for max_steps in range(1, 16)]
     gains = [gain_squared(matrix, b, result.solution) for result in results]
     assert all(gain > before for before, gain in itertools.pairwise(gains))
     assert gains[-1] == pytest.approx(th.dot(b, th.linalg.solve(matrix, b)).item(), rel=1e-4)
@@ -147,7 +142,7 @@ def test_rounding_does_not_take_over_on_a_singular_inconsistent_system(dtype: th
     gains = []
     for max_steps in range(1, 40):
         result = conjugate_gradient(matrix.to(dtype).mv, b.to(dtype), max_steps, 0.0)
-        assert result.finite
+        assert result.outcome is not CGOutcome.NOT_FINITE
         if dtype == th.float64:
             assert relative_residual(matrix, result.solution, b) == pytest.approx(result.residual, rel=1e-6)
         gains.append(gain_squared(matrix, b, result.solution.double()))
@@ -159,20 +154,25 @@ def test_cg_has_nothing_to_do_for_zero() -> None:
         raise AssertionError("asked for a product")
 
     result = conjugate_gradient(never, th.zeros(4), 10, 1e-10)
-    assert (result.solution.tolist(), result.iterations, result.residual, result.finite) == ([0.0] * 4, 0, 0.0, True)
+    assert (result.solution.tolist(), result.iterations, result.residual, result.outcome) == (
+        [0.0] * 4,
+        0,
+        0.0,
+        CGOutcome.TOLERANCE_REACHED,
+    )
 
 
 def test_cg_without_positive_curvature_gives_zero() -> None:
     for matrix in (-th.eye(3, dtype=th.float64), th.zeros(3, 3, dtype=th.float64)):
         result = conjugate_gradient(matrix.mv, th.ones(3, dtype=th.float64), 10, 1e-10)
         assert (result.solution.tolist(), result.iterations, result.residual) == ([0.0] * 3, 1, 1.0)
-        assert result.finite
+        assert result.outcome is not CGOutcome.NOT_FINITE
 
 
 def test_cg_stops_at_negative_curvature_with_what_it_has() -> None:
     matrix, b = vector(10.0, 9.0, -0.1).diag(), vector(1.0, 1.0, 0.01)
     result = conjugate_gradient(matrix.mv, b, 10, 1e-10)
-    assert result.finite
+    assert result.outcome is not CGOutcome.NOT_FINITE
     assert result.iterations < 10
     assert 0.0 < result.residual < 0.1
     assert th.dot(result.solution, matrix @ result.solution) > 0.0
@@ -190,7 +190,7 @@ def test_cg_reports_a_product_that_is_not_finite(value: float, good_products: in
         return matrix @ v + spoilt
 
     result = conjugate_gradient(product, th.ones(4, dtype=th.float64), 10, 0.0)
-    assert not result.finite
+    assert result.outcome is CGOutcome.NOT_FINITE
     assert result.iterations == good_products + 1
     assert th.isfinite(result.solution).all()
 
@@ -322,8 +322,8 @@ TRIALS = st.builds(Trial, st.floats(-2.0, 2.0) | st.sampled_from([NAN, INF, -INF
 @given(trials=st.lists(TRIALS, min_size=1, max_size=8), accept_ratio=st.sampled_from([0.0, 0.3, 1.0]))
 def test_line_search_returns_the_first_acceptable_trial_of_any_sequence(trials: list[Trial], accept_ratio: float) -> None:
     def acceptable(k: int, trial: Trial) -> bool:
-        finite = math.isfinite(trial.surrogate) and math.isfinite(trial.kl)
-        return finite and trial.kl <= 0.01 and trial.surrogate > 0.0 and trial.surrogate >= accept_ratio * 0.5**k
+        usable = trial.complete and math.isfinite(trial.surrogate) and math.isfinite(trial.kl)
+        return usable and trial.kl <= 0.01 and trial.surrogate > 0.0 and trial.surrogate >= accept_ratio * 0.5**k
 
     sequence = iter(trials)
     result, tried = search(lambda _: next(sequence), len(trials), accept_ratio=accept_ratio)
@@ -333,6 +333,21 @@ def test_line_search_returns_the_first_acceptable_trial_of_any_sequence(trials: 
     else:
         assert result.trial is None
     assert len(tried) == result.trials
+
+
+@dataclass
+class Posed:
+    """A problem whose parts are given one by one."""
+
+    parameters: Sequence[th.Tensor]
+    old: Trial
+    gradient: Callable[[], th.Tensor]
+    curvature: Callable[[th.Tensor], th.Tensor]
+    independent_curvature: Callable[[th.Tensor], th.Tensor | None]
+    trial: Callable[[], Trial]
+
+    def evaluate(self, max_kl: float = INF) -> Trial:
+        return self.trial()
 
 
 class Problem:
@@ -363,15 +378,15 @@ class Problem:
     ) -> StepReport:
         chosen = {"max_kl": 0.01, "damping": 0.0, "cg_tol": 1e-12, "shrinking_factor": 0.5, "accept_ratio": 0.0, **settings}
         counts = {name: int(chosen.pop(name, 20)) for name in ("cg_max_steps", "max_iter")}
-        return trust_region_step(
+        posed = Posed(
             self.parameters,
-            self.gradient,
+            Trial(surrogate_old, 0.0),
+            lambda: self.gradient,
             self.fisher.mv,
+            other_product or (lambda _: None),
             evaluate or self.evaluate,
-            surrogate_old,
-            StepSettings(**chosen, **counts),  # type: ignore[arg-type]
-            other_product,
         )
+        return trust_region_step(posed, TrustRegionSettings(**chosen, **counts))  # type: ignore[arg-type]
 
     @property
     def moved(self) -> th.Tensor:
@@ -438,8 +453,11 @@ def test_the_length_costs_no_product_unless_damping_drowns_the_fisher_matrix(
         products += 1
         return scale * problem.fisher @ v
 
-    counted = StepSettings(0.01, 0.1, cg_max_steps, 1e-5, 0.5, 1, 0.0)
-    report = trust_region_step(problem.parameters, problem.gradient, product, lambda: Trial(1.0, 0.0), 0.0, counted)
+    counted = TrustRegionSettings(0.01, 0.1, cg_max_steps, 1e-5, 0.5, 1, 0.0)
+    posed = Posed(
+        problem.parameters, Trial(0.0, 0.0), lambda: problem.gradient, product, lambda _: None, lambda: Trial(1.0, 0.0)
+    )
+    report = trust_region_step(posed, counted)
     assert report.accepted
     assert products == report.cg_iterations + (not spared)
     step = problem.moved.double()
@@ -566,8 +584,9 @@ def test_zero_gradient_is_no_step_and_costs_nothing() -> None:
         raise AssertionError("was called")
 
     parameters = [th.ones(3)]
-    settings = StepSettings(0.01, 0.1, 10, 0.1, 0.8, 10, 0.0)
-    report = trust_region_step(parameters, th.zeros(3), never, never, 1.5, settings)  # type: ignore[arg-type]
+    settings = TrustRegionSettings(0.01, 0.1, 10, 0.1, 0.8, 10, 0.0)
+    posed = Posed(parameters, Trial(1.5, 0.0), lambda: th.zeros(3), never, never, never)  # type: ignore[arg-type]
+    report = trust_region_step(posed, settings)
     assert report == StepReport(Outcome.ZERO_GRADIENT, 1.5)
     assert parameters[0].tolist() == [1.0] * 3
 
