@@ -19,19 +19,19 @@ import ale_py
 import gymnasium as gym
 import numpy as np
 import torch as th
-from sb3_trpo.actor.choose import actor_network
 from sb3_trpo.actor.probe import probe_actor
 
 from benchmarks.experiment import hyperparameters, set_up
 from sb3_trpo import TRPO
+from sb3_trpo.actor.choose import actor_network
 from sb3_trpo.arguments.hyperparameters import make_schedule
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import read_batch
+from sb3_trpo.batch.subsets import fisher_subsets
 from sb3_trpo.step.conjugate_gradient import conjugate_gradient
 from sb3_trpo.step.flat import assign, flatten
 from sb3_trpo.update.fisher import FisherVectorProduct
-from sb3_trpo.batch.subsets import fisher_subsets
 from sb3_trpo.update.surrogate import Surrogate
 
 gym.register_envs(ale_py)

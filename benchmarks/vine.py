@@ -19,15 +19,15 @@ import ale_py
 import gymnasium as gym
 import numpy as np
 import torch as th
+from sb3_trpo.actor.probe import probe_actor
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.actor.choose import actor_network
-from sb3_trpo.actor.probe import probe_actor
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.from_buffer import read_batch
-from sb3_trpo.policies.aliases import PaperCNN
+from sb3_trpo.policies.image_networks import PaperCNN
 from sb3_trpo.update.surrogate import Surrogate
 
 gym.register_envs(ale_py)

@@ -27,7 +27,8 @@ from torch import nn
 from sb3_trpo.actor.cnn import Cnn, why_not_cnn
 from sb3_trpo.actor.mlp import Mlp, why_not_mlp
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
-from sb3_trpo.policies.aliases import CnnPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
+from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
+from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 
 Layers: TypeAlias = Mlp | Cnn
 """A network as a function with products of its Jacobian, in NumPy arrays."""

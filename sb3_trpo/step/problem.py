@@ -1,8 +1,8 @@
 """What a step rule is asked to solve, and the form of every rule."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch as th
 
@@ -57,5 +57,14 @@ class Problem(Protocol):
         """
 
 
-StepRule: TypeAlias = Callable[[Any, Any], StepReport]
-"""(problem, settings) -> report: moves the parameters of a :class:`Problem`; every rule has settings of its own class."""
+class StepRule(Protocol):
+    """A way to take the policy step."""
+
+    def __call__(self, problem: Problem, settings: Any, /) -> StepReport:
+        """
+        Move the problem's parameters in place.
+
+        :param problem: what to solve
+        :param settings: chosen by the user; every rule has its own class of settings
+        :return: what happened
+        """

@@ -14,7 +14,7 @@ from sb3_trpo.actor.by_autograd import AutogradActor, differentiable_recurrence
 from sb3_trpo.actor.by_hand import HandActor
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.distributions.table import distribution_family
-from sb3_trpo.policies.aliases import NormalizedCNN, PaperCNN
+from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.step.flat import flatten
 from tests.helpers import actor_of, batch_of, reached

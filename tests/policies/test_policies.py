@@ -12,7 +12,8 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from sb3_trpo import TRPO
-from sb3_trpo.policies.aliases import CnnPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
+from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
+from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from tests.helpers import why_not_plain_actor
 from tests.toy_envs import RandomEnv
 
