@@ -34,7 +34,8 @@ from benchmarks.experiment import hyperparameters, set_up
 from benchmarks.speed import alone, memory, seconds, table_head, table_row, update_alone, whole_run
 from sb3_trpo import TRPO
 from sb3_trpo.arguments.hyperparameters import make_schedule
-from sb3_trpo.envs.envpool import AtariEnvPool, EnvPoolVecEnv
+from sb3_trpo.envs.atari_envpool import AtariEnvPool
+from sb3_trpo.envs.envpool import EnvPoolVecEnv
 from sb3_trpo.policies.image_normalization import ImageNormalization
 
 GAME = "PongNoFrameskip-v4"
