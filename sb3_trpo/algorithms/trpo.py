@@ -229,6 +229,7 @@ class TRPO(RolloutCollector):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._check_hyperparameters()
         check_clipping(self.policy, self.clipped_gaussian)
+        self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])
         return super()._setup_learn(*args, **kwargs)
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -391,7 +392,7 @@ class TRPO(RolloutCollector):
         )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "last_step"]
+        return [*super()._excluded_save_params(), "last_step", "workers"]
 
     @classmethod
     def load(

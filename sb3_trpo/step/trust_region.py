@@ -20,7 +20,7 @@ RULES = {
     "max_iter": integer(1),
     "accept_ratio": UNIT,
 }
-"""What each setting must be."""
+"""The allowed values of each setting."""
 
 
 @dataclass(frozen=True)

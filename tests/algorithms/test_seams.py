@@ -177,10 +177,11 @@ class ThreadWorker:
 
     def broadcast(self, tensors: Sequence[th.Tensor]) -> None:
         for tensor in tensors:
-            tensor.copy_(self.threads.exchange(self.rank, tensor.clone())[0])
+            with th.no_grad():
+                tensor.copy_(self.threads.exchange(self.rank, tensor.detach().clone())[0])
 
 
-def run_together(jobs: Sequence[Callable[[], None]]) -> list[BaseException | None]:
+def run_together(jobs: Sequence[Callable[[], object]]) -> list[BaseException | None]:
     failures: list[BaseException | None] = [None] * len(jobs)
 
     def run(i: int) -> None:
@@ -241,6 +242,16 @@ def test_two_workers_make_the_update_of_one(whole: TRPO, split: tuple[list[int],
     assert reports[2] is not None
     assert reports[0].outcome is reports[2].outcome is Outcome.ACCEPTED
     assert reports[0].kl == pytest.approx(reports[2].kl, rel=1e-3)
+
+
+def test_workers_start_from_the_policy_of_the_first() -> None:
+    models = [TRPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=seed) for seed in (0, 1)]
+    first = flatten(list(models[0].policy.parameters()))
+    threads = Threads(2)
+    for rank, model in enumerate(models):
+        model.workers = threads.worker(rank)
+    assert run_together([partial(model._setup_learn, 8) for model in models]) == [None, None]
+    assert all(th.equal(flatten(list(model.policy.parameters())), first) for model in models)
 
 
 def test_workers_refuse_a_rollout_together(whole: TRPO) -> None:
