@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import (
     Distribution,
     SquashedDiagGaussianDistribution,
@@ -178,6 +179,15 @@ def make_batch(policy: ActorCriticPolicy, n_states: int = 7) -> Batch:
         log_prob = distribution.log_prob(actions)
     advantages, returns = th.randn(2, n_states, generator=generator, dtype=th.float64)
     return Batch(States(observations), actions, log_prob, advantages, returns)
+
+
+def collect(model: TRPO, callback: BaseCallback | None = None) -> TRPO:
+    """Collect one rollout without updating, so that the weights are those that acted."""
+    _, callback = model._setup_learn(model.n_steps * model.n_envs, callback)
+    callback.on_training_start({}, {})
+    assert model.env is not None
+    assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    return model
 
 
 def batch_of(model: TRPO) -> Batch:

@@ -28,7 +28,7 @@ from sb3_trpo.step.report import Outcome, StepReport, Trial
 from sb3_trpo.step.trust_region import TrustRegionSettings
 from sb3_trpo.step.workers import Alone
 from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import actor_of, actor_parameters, make_batch, make_policy, perturb
+from tests.helpers import actor_of, actor_parameters, collect, make_batch, make_policy, perturb
 from tests.toy_envs import RandomEnv
 
 N_ACTIONS = 4
@@ -216,12 +216,7 @@ def part_of(whole: TRPO, envs: list[int], batch_size: int) -> TRPO:
 
 @pytest.fixture
 def whole() -> TRPO:
-    model = TRPO("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=0), **SHARED, batch_size=256)
-    _, callback = model._setup_learn(256)
-    callback.on_training_start({}, {})
-    assert model.env is not None
-    model.collect_rollouts(model.env, callback, model.rollout_buffer, 64)
-    return model
+    return collect(TRPO("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=0), **SHARED, batch_size=256))
 
 
 @pytest.mark.parametrize("split", [([0, 1], [2, 3]), ([0], [1, 2, 3])])

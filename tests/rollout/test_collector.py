@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trpo import TRPO
-from tests.helpers import why_not_fast
+from tests.helpers import collect, why_not_fast
 from tests.toy_envs import ACTIONS, OBSERVATIONS, FaultyEnv, RandomEnv
 
 LOCALS = ["new_obs", "rewards", "dones", "infos", "actions", "clipped_actions", "values", "log_probs", "n_steps"]
@@ -68,10 +68,7 @@ def make_model(deferred: bool, actions: str = "box", n_envs: int = 2, truncate: 
 def one_rollout(model: TRPO) -> Recorder:
     """Collect one rollout without updating, so that the weights are those that acted."""
     recorder = Recorder()
-    _, callback = model._setup_learn(16 * model.n_envs, recorder)
-    callback.on_training_start({}, {})
-    assert model.env is not None
-    assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    collect(model, recorder)
     return recorder
 
 

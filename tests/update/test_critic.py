@@ -16,7 +16,7 @@ from sb3_trpo.batch.batch import Batch
 from sb3_trpo.update.critic import critic_parameters, fit_critic
 from sb3_trpo.update.critic_epochs import Epoch, FitData, make_epoch
 from sb3_trpo.update.fused_adam import _AdamKernel
-from tests.helpers import OwnBuffer, batch_of, reached
+from tests.helpers import OwnBuffer, batch_of, collect, reached
 from tests.toy_envs import OBSERVATIONS, RandomEnv
 
 
@@ -30,12 +30,7 @@ class OwnDictBuffer(DictRolloutBuffer):
 def collected(policy: str | type[ActorCriticPolicy] = "MlpPolicy", observations: str = "vector", **kwargs: Any) -> TRPO:
     """A model with a full rollout and no update yet."""
     env = RandomEnv(OBSERVATIONS[observations])
-    model = TRPO(policy, env, n_steps=64, batch_size=16, seed=0, **kwargs)
-    _, callback = model._setup_learn(64)
-    callback.on_training_start({}, {})
-    assert model.env is not None
-    model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-    return model
+    return collect(TRPO(policy, env, n_steps=64, batch_size=16, seed=0, **kwargs))
 
 
 def epoch_of(model: TRPO, parameters: list[th.nn.Parameter], batch: Batch, batch_size: int, chunk_size: int) -> Epoch:

@@ -15,7 +15,7 @@ from sb3_trpo.update.critic import critic_parameters, fit_critic
 from sb3_trpo.update.critic_epochs import FitData, make_epoch
 from sb3_trpo.update.fisher import FisherVectorProduct
 from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import ACTORS, actor_of, actor_parameters, batch_of, make_batch, make_policy, perturb, reached
+from tests.helpers import ACTORS, actor_of, actor_parameters, batch_of, collect, make_batch, make_policy, perturb, reached
 from tests.toy_envs import ACTIONS, RandomEnv
 
 WEIGHTS = [1, 0, 2, 1, 3, 0, 1]
@@ -57,11 +57,7 @@ def test_fisher_products(actor: str, chunk_size: int) -> None:
 
 def collected(actions: str) -> tuple[TRPO, Batch]:
     model = TRPO("MlpPolicy", RandomEnv(action_space=ACTIONS[actions]), n_steps=7, batch_size=7, seed=0)
-    _, callback = model._setup_learn(7)
-    callback.on_training_start({}, {})
-    assert model.env is not None
-    model.collect_rollouts(model.env, callback, model.rollout_buffer, 7)
-    return model, batch_of(model)
+    return model, batch_of(collect(model))
 
 
 @pytest.mark.parametrize("actions", ACTIONS)
