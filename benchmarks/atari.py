@@ -31,12 +31,7 @@ from benchmarks.library.zoo import hyperparameters, set_up
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     parser = training_parser("Train on an Atari game; may be killed and run again.", ["sb3_trpo", "sb3_vine_trpo", "sb3_ppo"])
     parser.add_argument("--steps", type=count, required=True, help="env steps, those of a killed run included")
     parser.add_argument("--log-freq", type=count, default=20_480, help="env steps between two rows of the curve")
@@ -47,12 +42,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """
-    Train, or go on from the checkpoint, and evaluate.
-
-    :param arguments: the command line, without the program
-    :return: exit status
-    """
+    """Train, or go on from the checkpoint, and evaluate; return the exit status."""
     options = parse(arguments)
     th.set_num_threads(1)
     entry = hyperparameters(options.algo, options.env, options.set)

@@ -38,11 +38,7 @@ def cells(path: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Print the table and draw the curves.
-
-    :param arguments: the command line, without the program
-    """
+    """Print the table and draw the curves."""
     argparse.ArgumentParser(description="Table and plot of the Atari runs.").parse_args(arguments)
     print_head("game", "algorithm", "seed", "env steps", "time", "return, mean ± std of the games")
     for path in curve_files(RUNS):

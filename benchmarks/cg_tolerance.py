@@ -71,11 +71,7 @@ def train(env_id: str) -> list[list[tuple[float, int]]]:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Measure and print.
-
-    :param arguments: the command line, without the program
-    """
+    """Measure and print."""
     description = "How good the conjugate gradient direction is at each tolerance."
     argparse.ArgumentParser(description=description).parse_args(arguments)
     th.set_num_threads(1)

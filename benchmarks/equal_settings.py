@@ -63,11 +63,7 @@ def draw_environment(axis: Any, env_id: str, runs: dict[str, list[Curve]]) -> No
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Print the table and draw the curves.
-
-    :param arguments: the command line, without the program
-    """
+    """Print the table and draw the curves."""
     argparse.ArgumentParser(description="Curves at equal hyperparameters, and their differences.").parse_args(arguments)
     environments = read_runs(RESULTS / "equal_settings")
     print_head("env", "score of a run", *NAMES.values(), "difference, 95% interval")

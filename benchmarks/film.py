@@ -17,12 +17,7 @@ from sb3_trpo import TRPO
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Film a trained model.")
     parser.add_argument("run", type=Path, help="folder that benchmarks.mujoco or RL Zoo wrote")
     parser.add_argument("env", help="environment id")
@@ -56,11 +51,7 @@ def load(run: Path, env_id: str) -> tuple[TRPO, VecEnv]:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Play the deterministic policy and write the film.
-
-    :param arguments: the command line, without the program
-    """
+    """Play the deterministic policy and write the film."""
     options = parse(arguments)
     model, env = load(options.run, options.env)
     observations, frames = env.reset(), []

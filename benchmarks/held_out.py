@@ -100,12 +100,7 @@ def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Gain of a step on the batch and on held-out states, by damping.")
     parser.add_argument("--env", required=True, help="environment id")
     parser.add_argument("--train", type=float, default=100_000, help="env steps of training before")
@@ -131,11 +126,7 @@ def print_gains(damping: float, rows: Sequence[tuple[float, float, int]]) -> Non
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Train for a while with the hyperparameters of the Zoo, then measure and print.
-
-    :param arguments: the command line, without the program
-    """
+    """Train for a while with the hyperparameters of the Zoo, then measure and print."""
     options = parse(arguments)
     th.set_num_threads(1)
     model: Any = zoo_model("sb3_trpo", options.env, options.seed, options.set)

@@ -154,12 +154,7 @@ def _stepping(ours: VecEnv, peer: VecEnv, n_steps: int, rounds: int) -> Comparis
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Speed and memory of sb3-trpo on images, against its peers.")
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--device", default="cpu", help="as torch names it; where it is not the CPU, only speed")
@@ -167,11 +162,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Measure and print.
-
-    :param arguments: the command line, without the program
-    """
+    """Measure and print."""
     options = parse(arguments)
     device, rounds = options.device, 1 if options.quick else 5
     print_speed_head([*PACKAGES, "envpool"] if device == "cpu" else PACKAGES, device, rounds)

@@ -26,12 +26,7 @@ from benchmarks.library.zoo import hyperparameters, set_up
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     parser = training_parser("Train one model as RL Zoo does, and evaluate it as it learns.", sorted(ALGORITHMS))
     parser.add_argument("--steps", type=count, help="env steps; default: those of the hyperparameters")
     add_evaluations(parser)
@@ -39,12 +34,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """
-    Train, evaluate and save.
-
-    :param arguments: the command line, without the program
-    :return: exit status
-    """
+    """Train, evaluate and save; return the exit status."""
     options = parse(arguments)
     th.set_num_threads(1)
     entry = hyperparameters(options.algo, options.env, options.set)

@@ -14,12 +14,7 @@ from benchmarks.library.learning_curves import draw_runs
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Draw learning curves, one line a run.")
     parser.add_argument("png", type=Path, help="the picture to write")
     parser.add_argument("curves", type=Path, nargs="+", help="curve.csv of each run")
@@ -27,11 +22,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Draw.
-
-    :param arguments: the command line, without the program
-    """
+    """Draw."""
     options = parse(arguments)
     draw_runs(options.png, options.curves)
 

@@ -9,7 +9,7 @@ https://arxiv.org/abs/2108.13264). Draws learning curves against env steps and a
     python -m benchmarks.report  # prints Markdown, writes docs/img/mujoco_steps.png and docs/img/mujoco_time.png
 
 The peers' runs in ``mujoco_rl_zoo_train.csv`` come from RL Zoo's own training command, not from ``benchmarks.mujoco``: they
-end with an evaluation of 10 episodes. They have a table of their own, and dashed lines.
+end with an evaluation of 10 episodes. They have a separate table, and dashed lines.
 """
 
 import argparse
@@ -134,11 +134,7 @@ def print_zoo_runs(runs: Runs) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Print the tables and draw the curves.
-
-    :param arguments: the command line, without the program
-    """
+    """Print the tables and draw the curves."""
     argparse.ArgumentParser(description="Tables and plots of the MuJoCo runs.").parse_args(arguments)
     runs, zoo_runs = read_runs(RESULTS / "mujoco"), read_zoo_runs(RESULTS / "mujoco_rl_zoo_train.csv")
     print_head(*HEAD)

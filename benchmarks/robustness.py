@@ -133,11 +133,7 @@ def nan_reward(cls: type[OnPolicyAlgorithm]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Measure and print.
-
-    :param arguments: the command line, without the program
-    """
+    """Measure and print."""
     description = "Where a trust-region method can go wrong: sb3-trpo and sb3-contrib's TRPO."
     argparse.ArgumentParser(description=description).parse_args(arguments)
     th.set_num_threads(1)

@@ -21,12 +21,7 @@ from benchmarks.library.run_record import PACKAGES, write_run
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     description = "Train one model, evaluate it as it learns, and save what it reached."
     parser = training_parser(description, ["sb3_contrib_trpo", "sb3_ppo", "sb3_trpo"], seed=0)
     parser.add_argument("--steps", type=count, required=True, help="env steps")
@@ -37,12 +32,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """
-    Train, evaluate and save.
-
-    :param arguments: the command line, without the program
-    :return: exit status
-    """
+    """Train, evaluate and save; return the exit status."""
     options = parse(arguments)
     cls, hyperparameters = ALGORITHMS[options.algo].cls, parse_settings(options.set)
     model = cls("MlpPolicy", options.env, seed=options.seed, device="cpu", **hyperparameters)

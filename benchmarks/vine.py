@@ -93,12 +93,7 @@ def measure(rows: np.ndarray, reference: np.ndarray) -> dict[str, str]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Gradients of vine sampling against single path, at equal simulator calls.")
     parser.add_argument("--env", required=True, help="environment id")
     parser.add_argument("--train", type=int, default=0, help="env steps of training before, with single path")
@@ -131,7 +126,7 @@ def train(options: argparse.Namespace) -> TRPO:
 
 def fresh(trained: TRPO, options: argparse.Namespace, cls: type[TRPO], number: int, n_calls: int, **more: Any) -> TRPO:
     """
-    Make a model with the trained policy and environments of its own.
+    Make a model with the trained policy and new environments.
 
     :param trained: the trained model
     :param options: the command line
@@ -196,11 +191,7 @@ def estimates(trained: TRPO, options: argparse.Namespace) -> Iterator[dict[str, 
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Measure, and write one row an estimator.
-
-    :param arguments: the command line, without the program
-    """
+    """Measure, and write one row an estimator."""
     options = parse(arguments)
     th.set_num_threads(1)
     trained = train(options)

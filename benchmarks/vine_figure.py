@@ -69,12 +69,7 @@ class Tracer(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param arguments: it, without the program
-    :return: its options
-    """
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Draw a vine.")
     parser.add_argument("--train", type=int, default=100_352, help="env steps of training before, with single path")
     parser.add_argument("--out", type=Path, required=True, help="the picture to write")
@@ -82,11 +77,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Train for a while, collect one rollout, and draw it.
-
-    :param arguments: the command line, without the program
-    """
+    """Train for a while, collect one rollout, and draw it."""
     options = parse(arguments)
     th.set_num_threads(1)
     trained = TRPO("MlpPolicy", "Hopper-v5", seed=0, device="cpu").learn(options.train)

@@ -72,11 +72,7 @@ def print_learning(environments: Runs) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Print the tables and draw the curves.
-
-    :param arguments: the command line, without the program
-    """
+    """Print the tables and draw the curves."""
     argparse.ArgumentParser(description="Tables and plot of vine sampling.").parse_args(arguments)
     print_gradients()
     environments = read_runs(RESULTS / "vine" / "learning")

@@ -1,1 +1,1 @@
-"""What the scripts of this folder's parent share: set-up, runs and their curves, statistics, timers, tables and pictures."""
+"""Parts that several scripts share: set-up, runs and their curves, statistics, timers, tables and pictures."""

@@ -1,4 +1,4 @@
-"""Measurements in a process of their own, and the memory of a process."""
+"""Measurements in a separate process, and the memory of a process."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
