@@ -15,8 +15,8 @@ class Script(NamedTuple):
     A script of RL Zoo.
 
     :param module: the module to run
-    :param about: what it does
-    :param defaults: arguments that come before the user's, so that the user's win
+    :param about: a short description
+    :param defaults: arguments placed before the user's, so that the user's take precedence
     """
 
     module: str
@@ -37,21 +37,23 @@ SCRIPTS = {
     "plot_train": Script("rl_zoo3.plots.plot_train", "plot the training rewards", (*_ALGO, "--exp-folder", "logs")),
     "all_plots": Script("rl_zoo3.plots.all_plots", "plot the evaluations", ("--algos", "trpo", "--exp-folders", "logs")),
     "plot_from_file": Script("rl_zoo3.plots.plot_from_file", "plot what all_plots has written to a file"),
-    "record_video": Script("rl_zoo3.record_video", "film a trained model", (*_ALGO, *_FOLDER)),
-    "record_training": Script("rl_zoo3.record_training", "film the checkpoints of a training", (*_ALGO, *_FOLDER)),
+    "record_video": Script("rl_zoo3.record_video", "record a video of a trained model", (*_ALGO, *_FOLDER)),
+    "record_training": Script("rl_zoo3.record_training", "record videos of a training's checkpoints", (*_ALGO, *_FOLDER)),
     "push_to_hub": Script("rl_zoo3.push_to_hub", "share a trained model on the Hugging Face hub", (*_ALGO, *_FOLDER)),
     "load_from_hub": Script("rl_zoo3.load_from_hub", "fetch a trained model from the Hugging Face hub", (*_ALGO, *_FOLDER)),
 }
 
 _NEEDS = {"all_plots": ("--env", "-e", "ENV"), "plot_from_file": ("--input", "-i", "FILE")}
-"""Options without which a script fails with another error: their names, and what follows."""
+"""Options without which a script fails with an unclear error: long name, short name and placeholder of the value."""
 
 _HUB = ("enjoy", "push_to_hub", "load_from_hub")
-"""Commands that reach for the Hugging Face hub; ``enjoy`` does for a model of ``rl-trained-agents`` that is not there."""
+"""Commands that use the Hugging Face hub; ``enjoy`` downloads a model of ``rl-trained-agents`` that is missing."""
 
 
 def usage() -> str:
     """
+    Write the help text.
+
     :return: the help text
     """
     lines = [f"  {name:16} {script.about}" for name, script in SCRIPTS.items()]
@@ -59,7 +61,7 @@ def usage() -> str:
         [
             "usage: sb3-trpo COMMAND [OPTION ...]",
             "",
-            "RL Zoo's scripts with `--algo trpo` implied; every option of theirs is passed on.",
+            "RL Zoo's scripts with `--algo trpo` implied. All their options are passed on.",
             "",
             *lines,
             "",
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     Run one of the Zoo's scripts.
 
-    :param arguments: the command line, without the program; None: that of this process
+    :param arguments: the command line, without the program; None: the arguments of this process
     :raises SystemExit: with the help text or an error message
     """
     command, *options = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -85,51 +87,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command not in SCRIPTS:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
     _refuse_other_algorithms(SCRIPTS[command], options)
-    _refuse_what_is_missing(command, options)
+    _check_requirements(command, options)
     try:
-        from sb3_trpo.command_line.hub import mend_hub
-        from sb3_trpo.command_line.patches import mended_zoo
+        from sb3_trpo.command_line.patches import patch_hub, patched_zoo
         from sb3_trpo.zoo import hyperparameters_file
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
     script = SCRIPTS[command]
     defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
     if command in _HUB:
-        mend_hub()
+        patch_hub()
     import_module(script.module.rpartition(".")[0])
-    sys.modules.pop(script.module, None)  # or runpy warns of the plots, which their package imports
-    with mended_zoo(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
+    sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
+    with patched_zoo(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
         runpy.run_module(script.module, run_name="__main__")
 
 
 def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
-    """The hyperparameters are TRPO's; only the plots can show others too."""
+    """Refuse other algorithms, except in plots, because the default hyperparameters are TRPO's."""
     if script.module.startswith("rl_zoo3.plots."):
         return
     for named in (value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")):
         if named not in ("trpo", "vine_trpo"):
             instead = f"python -m {script.module}"
-            raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for that there is {instead}")
+            raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for others use `{instead}`")
 
 
-def _refuse_what_is_missing(command: str, options: Sequence[str]) -> None:
+def _check_requirements(command: str, options: Sequence[str]) -> None:
+    """Check for options and programs without which a script would fail late or with an unclear error."""
     if {"-h", "--help"} & set(options):
         return
     if command in _NEEDS:
         long, short, value = _NEEDS[command]
-        names = [name for name, _ in _values(options) if name != "-iqm"]  # an option of its own, not -i
+        names = [name for name, _ in _values(options) if name != "-iqm"]  # a separate option, not -i
         if not any(name.startswith(short) or _abbreviates(name, long, long[:4]) for name in names):
             message = f"`{command}` needs `{long} {value}`; `sb3-trpo {command} --help` lists all options"
             raise SystemExit(f"sb3-trpo: {message}")
-    if command == "record_training" and shutil.which("ffmpeg") is None:  # the script deletes the last film before it asks
+    if command == "record_training" and shutil.which("ffmpeg") is None:  # the script would first delete the last video
         raise SystemExit("sb3-trpo: `record_training` needs the program ffmpeg, which is not installed")
 
 
 def _with_single_frames(script: Script, options: Sequence[str]) -> list[str]:
     """
-    All games but ``NoFrameskip`` repeat an action themselves, and ``AtariWrapper`` would repeat that four times. The ``atari``
-    entry tells them not to, but what it says is lost where the command line tells them something else. A ``frameskip`` on the
-    command line counts last.
+    Add ``frameskip:1`` to ``--env-kwargs`` for Atari games that repeat actions.
+
+    All games but ``NoFrameskip`` repeat an action themselves, and ``AtariWrapper`` would repeat it four times more. The
+    ``atari`` entry of the hyperparameters prevents that, but ``--env-kwargs`` replaces its ``env_kwargs``. A ``frameskip``
+    that the user passes comes last and takes precedence.
     """
     given = dict(_values(options))
     own_file = any(name == "-conf" or _abbreviates(name, "--conf-file", "--c") for name in given)
@@ -146,7 +150,7 @@ def _with_single_frames(script: Script, options: Sequence[str]) -> list[str]:
 
 
 def _skips_frames(env_id: str) -> bool:
-    """Whether it is an Atari game that repeats actions."""
+    """Tell whether an environment is an Atari game that repeats actions."""
     import gymnasium
     import rl_zoo3.import_envs  # noqa: F401  registers the games
 
@@ -155,12 +159,12 @@ def _skips_frames(env_id: str) -> bool:
 
 
 def _abbreviates(name: str, option: str, shortest: str) -> bool:
-    """Whether a script of the Zoo reads the name as the option: argparse takes what no other option begins with."""
+    """Tell whether the Zoo's scripts read the name as the option: argparse accepts unambiguous prefixes."""
     return option.startswith(name) and name.startswith(shortest)
 
 
 def _values(options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each option with what follows it, after ``=`` or as the next argument."""
+    """Iterate over the options, each with its value after ``=`` or the next argument."""
     for option, following in zip(options, [*options, ""][1:], strict=True):
         name, _, joined = option.partition("=")
         yield name, joined or following
@@ -168,7 +172,7 @@ def _values(options: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _arguments(program: str, arguments: Sequence[str]) -> Iterator[None]:
-    """The command line as the Zoo's scripts read it."""
+    """Replace the command line that the Zoo's scripts read."""
     before = sys.argv
     sys.argv = [program, *arguments]
     try:

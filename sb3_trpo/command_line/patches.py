@@ -1,50 +1,59 @@
-"""What rl_zoo3 2.9 would do otherwise than with its own algorithms, or than in the training, while a command runs."""
+"""
+Patches to rl_zoo3 2.9, for places where it treats this package differently from its built-in algorithms, evaluates with
+other settings than it trained with, or fails with newer releases of the Hugging Face Hub's packages.
+"""
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
-def mended_zoo() -> Iterator[None]:
-    """Films know this package, environments are made as in the training, and the latest run is the latest with a model."""
+def patched_zoo() -> Iterator[None]:
+    """
+    Patch the Zoo while a command runs.
+
+    Video recording then knows this package, environments are made as in the training, and the latest run is the latest that
+    has a model.
+    """
     from rl_zoo3 import utils  # here, because only the commands need them
     from rl_zoo3.exp_manager import ExperimentManager
 
     with ExitStack() as stack:
-        stack.enter_context(_replaced(subprocess, "call", _film_with_ours))
-        stack.enter_context(_replaced(utils, "create_test_env", _film_as_trained))
+        stack.enter_context(_replaced(subprocess, "call", _record_with_ours))
+        stack.enter_context(_replaced(utils, "create_test_env", _record_as_trained))
         stack.enter_context(_replaced(utils, "get_latest_run_id", _latest_with_a_model))
         stack.enter_context(_replaced(ExperimentManager, "create_envs", _evaluate_as_trained))
         yield
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, mend: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+def _replaced(owner: Any, name: str, patch: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     before = getattr(owner, name)
-    setattr(owner, name, mend(before))
+    setattr(owner, name, patch(before))
     try:
         yield
     finally:
         setattr(owner, name, before)
 
 
-def _film_with_ours(call: Callable[..., int]) -> Callable[..., int]:
-    """``record_training`` starts the Zoo's ``record_video`` as a process, which would know only sb3-contrib's TRPO."""
+def _record_with_ours(call: Callable[..., int]) -> Callable[..., int]:
+    """Make ``record_training`` start our ``record_video``: the Zoo's knows only sb3-contrib's TRPO."""
 
-    def own_call(command: Any, *args: Any, **kwargs: Any) -> int:
+    def patched_call(command: Any, *args: Any, **kwargs: Any) -> int:
         if isinstance(command, list) and command[1:3] == ["-m", "rl_zoo3.record_video"]:
             command = [sys.executable, "-m", "sb3_trpo", "record_video", *command[3:]]
         return call(command, *args, **kwargs)
 
-    return own_call
+    return patched_call
 
 
-def _film_as_trained(create_test_env: Callable[..., Any]) -> Callable[..., Any]:
-    """``record_video`` has the ``env_kwargs`` of the training's command line only, ``enjoy`` also the hyperparameters'."""
+def _record_as_trained(create_test_env: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the hyperparameters' ``env_kwargs``: ``record_video`` reads only those of the training's command line."""
 
     def create(*args: Any, **kwargs: Any) -> Any:
         saved = (kwargs.get("hyperparams") or {}).get("env_kwargs") or {}
@@ -54,7 +63,7 @@ def _film_as_trained(create_test_env: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _evaluate_as_trained(create_envs: Callable[..., Any]) -> Callable[..., Any]:
-    """An evaluation has the ``env_kwargs`` of the command line only, the training also the hyperparameters'."""
+    """Add the hyperparameters' ``env_kwargs``: an evaluation reads only those of the command line."""
 
     def create(manager: Any, n_envs: int, eval_env: bool = False, no_log: bool = False) -> Any:
         if manager._eval_env_kwargs_args is None:
@@ -65,7 +74,7 @@ def _evaluate_as_trained(create_envs: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _latest_with_a_model(get_latest_run_id: Callable[..., int]) -> Callable[..., int]:
-    """A search, and a training that was refused or has just begun, leave a folder without a model."""
+    """Skip folders without a model, which searches leave, and trainings that were refused or have just begun."""
 
     def latest(log_path: str, env_name: str) -> int:
         folders = [path.parent for path in Path(log_path).glob(f"{env_name}_*/*.zip")]
@@ -73,3 +82,28 @@ def _latest_with_a_model(get_latest_run_id: Callable[..., int]) -> Callable[...,
         return max((int(run) for run in ids if run.isdigit()), default=0) or get_latest_run_id(log_path, env_name)
 
     return latest
+
+
+def patch_hub() -> None:
+    """
+    Let the Zoo's ``push_to_hub`` and ``load_from_hub`` work with newer releases of the Hub's packages.
+
+    rl_zoo3 2.9 imports ``generate_metadata`` from the Hub integration; release 3.2 of that has a private function instead,
+    which returns an object. The Zoo also expects an ``HTTPError`` if a model has no ``VecNormalize`` file.
+    """
+    from huggingface_hub.errors import EntryNotFoundError  # here, because only the Hub needs them
+    from requests.exceptions import HTTPError
+
+    integration = import_module("huggingface_sb3.push_to_hub")  # the package has a function of this name
+    if not hasattr(integration, "generate_metadata"):
+        private = integration._generate_metadata
+        vars(integration)["generate_metadata"] = lambda *args: private(*args).to_dict()
+    package, load = import_module("huggingface_sb3"), import_module("huggingface_sb3.load_from_hub").load_from_hub
+
+    def load_from_hub(repo_id: str, filename: str) -> str:
+        try:
+            return str(load(repo_id, filename))
+        except EntryNotFoundError as error:
+            raise HTTPError(str(error)) from error
+
+    vars(package)["load_from_hub"] = load_from_hub

@@ -23,7 +23,7 @@ from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.command_line.main import SCRIPTS, main
 from sb3_trpo.zoo import hyperparameters_file
 
-# the Zoo and the libraries that it plots and searches with warn of each other
+# the Zoo and its libraries for plots and searches cause warnings
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 ENTRIES: dict[str, dict[str, Any]] = yaml.safe_load(hyperparameters_file().read_text())
@@ -100,7 +100,7 @@ def test_the_latest_run_is_the_latest_with_a_model(command: str, trained: Path, 
 
 @pytest.fixture
 def frameskips(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Frames an action of every Atari game that is made."""
+    """Frames per action of every Atari game that is made."""
     make, seen = AtariEnv.__init__, []
 
     def recording(self: AtariEnv, *args: Any, **kwargs: Any) -> None:
@@ -136,7 +136,7 @@ def test_atari(env_id: str, folder: Path, frameskips: list[Any]) -> None:
     assert (folder / "logs" / "trpo" / f"{env_id.replace('/', '-')}_1" / f"{env_id.replace('/', '-')}.zip").exists()
 
 
-def test_own_env_kwargs_of_a_game_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_env_kwargs_of_a_game_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def stop(self: ExperimentManager) -> None:
@@ -176,7 +176,7 @@ def test_vine_sampling(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.usefixtures("trained")
 def test_plots(folder: Path) -> None:
-    main(["train", *SHORT, "--eval-freq", "1024", "--verbose", "0"])  # one run has no spread
+    main(["train", *SHORT, "--eval-freq", "1024", "--verbose", "0"])  # a single run has no spread
     main(["plot_train", "--env", "CartPole-v1", "-w", "1"])
     assert pyplot.gca().collections or pyplot.gca().lines
     main(["all_plots", "--env", "CartPole-v1", "-l", "TRPO", "--no-display", "-o", str(folder / "results")])
@@ -196,7 +196,7 @@ def test_tune_in_a_shared_storage(folder: Path) -> None:
     TRPO(env="CartPole-v1", policy="MlpPolicy", device="cpu", **settings)
 
 
-def test_the_zoo_itself_trains_ours(folder: Path) -> None:
+def test_the_zoos_script_trains_this_packages_trpo(folder: Path) -> None:
     options = ["--algo", "trpo", "--gym-packages", "sb3_trpo.zoo", "--conf-file", str(hyperparameters_file())]
     command = [sys.executable, "-W", "ignore", "-m", "rl_zoo3.train", *options, *SHORT, "--eval-freq", "-1"]
     subprocess.run(command, check=True, cwd=folder, capture_output=True)
@@ -204,7 +204,7 @@ def test_the_zoo_itself_trains_ours(folder: Path) -> None:
     assert model.cg_tol == 0.005  # sb3-contrib's has no such attribute
 
 
-def test_record_training_films_with_ours(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_training_records_with_this_package(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
 
     def pretend(command: list[str], *args: Any, **kwargs: Any) -> int:
@@ -256,7 +256,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(set(SCRIPTS) - {"plot_from_file", "all_plots"}))
-def test_without_options_the_zoo_answers(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_options_the_zoo_runs(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
     monkeypatch.setattr("shutil.which", lambda _: "ffmpeg")
@@ -264,7 +264,7 @@ def test_without_options_the_zoo_answers(command: str, monkeypatch: pytest.Monke
     assert seen[0][0] == f"sb3-trpo {command}"
 
 
-def test_games_of_v5_last_four_frames_an_action(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_games_of_v5_repeat_an_action_for_four_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
     parser = argparse.ArgumentParser()
@@ -304,7 +304,7 @@ def test_a_model_of_the_hub_without_vec_normalize(
 
     monkeypatch.setenv("TRUST_REMOTE_CODE", "True")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    # as in a process of its own, where no other command has mended it
+    # as in a separate process, where no other command has patched it
     package, module = import_module("huggingface_sb3"), import_module("huggingface_sb3.load_from_hub")
     monkeypatch.setitem(vars(package), "load_from_hub", module.load_from_hub)
     monkeypatch.delitem(sys.modules, "rl_zoo3.load_from_hub", raising=False)
@@ -328,20 +328,20 @@ def test_errors_name_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("options", [["-e", "Hopper-v5"], ["-eHopper-v5"], ["--env=Hopper-v5"], ["--en", "Hopper-v5"]])
-def test_what_a_plot_needs_is_seen_in_every_form(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_required_options_of_plots_are_recognised_in_every_form(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
     main(["all_plots", *options])
     assert seen[0][-len(options) :] == options
 
 
-def test_a_plot_in_a_process_of_its_own_warns_of_nothing(folder: Path) -> None:
+def test_a_plot_in_a_separate_process_gives_no_warning(folder: Path) -> None:
     command = [sys.executable, "-m", "sb3_trpo", "all_plots", "--env", "CartPole-v1", "--no-display"]
     run = subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True)
     assert "RuntimeWarning" not in run.stderr
 
 
-def test_films_of_a_training_need_ffmpeg(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_training_needs_ffmpeg(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (trained / "videos").mkdir()
     (trained / "videos" / "earlier.mp4").touch()
     monkeypatch.setattr("shutil.which", lambda _: None)
