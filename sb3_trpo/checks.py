@@ -1,4 +1,4 @@
-"""Tests of single values, and rules made of them: what is allowed, in words, and the test."""
+"""Checks of single values. A rule is a test with a description of the values that it allows."""
 
 import math
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import numpy as np
 
 class Rule(NamedTuple):
     """
-    What a value must be.
+    A requirement on a value.
 
     :param allowed: the values allowed, in words
-    :param test: whether a value is one of them
+    :param test: tells whether a value is one of them
     """
 
     allowed: str
@@ -22,7 +22,7 @@ class Rule(NamedTuple):
 
 def is_number(value: Any) -> bool:
     """
-    Tell real numbers (NumPy scalars included, booleans excluded) from everything else.
+    Tell whether a value is a real number (NumPy scalars included, booleans excluded).
 
     :param value: anything
     :return: whether it is one
@@ -32,7 +32,7 @@ def is_number(value: Any) -> bool:
 
 def is_integer(value: Any, low: int) -> bool:
     """
-    Tell integers of a least size from everything else.
+    Tell whether a value is an integer of at least ``low``.
 
     :param value: anything
     :param low: least value allowed
@@ -43,7 +43,7 @@ def is_integer(value: Any, low: int) -> bool:
 
 def integer(low: int) -> Rule:
     """
-    Make the rule of an integer.
+    Make the rule that a value is an integer of at least ``low``.
 
     :param low: least value allowed
     :return: the rule
@@ -53,10 +53,10 @@ def integer(low: int) -> Rule:
 
 def number(allowed: str, test: Callable[[float], bool]) -> Rule:
     """
-    Make the rule of a finite number in some range.
+    Make the rule that a value is a finite number in a range.
 
     :param allowed: the range, in words
-    :param test: whether a finite number lies in it
+    :param test: tells whether a finite number lies in the range
     :return: the rule
     """
     return Rule(f"a number {allowed}", lambda v: is_number(v) and math.isfinite(v) and test(v))
@@ -64,10 +64,10 @@ def number(allowed: str, test: Callable[[float], bool]) -> Rule:
 
 def optional(rule: Rule) -> Rule:
     """
-    Allow None besides what a rule allows.
+    Extend a rule to allow None.
 
-    :param rule: of the other values
-    :return: the rule with None
+    :param rule: the rule for all other values
+    :return: the extended rule
     """
     return Rule(f"None or {rule.allowed}", lambda v: v is None or rule.test(v))
 
@@ -82,7 +82,7 @@ def check(name: str, value: Any, rule: Rule) -> None:
     """
     Refuse a value that breaks its rule.
 
-    :param name: of the argument
+    :param name: name of the argument
     :param value: its value
     :param rule: what is allowed
     :raises ValueError: naming the argument, its value and what is allowed
@@ -93,11 +93,11 @@ def check(name: str, value: Any, rule: Rule) -> None:
 
 def check_integers(low: int, **values: Any) -> None:
     """
-    Refuse arguments that are no integers of a least size.
+    Refuse arguments that are not integers of at least ``low``.
 
     :param low: least value allowed
     :param values: arguments by name
-    :raises ValueError: naming the first argument that is none
+    :raises ValueError: naming the first such argument
     """
     for name, value in values.items():
         check(name, value, integer(low))

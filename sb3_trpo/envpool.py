@@ -1,4 +1,4 @@
-"""The short name of EnvPool's environments as ``VecEnv``."""
+"""A short import path for EnvPool's environments as ``VecEnv``."""
 
 from sb3_trpo.envs.atari_envpool import AtariEnvPool
 from sb3_trpo.envs.envpool import EnvPoolVecEnv

@@ -43,7 +43,7 @@ class DoubleFlatten(FlattenExtractor):
 
 
 class DoubleEncoder(DoubleFlatten):
-    """An extractor with weights of its own."""
+    """An extractor with weights."""
 
     def __init__(self, observation_space: spaces.Box) -> None:
         super().__init__(observation_space)
@@ -127,7 +127,7 @@ class MaskedPolicy(ActorCriticPolicy):
 
 
 class OwnBuffer(RolloutBuffer):
-    """Reads its samples its own way."""
+    """Makes its samples in a custom way."""
 
     def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
         yield from super().get(batch_size)
@@ -182,7 +182,7 @@ def make_batch(policy: ActorCriticPolicy, n_states: int = 7) -> Batch:
 
 
 def collect(model: TRPO, callback: BaseCallback | None = None) -> TRPO:
-    """Collect one rollout without updating, so that the weights are those that acted."""
+    """Collect one rollout without updating, so that the weights are still the ones that acted."""
     _, callback = model._setup_learn(model.n_steps * model.n_envs, callback)
     callback.on_training_start({}, {})
     assert model.env is not None
@@ -196,7 +196,7 @@ def batch_of(model: TRPO) -> Batch:
 
 
 def actor_of(policy: ActorCriticPolicy) -> ActorNetwork:
-    """The policy's actor as the update differentiates it."""
+    """The actor as the update differentiates it."""
     return actor_network(PolicyInterface(policy), PlainPolicy.of(policy))
 
 
@@ -227,7 +227,7 @@ def reached(policy: ActorCriticPolicy, batch: Batch, chunk_size: int = 100) -> l
 
 
 def draw(distribution: Distribution) -> th.Tensor:
-    """One action a state; gSDE's own ``sample`` would share one noise matrix among the states."""
+    """One action per state; gSDE's ``sample`` would share one noise matrix among the states."""
     if not isinstance(distribution, StateDependentNoiseDistribution):
         return distribution.sample()
     actions = distribution.distribution.rsample()
@@ -240,7 +240,7 @@ def actor_parameters(policy: ActorCriticPolicy) -> list[nn.Parameter]:
 
 
 def torch_distributions(distribution: Distribution) -> list[th.distributions.Distribution]:
-    """The torch distributions that SB3's consists of; SB3 builds new ones at every call of the policy."""
+    """The torch distributions inside SB3's distribution; SB3 builds new ones at every call of the policy."""
     parts = distribution.distribution
     return parts if isinstance(parts, list) else [parts]
 
@@ -257,7 +257,7 @@ def matrix_of(product: Callable[[th.Tensor], th.Tensor], size: int) -> th.Tensor
 
 
 def jacobian(outputs: th.Tensor, parameters: Sequence[th.Tensor]) -> th.Tensor:
-    """Derivatives of every output by every parameter, one backward pass an output, shape (outputs, P)."""
+    """Derivatives of every output by every parameter, with one backward pass per output, shape (outputs, P)."""
     rows = []
     for output in outputs.flatten():
         gradients = th.autograd.grad(

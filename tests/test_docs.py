@@ -1,4 +1,4 @@
-"""The Python blocks of the docs and the README run as they are; what they name exists."""
+"""The Python blocks of the docs and the README run as they are, and the code that the docs name exists."""
 
 import re
 from pathlib import Path

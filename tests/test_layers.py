@@ -1,4 +1,4 @@
-"""A file imports from the folders below its own, and from its own; the contributing page states the same order."""
+"""A file imports only from its folder and from the folders below; the contributing page states the same order."""
 
 import ast
 import re
@@ -38,7 +38,7 @@ MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def own_imports(name: str, path: Path) -> Iterator[str]:
-    """Every module of the package that a file imports: absolute, relative, and by name at run time."""
+    """Find the modules of the package that a file imports: absolute, relative, and by name at run time."""
     package = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -62,7 +62,7 @@ def folder(name: str) -> str:
     return name.split(".")[1]
 
 
-def test_every_folder_has_its_floor() -> None:
+def test_every_folder_is_on_a_floor() -> None:
     assert {folder(name) for name in MODULES if name not in AT_THE_DOOR} == {name for floor in FLOORS for name in floor}
 
 
@@ -112,7 +112,7 @@ def test_tests_mirror_the_folders() -> None:
         assert known, f"{path} belongs to no folder of the package"
 
 
-def test_simulators_are_imported_when_they_are_asked_for() -> None:
+def test_simulators_are_imported_only_on_use() -> None:
     command = (
         "import sys, sb3_trpo; print([name for name in ('mujoco', 'ale_py', 'envpool', 'rl_zoo3') if name in sys.modules])"
     )
@@ -121,6 +121,6 @@ def test_simulators_are_imported_when_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("sb3_trpo.step.")])
-def test_the_step_knows_torch_alone(name: str) -> None:
+def test_the_step_imports_only_torch(name: str) -> None:
     imported = {module.split(".")[0] for module in own_imports(name, MODULES[name])}
     assert imported <= {"sb3_trpo", "torch", *sys.stdlib_module_names}

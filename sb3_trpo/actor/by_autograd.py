@@ -21,7 +21,7 @@ class AutogradActor:
     """
     Differentiates any policy by autograd.
 
-    :param interface: of the policy
+    :param interface: interface to the policy
     """
 
     def __init__(self, interface: PolicyInterface) -> None:
@@ -36,7 +36,7 @@ class AutogradActor:
         """See :meth:`ActorNetwork.gradient`."""
         with unchecked_distributions():
             total = objective(chunk, self._interface.distribution(chunk.states)).sum()
-        if not total.requires_grad:  # at these states no trained parameter may matter
+        if not total.requires_grad:  # at these states it may not depend on any trained parameter
             return total.new_zeros(sum(parameter.numel() for parameter in parameters))
         return flatten(th.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))
 
@@ -46,7 +46,7 @@ class AutogradActor:
 
 
 class _AutogradLinearisation:
-    """J v is the derivative of the linear map u -> Jᵀu, so autograd gives both products."""
+    """Computes J v as the derivative of the linear map u -> Jᵀu, so that autograd gives both products."""
 
     def __init__(self, interface: PolicyInterface, chunk: Batch, parameters: Sequence[th.nn.Parameter]) -> None:
         # the fused attention kernels cannot be differentiated twice
@@ -82,7 +82,7 @@ class _AutogradLinearisation:
         return flatten(self._vjp(live_weighted))
 
     def _vjp(self, cotangents: Sequence[th.Tensor], create_graph: bool = False) -> tuple[th.Tensor, ...]:
-        """Jᵀu, one tensor a parameter."""
+        """Compute Jᵀu, one tensor per parameter."""
         return th.autograd.grad(
             self._live,
             self._parameters,
@@ -97,7 +97,7 @@ class _AutogradLinearisation:
 @contextmanager
 def differentiable_recurrence(policy: ActorCriticPolicy) -> Iterator[None]:
     """
-    Let recurrent layers on a GPU be differentiated twice and in evaluation mode: cuDNN's cannot, torch's native ones can.
+    Run recurrent layers on a GPU without cuDNN, which can differentiate them neither twice nor in evaluation mode.
 
     :param policy: the policy
     """
@@ -111,13 +111,13 @@ def differentiable_recurrence(policy: ActorCriticPolicy) -> Iterator[None]:
 
 @contextmanager
 def _second_derivatives() -> Iterator[None]:
-    """Explain torch's error where it cannot take them."""
+    """Explain torch's error if an operation has no second derivative."""
     try:
         yield
     except RuntimeError as error:
         if "is not implemented" in str(error) or "double backward" in str(error):
             raise ValueError(
-                "the actor has an operation that cannot be differentiated twice, as Fisher-vector products need it (parts "
-                f"under torch.compile cannot, nor can some activations): {error}"
+                "the actor has an operation that cannot be differentiated twice, which Fisher-vector products need "
+                f"(modules under torch.compile cannot, nor can some activations): {error}"
             ) from error
         raise

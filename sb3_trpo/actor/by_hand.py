@@ -71,7 +71,7 @@ class HandActor:
 
 
 class _HandLinearisation:
-    """Takes both products by hand, block by block."""
+    """Computes J v and Jᵀu by hand, block by block."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _HandLinearisation:
                 products = metric(th.split(moved, [part.shape[1] for part in at], dim=1))
                 sums.add_vjp(trace, _weigh(th.cat(products, dim=1), weights))
             else:
-                std = at[1]  # exp(log_std) in every state, so its tangent is std times that of log_std
+                std = at[1]  # exp(log_std) in every state, so its tangent is std times the tangent of log_std
                 log_std_tangent = v.get(id(self._log_std), th.zeros_like(self._log_std))
                 of_mean, of_std = metric((moved, std * log_std_tangent))
                 sums.add_vjp(trace, _weigh(of_mean, weights))
@@ -113,7 +113,7 @@ class _HandLinearisation:
 
 
 def _weigh(values: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
-    """Rows times their weights, shape (b, 1); None: as they are."""
+    """Multiply rows by their weights, shape (b, 1); None leaves them unchanged."""
     return values if weights is None else values * weights
 
 
@@ -122,7 +122,7 @@ class _Sums:
     Adds up Jᵀu over blocks in one flat vector.
 
     :param layers: the network
-    :param parameters: what the vector is made of, P elements in all; other parameters are left out
+    :param parameters: the parameters that make up the vector, P elements in all; others are ignored
     """
 
     def __init__(self, layers: Layers, parameters: Sequence[th.nn.Parameter]) -> None:
@@ -132,12 +132,12 @@ class _Sums:
         self._block = [np.empty(parameter.shape, dtype=np.float32) for parameter in layers.parameters]
 
     def add_vjp(self, trace: list[np.ndarray], cotangent: th.Tensor) -> None:
-        """Add Jᵀu of the network at one block."""
+        """Add Jᵀu of the network for one block."""
         self._layers.vjp(trace, cotangent.numpy(), self._block)
         for parameter, array in zip(self._layers.parameters, self._block, strict=True):
             self.add(parameter, th.from_numpy(array))
 
     def add(self, parameter: th.Tensor, gradient: th.Tensor) -> None:
-        """Add to the part of one parameter."""
+        """Add to one parameter's part of the vector."""
         if id(parameter) in self._parts:
             self._parts[id(parameter)] += gradient

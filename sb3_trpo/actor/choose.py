@@ -1,4 +1,4 @@
-"""The fastest exact way to differentiate an actor."""
+"""Chooses the fastest exact way to differentiate an actor."""
 
 from sb3_trpo.actor.by_autograd import AutogradActor
 from sb3_trpo.actor.by_hand import HandActor
@@ -9,11 +9,11 @@ from sb3_trpo.policies.interface import PolicyInterface
 
 def actor_network(interface: PolicyInterface, plain: PlainPolicy | Reason) -> ActorNetwork:
     """
-    Choose how to differentiate the actor: by hand for a plain policy on the CPU, else by autograd.
+    Choose how to differentiate the actor: by hand for a plain policy on the CPU, otherwise by autograd.
 
-    :param interface: of the policy, in evaluation mode
-    :param plain: the same policy as a plain one, or why it is none
-    :return: its actor
+    :param interface: interface to the policy, in evaluation mode
+    :param plain: the same policy as a plain one, or the reason why it is not plain
+    :return: the actor
     """
     on_cpu = interface.policy.device.type == "cpu"
     if on_cpu and not isinstance(plain, Reason) and not isinstance(plain.actor, Reason) and plain.actor.differentiable:

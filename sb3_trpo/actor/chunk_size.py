@@ -1,4 +1,4 @@
-"""How many states fit into one pass of the policy step."""
+"""Chooses how many states the policy step processes in one pass."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from sb3_trpo.batch.batch import Batch
 from sb3_trpo.policies.interface import PolicyInterface
 
 GRAPH_BYTES = 32 * 2**20
-"""Memory that autograd may keep for one chunk, when the chunk size is automatic; two chunks are the most at a time."""
+"""Memory that autograd may keep for one chunk if the chunk size is automatic. At most two chunks are in memory at a time."""
 GPU_GRAPH_BYTES = 512 * 2**20
-"""The same on a GPU, which is idle between small chunks."""
+"""The same on a GPU; more, because small chunks would leave a GPU idle."""
 
 _FEW = 2
-"""States that are looked at."""
+"""Number of states used for the measurement."""
 
 
 def automatic_chunk_size(interface: PolicyInterface, batch: Batch) -> int:
     """
-    Divide the memory for one chunk by the memory that autograd keeps for one state.
+    Compute how many states fit into the memory for one chunk.
 
-    :param interface: of the policy, in evaluation mode
+    :param interface: interface to the policy, in evaluation mode
     :param batch: the whole rollout
     :return: states in one pass, at least 1
     """
@@ -33,7 +33,7 @@ def bytes_per_state(interface: PolicyInterface, batch: Batch) -> int:
     """
     Measure the memory that autograd keeps for one state in a forward pass of the actor.
 
-    :param interface: of the policy, in evaluation mode
+    :param interface: interface to the policy, in evaluation mode
     :param batch: the whole rollout
     :return: bytes
     """
@@ -45,7 +45,7 @@ def bytes_per_state(interface: PolicyInterface, batch: Batch) -> int:
 
 
 class _SavedBytes:
-    """Counts the bytes that autograd saves for the backward pass, parameters (frozen ones too) and buffers apart."""
+    """Counts the bytes that autograd saves for the backward pass, except for parameters (frozen or not) and buffers."""
 
     def __init__(self, constants: Sequence[th.Tensor]) -> None:
         self.total = 0

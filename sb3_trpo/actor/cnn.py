@@ -1,9 +1,9 @@
 """
 Convolutional networks without autograd: values, Jacobian products and gradients, with the interface of ``mlp.py``.
 
-A product J v that reuses the layers' inputs takes one convolution with v and one with the weights a layer; autograd would
-run the whole network again, or differentiate its backward pass. Everything is computed channels-last, the fastest layout
-of torch's convolutions on the CPU.
+A product J v that reuses the layers' inputs takes two convolutions per layer, one with v and one with the weights. Autograd
+would run the whole network again, or differentiate its backward pass. All arrays are channels-last, the fastest layout for
+torch's convolutions on the CPU.
 
 Shapes: B images of c channels, h rows and w columns.
 """
@@ -25,7 +25,7 @@ _SLOPES: dict[type[nn.Module], Callable[[th.Tensor], th.Tensor]] = {
     nn.ReLU: lambda y: y > 0.0,
     nn.Tanh: lambda y: 1.0 - y * y,
 }
-"""Activations, and their slope as a function of their result."""
+"""Activations, and their slopes as functions of their outputs."""
 
 
 def why_not_cnn(modules: Sequence[nn.Module]) -> str | None:
@@ -33,14 +33,14 @@ def why_not_cnn(modules: Sequence[nn.Module]) -> str | None:
     Tell whether :class:`Cnn` computes what these modules do.
 
     :param modules: layers in order
-    :return: None if it does; otherwise the first thing that speaks against it
+    :return: None if it does; otherwise the first reason why not
     """
     layers = modules[1:] if type(modules[0]) is ImageNormalization else modules
     for module in layers:
         if type(module) not in (nn.Conv2d, nn.Linear, nn.Flatten, *_SLOPES):
             return f"the network has a {type(module).__name__}"
         if isinstance(module, nn.Conv2d) and (isinstance(module.padding, str) or module.padding_mode != "zeros"):
-            return "a convolution pads its input in another way than with a given number of zeros"
+            return "a convolution does not pad its input with a given number of zeros"
         if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1):
             return "a Flatten keeps more than the first dimension"
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is None:
@@ -51,23 +51,23 @@ def why_not_cnn(modules: Sequence[nn.Module]) -> str | None:
     if not layers or type(layers[0]) is not nn.Conv2d:
         return f"the network begins with {type(layers[0]).__name__ if layers else 'nothing'}, not with Conv2d"
     for module, after in pairwise(module for module in layers if type(module) is not nn.Flatten):
-        if type(module) in _SLOPES and type(after) in _SLOPES:  # it overwrites its input, from which the slope is read
+        if type(module) in _SLOPES and type(after) in _SLOPES:  # it overwrites its input, which the slope needs
             return f"a {type(after).__name__} follows a {type(module).__name__}"
     return None
 
 
 class Cnn:
     """
-    Conv2d, activation, …, Flatten, Linear, activation, …, with the parameters of torch modules on the CPU. The images may
-    be normalised before.
+    A network of Conv2d, activation, …, Flatten, Linear, activation, …, with the parameters of torch modules on the CPU. It
+    may begin with a normalisation of the images.
 
     :param modules: layers that :func:`why_not_cnn` accepts
-    :param scale: what the images are divided by
+    :param scale: number by which the images are divided
     """
 
     differentiable = True
     block_rows = 128
-    """Images whose hidden layers are computed at a time."""
+    """Number of images that are processed at a time."""
 
     def __init__(self, modules: Sequence[nn.Module], scale: float) -> None:
         self._normalization = modules[0] if isinstance(modules[0], ImageNormalization) else None
@@ -76,19 +76,21 @@ class Cnn:
 
     @property
     def parameters(self) -> list[th.Tensor]:
-        """Weight and bias of every layer, in order."""
+        """Return weight and bias of every layer, in order."""
         return [module._parameters[name] for module in self._layers() for name in ("weight", "bias")]  # type: ignore[misc]
 
     @property
     def n_out(self) -> int:
-        """Features of the result."""
+        """Return the number of output features."""
         return len(self.parameters[-1])
 
     def refresh(self) -> None:
-        """Nothing to do: the modules are asked for their parameters every time."""
+        """Do nothing: the parameters are read from the modules every time."""
 
     def __call__(self, images: Array) -> Array:
         """
+        Evaluate the network.
+
         :param images: shape (B, c, h, w)
         :return: shape (B, n_out)
         """
@@ -100,8 +102,10 @@ class Cnn:
 
     def trace(self, images: Array) -> list[Array]:
         """
+        Evaluate the network and keep the results of all layers.
+
         :param images: shape (B, c, h, w)
-        :return: input and output of every layer: images as the first convolution reads them, hidden activations, result
+        :return: the images as the first convolution reads them, and the output of every layer
         """
         with th.no_grad():
             values = [self._read(images)]
@@ -111,9 +115,9 @@ class Cnn:
 
     def jvp(self, trace: Sequence[Array], tangents: Sequence[Array]) -> Array:
         """
-        J v: how the result moves with the parameters.
+        Compute J v, the change of the output with the parameters.
 
-        :param trace: what :meth:`trace` gave
+        :param trace: result of :meth:`trace`
         :param tangents: v, shaped like :attr:`parameters`
         :return: shape (B, n_out)
         """
@@ -134,9 +138,9 @@ class Cnn:
 
     def vjp(self, trace: Sequence[Array], cotangent: Array, out: Sequence[Array]) -> None:
         """
-        Jᵀu: the gradient of Σ u · result in the parameters.
+        Compute Jᵀu, the gradient of Σ u · output with respect to the parameters.
 
-        :param trace: what :meth:`trace` gave
+        :param trace: result of :meth:`trace`
         :param cotangent: u, shape (B, n_out)
         :param out: arrays to write to, shaped like :attr:`parameters`
         """
@@ -165,7 +169,7 @@ class Cnn:
     def _read(self, images: Array) -> th.Tensor:
         n_images, channels, height, width = images.shape
         x = np.empty((n_images, height, width, channels), dtype=np.float32)
-        for channel in range(channels):  # one pass; torch takes one to move, one to cast and one to divide
+        for channel in range(channels):  # one pass; torch would need three: to move, to cast and to divide
             np.divide(images[:, channel], self._scale, out=x[..., channel])
         if self._normalization is not None:
             x -= self._normalization.mean.permute(1, 2, 0).contiguous().numpy()
@@ -174,7 +178,7 @@ class Cnn:
 
 
 def _forward(module: nn.Module, x: th.Tensor) -> th.Tensor:
-    """One layer; activations overwrite their input."""
+    """Apply one layer; activations overwrite their input."""
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         return _affine(module, x, module.weight, module.bias)
     if isinstance(module, nn.Flatten):
@@ -183,7 +187,7 @@ def _forward(module: nn.Module, x: th.Tensor) -> th.Tensor:
 
 
 def _affine(module: nn.Conv2d | nn.Linear, x: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
-    """The layer with another weight and bias."""
+    """Apply the layer with another weight and bias."""
     if isinstance(module, nn.Linear):
         return functional.linear(x, weight, bias)
     return functional.conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)
@@ -192,7 +196,7 @@ def _affine(module: nn.Conv2d | nn.Linear, x: th.Tensor, weight: th.Tensor, bias
 def _convolution_backward(
     module: nn.Conv2d, value: th.Tensor, pull: th.Tensor, with_input: bool
 ) -> tuple[Any, th.Tensor, th.Tensor]:
-    """Gradients in input (None if not wanted), weight and bias in one call, which is faster than one each."""
+    """Compute the gradients of input (None if not wanted), weight and bias in one call, which is faster than three."""
     assert module.bias is not None
     shape, geometry = list(module.bias.shape), (module.stride, module.padding, module.dilation)
     wanted = [with_input, True, True]

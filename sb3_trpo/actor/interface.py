@@ -1,4 +1,4 @@
-"""The actor as a differentiable map from its parameters to the action distributions: what every way to compute it offers."""
+"""The interface of an actor, a differentiable map from its parameters to the action distributions."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
 
 Objective = Callable[[Batch, Distribution], th.Tensor]
-"""b states and the distribution there -> a number for each, shape (b,)."""
+"""Maps b states and the distribution there to one number per state, shape (b,)."""
 
 
 class Linearisation(Protocol):
@@ -18,7 +18,7 @@ class Linearisation(Protocol):
 
     def product(self, vector: th.Tensor) -> th.Tensor:
         """
-        Multiply by the Fisher matrix of the chunk.
+        Multiply a vector by the Fisher matrix of the chunk.
 
         :param vector: v, shape (P,)
         :return: weighted sum over the states of Jᵀ M J v, shape (P,); M is the metric of the distribution's family
@@ -26,7 +26,7 @@ class Linearisation(Protocol):
 
 
 class ActorNetwork(Protocol):
-    """The actor as a map from parameters to distributions: what the policy step asks of it."""
+    """The actor as a map from parameters to distributions, with the operations that the policy step needs."""
 
     def distribution(self, states: States) -> Distribution:
         """
@@ -40,7 +40,7 @@ class ActorNetwork(Protocol):
         """
         Differentiate a sum over states.
 
-        :param objective: what to sum up
+        :param objective: the function to sum
         :param chunk: the states
         :param parameters: P elements in all
         :return: gradient of the sum of the objective over the states, shape (P,)

@@ -1,8 +1,8 @@
 """
 Plain MLPs in NumPy: values, Jacobian products and gradients without autograd's overhead.
 
-A layer of SB3's default networks takes a few microseconds to compute, less than it takes torch to record it. The arrays
-here are views of the torch parameters where these live on the CPU, so nothing is copied and nothing goes stale.
+Computing a layer of SB3's default networks takes a few microseconds, less than torch needs to record it. On the CPU the
+arrays here are views of the torch parameters, so they are neither copied nor outdated.
 
 Shapes: B rows, n_in and n_out features of a layer.
 """
@@ -22,7 +22,7 @@ class Activation(NamedTuple):
     An elementwise function.
 
     :param value: f(x)
-    :param slope: f'(x) as a function of f(x), where there is one
+    :param slope: f'(x) as a function of f(x); None if f(x) does not determine it
     """
 
     value: Callable[[Array], Array]
@@ -42,7 +42,7 @@ def _elu(module: nn.Module) -> Activation:
     alpha = module.alpha
     return Activation(
         lambda x: np.where(x > 0.0, x, alpha * np.expm1(np.minimum(x, 0.0))),
-        # the sign of the output is that of the input only if alpha is not negative
+        # the output has the sign of the input only if alpha is not negative
         (lambda y: np.where(y > 0.0, np.float32(1.0), y + np.float32(alpha))) if alpha >= 0.0 else None,
     )
 
@@ -74,7 +74,7 @@ def why_not_mlp(modules: Sequence[nn.Module]) -> str | None:
     Tell whether :class:`Mlp` computes what these modules do.
 
     :param modules: layers in order
-    :return: None if it does; otherwise the first thing that speaks against it
+    :return: None if it does; otherwise the first reason why not
     """
     for i, module in enumerate(modules):
         if i % 2 == 0 and type(module) is not nn.Linear:
@@ -93,9 +93,9 @@ def why_not_mlp(modules: Sequence[nn.Module]) -> str | None:
 
 class ParameterViews:
     """
-    Parameters as NumPy arrays: views on the CPU, copies from elsewhere.
+    Parameters as NumPy arrays: views of parameters on the CPU, copies of others.
 
-    :param places: where modules keep the parameters, so that a replaced one is found as well
+    :param places: for each parameter the dict of a module that holds it, and its name there; so a replaced one is found
     """
 
     def __init__(self, places: Sequence[tuple[dict[str, Any], str]]) -> None:
@@ -104,12 +104,14 @@ class ParameterViews:
 
     @property
     def tensors(self) -> list[th.Tensor]:
-        """The parameters themselves."""
+        """Return the parameters themselves."""
         return [place[name] for place, name in self._places]
 
     def refresh(self) -> bool:
         """
-        :return: whether a parameter was replaced, or has changed on another device, and was read anew
+        Read the parameters again if one was replaced, or has changed on another device.
+
+        :return: whether they were read again
         """
         if self._version == self._current_version():
             return False
@@ -122,20 +124,20 @@ class ParameterViews:
         self.arrays = [tensor.detach().cpu().numpy() for tensor in self.tensors]
 
     def _current_version(self) -> list[tuple[int, int]] | list[int]:
-        if self._live:  # what changes in place is seen through the view
+        if self._live:  # a view shows every change in place
             return [place[name].data_ptr() for place, name in self._places]
         return [(place[name].data_ptr(), place[name]._version) for place, name in self._places]
 
 
 class Mlp:
     """
-    Linear, activation, …, Linear, with the parameters of torch modules.
+    A network of Linear, activation, …, Linear, with the parameters of torch modules.
 
     :param modules: layers that :func:`why_not_mlp` accepts
     """
 
     block_rows = 1024
-    """Rows whose hidden layers stay in the processor's cache."""
+    """Number of rows that are processed at a time: their hidden layers stay in the processor's cache."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._views = ParameterViews([(module._parameters, name) for module in modules[::2] for name in ("weight", "bias")])
@@ -145,26 +147,28 @@ class Mlp:
 
     @property
     def parameters(self) -> list[th.Tensor]:
-        """Weight and bias of every layer, in order."""
+        """Return weight and bias of every layer, in order."""
         return self._views.tensors
 
     @property
     def n_out(self) -> int:
-        """Features of the result."""
+        """Return the number of output features."""
         return len(self._layers[-1][1])
 
     @property
     def differentiable(self) -> bool:
-        """Whether the slopes of all activations are known."""
+        """Tell whether the slopes of all activations are known."""
         return all(activation.slope is not None for activation in self._activations)
 
     def refresh(self) -> None:
-        """Notice parameters that were replaced, or that changed on another device."""
+        """Read parameters again that were replaced, or that changed on another device."""
         if self._views.refresh():
             self._arrange()
 
     def __call__(self, x: Array) -> Array:
         """
+        Evaluate the network.
+
         :param x: shape (B, n_in)
         :return: shape (B, n_out)
         """
@@ -172,8 +176,10 @@ class Mlp:
 
     def trace(self, x: Array) -> list[Array]:
         """
+        Evaluate the network and keep the results of all layers.
+
         :param x: shape (B, n_in)
-        :return: input and output of every layer: x, the hidden activations, and the result
+        :return: x, the hidden activations, and the output
         """
         values = [x]
         for i, (weight, bias) in enumerate(self._layers):
@@ -186,9 +192,9 @@ class Mlp:
 
     def jvp(self, trace: Sequence[Array], tangents: Sequence[Array]) -> Array:
         """
-        J v: how the result moves with the parameters.
+        Compute J v, the change of the output with the parameters.
 
-        :param trace: what :meth:`trace` gave
+        :param trace: result of :meth:`trace`
         :param tangents: v, shaped like :attr:`parameters`
         :return: shape (B, n_out)
         """
@@ -203,9 +209,9 @@ class Mlp:
 
     def vjp(self, trace: Sequence[Array], cotangent: Array, out: Sequence[Array]) -> None:
         """
-        Jᵀu: the gradient of Σ u · result in the parameters.
+        Compute Jᵀu, the gradient of Σ u · output with respect to the parameters.
 
-        :param trace: what :meth:`trace` gave
+        :param trace: result of :meth:`trace`
         :param cotangent: u, shape (B, n_out)
         :param out: arrays to write to, shaped like :attr:`parameters`
         """

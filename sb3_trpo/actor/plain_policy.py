@@ -31,14 +31,14 @@ from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 
 Layers: TypeAlias = Mlp | Cnn
-"""A network as a function with products of its Jacobian, in NumPy arrays."""
+"""A network with Jacobian products, on NumPy arrays."""
 
 Encode: TypeAlias = Callable[[np.ndarray], np.ndarray]
-"""Observations of shape (B, ...) -> what the first layer reads."""
+"""Maps observations of shape (B, ...) to the input of the first layer."""
 
 
 class Reason(str):
-    """Why something cannot be done by hand, in words."""
+    """The reason, in words, why something cannot be done by hand."""
 
 
 E = TypeVar("E", bound=nn.Module)
@@ -50,13 +50,13 @@ def register_extractor(extractor_class: type[E], layers: Callable[[E], list[nn.M
     """
     Let policies with a features extractor of this class act and learn without autograd.
 
-    The extractor must compute exactly what its layers do one after another: linear layers and activations for vectors,
-    convolutions, activations, one ``nn.Flatten`` and linear layers for images. Subclasses are not included. An entry takes
-    the place of one that was there before.
+    The extractor must compute exactly what its layers compute in sequence: linear layers and activations for vectors;
+    convolutions, activations, one ``nn.Flatten`` and linear layers for images. Subclasses are not included. A new entry
+    replaces an earlier one for the same class.
 
     :param extractor_class: class of the features extractor
-    :param layers: extractor -> its layers, in order; none for an extractor that only flattens
-    :raises TypeError: if ``extractor_class`` is no class of modules, or ``layers`` cannot be called
+    :param layers: maps an extractor to its layers, in order; to none if it only flattens
+    :raises TypeError: if ``extractor_class`` is not a class of modules, or ``layers`` cannot be called
     """
     if not (isinstance(extractor_class, type) and issubclass(extractor_class, nn.Module)):
         raise TypeError(f"`extractor_class` must be a subclass of torch.nn.Module, not {extractor_class!r}")
@@ -71,7 +71,7 @@ register_extractor(NormalizedCNN, lambda extractor: [extractor.normalization, *e
 register_extractor(PaperCNN, lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear])
 
 _DISTRIBUTIONS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
-"""Those whose parameters are the network's output, but for the normalisation of logits and the std."""
+"""Distributions whose parameters are the network's output, except for the normalisation of logits and the std."""
 
 _METHODS = {
     name: getattr(ActorCriticPolicy, name)
@@ -85,15 +85,15 @@ _METHODS = {
         "_get_action_dist_from_latent",
     )
 }
-"""SB3's methods as imported: a class that was patched later must be asked itself."""
+"""SB3's methods at import. If one is patched later, the policy itself must be called."""
 
 
 @dataclass(frozen=True)
 class PlainPolicy:
     """
-    A policy that computes exactly what its layers say: features, then two separate MLPs.
+    A policy that computes exactly what its layers compute: features, then two separate MLPs.
 
-    Its parts are views of the policy as it is now; make a new one after a callback may have changed it.
+    Its parts describe the policy at the time of creation. Make a new one whenever a callback may have changed the policy.
 
     :param policy: the policy
     """
@@ -106,7 +106,7 @@ class PlainPolicy:
         Recognise a plain policy.
 
         :param policy: any policy
-        :return: the policy as a plain one; otherwise the first reason why it is none
+        :return: the policy as a plain one; otherwise the first reason why it is not plain
         """
         reason = (
             _unknown_class(policy)
@@ -119,7 +119,7 @@ class PlainPolicy:
 
     @cached_property
     def actor(self) -> Layers | Reason:
-        """Layers from the encoded observation to the output of the actor, or why its actions cannot be computed by hand."""
+        """Return the layers from the encoded observation to the actor's output, or why they cannot be computed by hand."""
         policy = self.policy
         if type(policy.action_dist) not in _DISTRIBUTIONS:
             return Reason(f"the actions are drawn by a {type(policy.action_dist).__name__}")
@@ -128,23 +128,23 @@ class PlainPolicy:
 
     @cached_property
     def critic(self) -> Layers | Reason:
-        """Layers from the encoded observation to the value, or why it cannot be computed by hand."""
+        """Return the layers from the encoded observation to the value, or why they cannot be computed by hand."""
         return self.layers(self.critic_modules)
 
     @cached_property
     def critic_modules(self) -> list[nn.Module]:
-        """The modules of the critic, in order."""
+        """Return the modules of the critic, in order."""
         policy = self.policy
         return self._of_extractor(policy.vf_features_extractor, policy.mlp_extractor.value_net, policy.value_net)
 
     @property
     def log_std(self) -> nn.Parameter | None:
-        """Logarithm of a Gaussian's standard deviations, shape (d,); None for other distributions."""
+        """Return the logarithm of a Gaussian's standard deviations, shape (d,); None for other distributions."""
         return self.policy.log_std if type(self.policy.action_dist) in GAUSSIANS else None
 
     @cached_property
     def encode(self) -> Encode:
-        """SB3's preprocessing and flattening: numbers as float32, discrete ones one-hot. Images stay as they are."""
+        """Return SB3's preprocessing: numbers become flat float32, discrete values one-hot; images stay unchanged."""
         space = self.policy.observation_space
         if type(self.policy.features_extractor) is not FlattenExtractor:
             return lambda obs: obs
@@ -158,7 +158,7 @@ class PlainPolicy:
         """
         Make a network of some of the policy's modules.
 
-        :param modules: in order
+        :param modules: the modules, in order
         :return: the network; otherwise the first reason why it cannot be computed by hand
         """
         reason = why_not_cnn(modules) if convolves(modules) else why_not_mlp(modules)
@@ -182,10 +182,10 @@ def convolves(modules: Sequence[nn.Module]) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in modules)
 
 
-@np.errstate(all="ignore")  # as torch does, whatever the user has set
+@np.errstate(all="ignore")  # like torch, whatever the user has set
 def in_blocks(layers: Layers, encode: Encode, observations: np.ndarray) -> np.ndarray:
     """
-    Evaluate a network with the hidden layers of one block of rows at a time in memory.
+    Evaluate a network block by block, so that the hidden layers of only one block are in memory.
 
     :param layers: the network
     :param encode: see :attr:`PlainPolicy.encode`
@@ -224,7 +224,7 @@ def _unknown_network(policy: ActorCriticPolicy) -> str | None:
 
 
 def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
-    """The first sign that calling or differentiating the policy does more than its class says."""
+    """Find the first sign that calling or differentiating the policy does more than its class defines."""
     if any(getattr(ActorCriticPolicy, name) is not method for name, method in _METHODS.items()):
         return "a method of ActorCriticPolicy is patched"
     for module in policy.modules():
@@ -237,12 +237,12 @@ def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
 
 
 def _altered_std(policy: ActorCriticPolicy) -> str | None:
-    """Whether a Gaussian has another standard deviation than one parameter an action dimension."""
+    """Tell why the standard deviation of a Gaussian is not one parameter per action dimension."""
     if type(policy.action_dist) in GAUSSIANS:
         assert isinstance(policy.action_dist, DiagGaussianDistribution)
         log_std = policy._parameters.get("log_std")
         if log_std is None or log_std.dtype != th.float32 or log_std.shape != (policy.action_dist.action_dim,):
-            return "log_std is not one float32 parameter an action dimension"
+            return "log_std is not one float32 parameter per action dimension"
     return None
 
 
@@ -251,7 +251,7 @@ def _scales_images(policy: ActorCriticPolicy) -> bool:
 
 
 def _one_hot(values: np.ndarray, n: int) -> np.ndarray:
-    if len(values) and not (values.min() >= 0 and values.max() < n):  # NumPy would count from the end
+    if len(values) and not (values.min() >= 0 and values.max() < n):  # NumPy would index from the end
         raise ValueError(f"a discrete observation must be in 0 to {n - 1}, not {values[(values < 0) | (values >= n)][0]}")
     rows = np.zeros((len(values), n), dtype=np.float32)
     rows[np.arange(len(values)), values.astype(np.int64)] = 1.0

@@ -1,4 +1,4 @@
-"""Which parameters the action distribution depends on, and whether the critic's fit has moved it."""
+"""Finds the parameters that the action distribution depends on, and warns if the critic's fit changes it."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.step.workers import ALONE, Workers
 
 _FEW = 2
-"""States that tell all of a plain policy."""
+"""Number of states that suffice for a plain policy."""
 
 _WATCHED_STATES = 16
-"""States at which the distribution is compared; a policy that moves at none of them is unlikely."""
+"""Number of states at which the distribution is compared; a change that shows at none of them is unlikely."""
 
 
 def reached_parameters(
@@ -27,14 +27,14 @@ def reached_parameters(
     """
     Ask autograd which trainable parameters the action distribution depends on.
 
-    Names do not decide: a ``value_encoder`` that feeds the actor is found, a frozen parameter is not. For a plain policy two
+    Names do not matter: a ``value_encoder`` that feeds the actor is found, a frozen parameter is not. For a plain policy two
     states suffice. Any other may route states through different layers, so all states are checked.
 
-    :param interface: of the policy, in evaluation mode
-    :param plain: the same policy as a plain one, or why it is none
+    :param interface: interface to the policy, in evaluation mode
+    :param plain: the same policy as a plain one, or the reason why it is not plain
     :param batch: the whole rollout
-    :param chunk_size: most states in one pass
-    :param workers: the processes whose states count together
+    :param chunk_size: largest number of states in one pass
+    :param workers: the processes whose states are pooled
     :return: the actor's parameters, in the policy's order
     """
     candidates = [parameter for parameter in interface.policy.parameters() if parameter.requires_grad]
@@ -46,7 +46,7 @@ def reached_parameters(
 
 
 def _reached(interface: PolicyInterface, chunk: Batch, candidates: list[th.nn.Parameter]) -> set[th.nn.Parameter]:
-    """Those of the candidates that the action distribution at these states depends on."""
+    """Find the candidates that the action distribution at these states depends on."""
     total = distribution_sum(interface, chunk)
     if not (total.requires_grad and candidates):
         return set()
@@ -56,9 +56,9 @@ def _reached(interface: PolicyInterface, chunk: Batch, candidates: list[th.nn.Pa
 
 def distribution_sum(interface: PolicyInterface, batch: Batch) -> th.Tensor:
     """
-    Add up all parameters of the action distribution, to see their graph.
+    Add up all parameters of the action distribution, so that one number carries their graph.
 
-    :param interface: of the policy, in evaluation mode
+    :param interface: interface to the policy, in evaluation mode
     :param batch: the states
     :return: the sum, shape ()
     """
@@ -67,7 +67,7 @@ def distribution_sum(interface: PolicyInterface, batch: Batch) -> th.Tensor:
 
 
 def _outputs(interface: PolicyInterface, batch: Batch) -> Parameters:
-    """The parameters of the action distribution at these states."""
+    """Compute the parameters of the action distribution at these states."""
     distribution = interface.distribution(batch.states)
     return distribution_family(distribution).parameters(distribution, batch.actions)
 
@@ -75,11 +75,12 @@ def _outputs(interface: PolicyInterface, batch: Batch) -> Parameters:
 @contextmanager
 def watched_actor(interface: PolicyInterface, plain: PlainPolicy | Reason, batch: Batch) -> Iterator[None]:
     """
-    Warn if the action distribution at some states is another one at the end: autograd does not see what the actor reads
-    through ``detach``.
+    Warn if the action distribution at some states has changed at the end of the context.
 
-    :param interface: of the policy, in evaluation mode
-    :param plain: the same policy as a plain one, which is not looked at, or why it is none
+    Autograd does not see parameters that the actor reads through ``detach``, so the critic's fit may train them.
+
+    :param interface: interface to the policy, in evaluation mode
+    :param plain: the same policy as a plain one, which needs no check, or the reason why it is not plain
     :param batch: the whole rollout
     """
     if not isinstance(plain, Reason):
@@ -93,8 +94,8 @@ def watched_actor(interface: PolicyInterface, plain: PlainPolicy | Reason, batch
         after = _outputs(interface, some)
     if not all(th.equal(old, new) for old, new in zip(before, after, strict=True)):
         warnings.warn(
-            "The critic's fit has moved the action distribution, and the KL bound does not cover that: the actor reads "
-            "parameters through `detach()`, and they are the critic's for that reason.",
+            "The critic's fit has moved the action distribution, which the KL bound does not cover: the actor reads some "
+            "parameters through `detach()`, so they were trained as the critic's.",
             UserWarning,
             stacklevel=2,
         )

@@ -16,18 +16,18 @@ ADVICE = {
     Outcome.NON_FINITE: "look at the policy's outputs",
     Outcome.LINE_SEARCH_FAILED: "raise line_search_max_iter",
 }
-"""Where to look when a step ended so."""
+"""Advice for each outcome that a setting may cure."""
 
 
 class Update(NamedTuple):
     """
-    One update, as it is logged.
+    The results of one update, for the log.
 
     :param step: the policy step
     :param entropy: mean entropy of the policy before the step, nats
-    :param losses: loss of each mini-batch of the critic; one that is not finite had no step
-    :param n_updates: updates so far
-    :param seconds: that the update took
+    :param losses: loss of each mini-batch of the critic; one that is not finite caused no step
+    :param n_updates: number of updates so far
+    :param seconds: duration of the update
     """
 
     step: StepReport
@@ -46,7 +46,7 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
     :param policy: the policy, whose standard deviation is recorded if it has one
     :param buffer: the rollout, for the explained variance of its values
     """
-    for key in ("train/outcome", "train/critic_minibatches_skipped"):  # not of an update that was never printed
+    for key in ("train/outcome", "train/critic_minibatches_skipped"):  # an earlier update may not have been printed
         logger.name_to_value.pop(key, None)
     for key, value in _step_metrics(update.step).items():
         logger.record(key, value)
@@ -79,7 +79,7 @@ def _step_metrics(step: StepReport) -> dict[str, Any]:
 
 
 def _record_texts(logger: Logger, step: StepReport) -> None:
-    """How solver and step ended, in words; loggers of other libraries average all that they are given, and get none."""
+    """Record in words how solver and step ended, unless another library's logger would average the words."""
     if type(logger).record is not Logger.record or type(logger).dump is not Logger.dump:
         return
     solver = "not asked" if step.cg_outcome is None else step.cg_outcome.value

@@ -61,9 +61,9 @@ class TRPO(RolloutCollector):
     """
     Trust Region Policy Optimization (TRPO).
 
-    Each update maximises the surrogate L(θ), linearised, subject to mean KL(π_old‖π_θ) <= ``target_kl``, to second order:
-    gradient, conjugate gradient on Fisher-vector products, backtracking line search; then the critic is fitted by
-    regression.
+    Each update maximises the linearised surrogate L(θ) subject to mean KL(π_old‖π_θ) <= ``target_kl``, expanded to second
+    order. It computes the gradient, solves for the step by conjugate gradient on Fisher-vector products, and shortens the
+    step by a backtracking line search. Then it fits the critic by regression.
     Paper: https://arxiv.org/abs/1502.05477.
 
     The arguments of sb3-contrib's TRPO keep their names, order and defaults, except the default of ``target_kl``.
@@ -74,42 +74,42 @@ class TRPO(RolloutCollector):
     :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions
     :param batch_size: mini-batch size of the critic
     :param gamma: discount factor
-    :param cg_max_steps: most Fisher-vector products of the conjugate gradient solver
+    :param cg_max_steps: largest number of Fisher-vector products of the conjugate gradient solver
     :param cg_damping: added to the diagonal of the Fisher matrix while solving
-    :param line_search_shrinking_factor: each trial of the line search is this factor shorter than the last
-    :param line_search_max_iter: most trials of the line search
+    :param line_search_shrinking_factor: factor by which each trial of the line search shortens the step
+    :param line_search_max_iter: largest number of trials of the line search
     :param n_critic_updates: passes of the critic over the rollout per update
-    :param gae_lambda: factor of Generalized Advantage Estimation; 1.0 is the paper's own setting
+    :param gae_lambda: factor of Generalized Advantage Estimation; 1.0 is the paper's setting
     :param use_sde: whether to use generalized State Dependent Exploration (gSDE)
     :param sde_sample_freq: sample a new gSDE noise matrix every n steps; -1: only at the start of the rollout
-    :param rollout_buffer_class: rollout buffer class; None: chosen by the observation space
+    :param rollout_buffer_class: rollout buffer class; None: chosen for the observation space
     :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
     :param normalize_advantage: whether to standardise the advantages
     :param target_kl: the bound δ on the mean KL(π_old‖π_θ) of an update, in nats, summed over the action dimensions;
         a number, a schedule of the progress remaining, or RL Zoo's ``"lin_0.02"``
     :param sub_sampling_factor: take every k-th transition for the gradient and the Fisher matrix (the step is accepted
         on the whole rollout)
-    :param stats_window_size: episodes over which the logged success rate, length and reward are averaged
+    :param stats_window_size: number of episodes over which the logged success rate, length and reward are averaged
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
-    :param policy_kwargs: additional arguments of the policy; actor and critic of CnnPolicy and MultiInputPolicy have
-        features extractors of their own unless ``share_features_extractor=True`` is among them, and that of CnnPolicy is
-        :class:`~sb3_trpo.policies.aliases.NormalizedCNN` unless there is a ``features_extractor_class``
+    :param policy_kwargs: additional arguments of the policy; without ``share_features_extractor=True``, actor and critic of
+        CnnPolicy and MultiInputPolicy have separate features extractors; without ``features_extractor_class``, CnnPolicy
+        uses :class:`~sb3_trpo.policies.aliases.NormalizedCNN`
     :param verbose: 0 no output, 1 info, 2 debug
     :param seed: seed of the pseudo random generators; None: every run differs, unless torch was seeded
     :param device: device (cpu, cuda, ...); "auto": the GPU if there is one
     :param _init_setup_model: whether to build the network at the creation of the instance
-    :param fisher_sample_fraction: share of the transitions that the Fisher-vector products use, drawn anew each update
-        (appendix C.1 of the paper takes 0.1)
+    :param fisher_sample_fraction: share of the transitions that the Fisher-vector products use, drawn anew for each update
+        (appendix C.1 of the paper uses 0.1)
     :param cg_tol: relative residual at which the conjugate gradient solver stops
-    :param line_search_accept_ratio: accept a step only if it gains this share of what the gradient promises
+    :param line_search_accept_ratio: smallest share of the gain that the gradient predicts for which a step is accepted
     :param ent_coef: weight of the entropy bonus in the surrogate; a number or a schedule, as for ``target_kl``
     :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
-    :param chunk_size: most transitions in one pass of the policy step, which bounds its memory; None: automatic
-    :param clipped_gaussian: whether a Gaussian's actions beyond a bound of the action space count as the bound, which is what
-        the environment gets, in gradient and KL
+    :param chunk_size: largest number of transitions in one pass of the policy step, which bounds its memory; None: automatic
+    :param clipped_gaussian: whether gradient and KL treat a Gaussian's actions beyond a bound of the action space as the
+        bound, which is what the environment receives
         (:class:`~sb3_trpo.distributions.clipped_gaussian.ClippedGaussianDistribution`)
     :raises ValueError: for a hyperparameter out of range, naming it
-    :raises TypeError: for an unknown argument; for one of PPO's it says what takes its place
+    :raises TypeError: for an unknown argument; for an argument of PPO the message names the replacement
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -119,9 +119,9 @@ class TRPO(RolloutCollector):
         "MultiInputPolicy": MultiInputPolicy,
     }
     extra_arguments: ClassVar[tuple[str, ...]] = ()
-    """Arguments of a variant that TRPO does not have, under the names of their attributes."""
+    """Arguments that a subclass adds to TRPO's, by the names of their attributes."""
     step_rule: ClassVar[StepRule] = staticmethod(trust_region_step)
-    """How the policy step is taken; a variant with another rule also overrides :meth:`_step_settings`."""
+    """The function that takes the policy step; a subclass with another rule also overrides :meth:`_step_settings`."""
     workers: Workers = ALONE
     """The processes that share an update."""
 
@@ -207,7 +207,7 @@ class TRPO(RolloutCollector):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        if not hasattr(self, "n_envs"):  # a saved model knows its own
+        if not hasattr(self, "n_envs"):  # a saved model has it
             raise ValueError("`env` must be an environment or the id of one, not None")
         self._check_hyperparameters()
         warn_of_uneven_minibatches(self.n_steps, self.n_envs, self.batch_size)
@@ -222,7 +222,7 @@ class TRPO(RolloutCollector):
             clip_gaussian(self.policy)
 
     def _check_hyperparameters(self) -> None:
-        """Called at construction and by ``learn``, because attributes may have been reassigned."""
+        """Check them at construction and in ``learn``, because attributes may have been reassigned."""
         check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
         check_integers(1, stats_window_size=self._stats_window_size)
 
@@ -234,7 +234,7 @@ class TRPO(RolloutCollector):
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
-        Seed the generators of Python, NumPy, torch, the action space and the environments, and the update's own draws.
+        Seed the generators of Python, NumPy, torch, the action space and the environments, and the draws of the update.
 
         :param seed: the seed; None changes nothing
         """
@@ -252,10 +252,10 @@ class TRPO(RolloutCollector):
         """
         Update the policy, then the critic, with the rollout that was just collected.
 
-        :raises ValueError: if returns or advantages are too large for float32, a schedule gives a number out of range, or
-            ``clipped_gaussian`` is no longer what the policy was made with, before any weight moves
+        :raises ValueError: before any weight changes, if returns or advantages are too large for float32, if a schedule gives
+            a number out of range, or if ``clipped_gaussian`` was set after the policy was made
         """
-        with np.errstate(all="ignore"), differentiable_recurrence(self.policy):  # NumPy does what torch would do
+        with np.errstate(all="ignore"), differentiable_recurrence(self.policy):  # like torch, whatever the user has set
             started = time.perf_counter()
             self._prepare_update()
             interface, plain = self.interface, PlainPolicy.of(self.policy)
@@ -277,7 +277,7 @@ class TRPO(RolloutCollector):
             log_update(self.logger, update, self.policy, self.rollout_buffer)
 
     def _prepare_update(self) -> None:
-        """Check what may have been changed since the last update, and set evaluation mode and learning rate."""
+        """Check attributes that may have changed since the last update, and set evaluation mode and learning rate."""
         check_clipping(self.policy, self.clipped_gaussian)
         # the last rollout may overshoot the budget, and no schedule expects a negative progress
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
@@ -286,13 +286,13 @@ class TRPO(RolloutCollector):
         self._update_learning_rate(self.policy.optimizer)
 
     def _policy_batch(self, rollout: Batch) -> Batch:
-        """Give the batch of the policy step; a variant may estimate the same surrogate from another one."""
+        """Return the batch of the policy step; a subclass may estimate the same surrogate from another one."""
         return rollout
 
     def _pose_problem(
         self, network: ActorNetwork, parameters: list[th.nn.Parameter], batch: Batch, chunk_size: int
     ) -> tuple[PolicyProblem, Outcome | None]:
-        """Pose the policy step, and tell why there is none to take; draws no number from a global generator."""
+        """Pose the policy step, or tell why there is none to take. Draw no number from a global generator."""
         ent_coef = self._scheduled("ent_coef")
         advantages = effective_advantages(
             batch.advantages, batch.returns, self.normalize_advantage, batch.weights, self.workers
@@ -316,7 +316,7 @@ class TRPO(RolloutCollector):
         return problem, why_not
 
     def _step_settings(self) -> Any:
-        """Give the settings of :attr:`step_rule` for this update."""
+        """Return the settings of :attr:`step_rule` for this update."""
         return TrustRegionSettings(
             max_kl=self._scheduled("target_kl"),
             damping=self.cg_damping,
@@ -331,7 +331,7 @@ class TRPO(RolloutCollector):
         return scheduled(name, make_schedule(name, getattr(self, name)), self._current_progress_remaining)
 
     def _units(self, batch: Batch) -> Units:
-        """Choose the units of gradient and Fisher products and, unless these are all, others that tell the step's length."""
+        """Choose the units of gradient and Fisher products, and others that measure the step unless all units are used."""
         kept = every_kth(batch, self.sub_sampling_factor, self.n_envs)
         gradient = None if len(kept) == batch.n_units else kept
         if gradient is None and self.fisher_sample_fraction == 1.0:
@@ -340,7 +340,7 @@ class TRPO(RolloutCollector):
         return Units(gradient, curvature, others if len(others) else None)
 
     def _fisher_seed(self) -> tuple[int, ...]:
-        """Seed of this update's draw; a variant that draws more must keep its streams apart."""
+        """Return the seed of this update's draw; a subclass that draws more must use separate streams."""
         return self._draw_seed, self._n_updates
 
     def _fit_critic(
@@ -351,7 +351,7 @@ class TRPO(RolloutCollector):
         batch: Batch,
         chunk_size: int,
     ) -> list[float]:
-        """Regress the values on the returns; the loss of each mini-batch."""
+        """Regress the values on the returns, and return the loss of each mini-batch."""
         if not (parameters and self.n_critic_updates):
             return []
         data = FitData(self.rollout_buffer, batch, self.batch_size, chunk_size)
@@ -369,14 +369,14 @@ class TRPO(RolloutCollector):
         progress_bar: bool = False,
     ) -> SelfTRPO:
         """
-        Train.
+        Train the model.
 
-        :param total_timesteps: env steps; a float such as 1e6 is welcome
+        :param total_timesteps: number of env steps; a float such as 1e6 is allowed
         :param callback: callback(s) called at every step
-        :param log_interval: updates between two lines of the log
+        :param log_interval: number of updates between two log outputs
         :param tb_log_name: name of the run for tensorboard
         :param reset_num_timesteps: whether to start counting env steps anew
-        :param progress_bar: display a progress bar (needs tqdm and rich)
+        :param progress_bar: whether to display a progress bar (needs tqdm and rich)
         :return: the trained model
         :raises ValueError: if ``total_timesteps`` is not a whole number >= 0
         """
@@ -406,10 +406,10 @@ class TRPO(RolloutCollector):
         **kwargs: Any,
     ) -> SelfTRPO:
         """
-        Load a model that this TRPO or sb3-contrib's has saved.
+        Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
 
         :param path: path of the zip file, or a file object
-        :param env: environment to go on with; None: predict only, or set one later
+        :param env: environment for further training; None: predict only, or set one later
         :param device: device to load to
         :param custom_objects: objects to replace upon loading
         :param print_system_info: whether to print the system information of the saved model
@@ -431,24 +431,25 @@ class TRPO(RolloutCollector):
         **kwargs: Any,
     ) -> SelfTRPO:
         """
-        Go on with the policy of a trained PPO (or another on-policy) model.
+        Make a TRPO model that continues with the policy of a trained PPO (or another on-policy) model.
 
-        Takes over the policy with its critic (what is frozen in a model stays so; a file does not tell), the number of env
-        steps, and of PPO the settings that mean the same in both (``n_steps``, ``gamma``, ``gae_lambda``,
-        ``normalize_advantage``, ``ent_coef``, gSDE, ``policy_kwargs``, the rollout buffer, ``seed``, ``device``, ``verbose``,
-        ``tensorboard_log``, ``stats_window_size``); all else has TRPO's defaults, or is as in the model if that is a TRPO.
+        It takes over the policy with its critic, the number of env steps, and the settings that have the same meaning in PPO
+        and TRPO (``n_steps``, ``gamma``, ``gae_lambda``, ``normalize_advantage``, ``ent_coef``, gSDE, ``policy_kwargs``, the
+        rollout buffer, ``seed``, ``device``, ``verbose``, ``tensorboard_log``, ``stats_window_size``). All other settings
+        have TRPO's defaults, or the model's values if the model is a TRPO. Frozen parameters of a model stay frozen; a file
+        does not record which are frozen.
 
         :param model: the model, or the zip file of a PPO model
-        :param env: environment to go on with; None: the model's own
+        :param env: environment for further training; None: the model's environment
         :param kwargs: arguments of TRPO that take precedence
         :return: the TRPO model
-        :raises ValueError: if the model's policy is none that TRPO can train, if there is no environment, if its spaces
-            are not the model's, or if the arguments make another policy
+        :raises ValueError: if TRPO cannot train the model's policy, if there is no environment, if its spaces differ from
+            the model's, or if the arguments make another policy
         """
         return checkpoints.continue_as_trpo(cls, model, env, kwargs)
 
 
 def _peek_at_random() -> int:
-    """Tell what torch would draw next, without drawing it: random unless torch was seeded."""
+    """Return the number that torch would draw next, without drawing it: random unless torch was seeded."""
     with th.random.fork_rng(devices=[]):
         return int(th.randint(2**31, (1,)))

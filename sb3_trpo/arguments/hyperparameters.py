@@ -26,9 +26,9 @@ from sb3_trpo.checks import (
 from sb3_trpo.step.trust_region import RULES as STEP_RULES
 
 _PPO_ARGUMENTS = {
-    "clip_range": "the KL bound takes its place: set `target_kl`",
+    "clip_range": "the KL bound replaces it: set `target_kl`",
     "clip_range_vf": "values are not clipped: leave it out, or bound the critic's gradient with `max_grad_norm`",
-    "n_epochs": "the policy takes one step a rollout; for the passes of the critic set `n_critic_updates`",
+    "n_epochs": "the policy takes one step per rollout; for the passes of the critic set `n_critic_updates`",
     "vf_coef": "the critic has its own loss and its own fit: set `learning_rate` and `n_critic_updates`",
     "rms_prop_eps": "set `policy_kwargs=dict(optimizer_kwargs=dict(eps=...))` for the critic's optimizer",
     "use_rms_prop": "set `policy_kwargs=dict(optimizer_class=...)` for the critic's optimizer",
@@ -37,10 +37,10 @@ _PPO_ARGUMENTS = {
 
 def refuse_arguments(arguments: dict[str, Any]) -> None:
     """
-    Refuse keyword arguments that TRPO does not have, with a hint for those of PPO and A2C.
+    Refuse keyword arguments that TRPO does not have, with a hint for arguments of PPO and A2C.
 
     :param arguments: unknown keyword arguments
-    :raises TypeError: if there is one
+    :raises TypeError: if there are any, naming them
     """
     _refuse_ppo_arguments(arguments)
     if arguments:
@@ -52,7 +52,7 @@ def _refuse_ppo_arguments(arguments: dict[str, Any]) -> None:
     Refuse the keyword arguments that only PPO and A2C have.
 
     :param arguments: any keyword arguments
-    :raises TypeError: naming the argument and what takes its place
+    :raises TypeError: naming the argument and its replacement
     """
     for name in _PPO_ARGUMENTS.keys() & arguments.keys():
         raise TypeError(f"TRPO has no argument {name!r}: {_PPO_ARGUMENTS[name]}")
@@ -60,7 +60,7 @@ def _refuse_ppo_arguments(arguments: dict[str, Any]) -> None:
 
 def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> None:
     """
-    Refuse keyword arguments that neither a class has nor the model that it loads.
+    Refuse keyword arguments that neither a class nor the model that it loads has.
 
     :param arguments: any keyword arguments
     :param cls: the class of the model
@@ -86,7 +86,7 @@ def make_schedule(name: str, value: Any) -> Schedule:
     """
     Turn a hyperparameter into a schedule of the progress remaining (1 to 0).
 
-    :param name: of the hyperparameter
+    :param name: name of the hyperparameter
     :param value: a number, a callable, or RL Zoo's ``"lin_0.02"``, which decays to 0
     :return: the schedule
     :raises ValueError: naming the hyperparameter, for anything else
@@ -105,7 +105,7 @@ def make_schedule(name: str, value: Any) -> Schedule:
     elif is_number(value) and test(value):
         return FloatSchedule(float(value))
     no_bound = name == "target_kl" and value is None
-    hint = " None switches PPO's early stopping off; TRPO has no step without a KL bound." if no_bound else ""
+    hint = " None switches off PPO's early stopping; TRPO cannot take a step without a KL bound." if no_bound else ""
     raise ValueError(
         f"`{name}` must be a finite number {allowed}, a schedule, or a string such as 'lin_0.02', not {value!r}.{hint}"
     )
@@ -113,18 +113,18 @@ def make_schedule(name: str, value: Any) -> Schedule:
 
 def scheduled(name: str, schedule: Schedule, progress: float) -> float:
     """
-    What a schedule gives, checked.
+    Evaluate a schedule and check its value.
 
-    :param name: of the hyperparameter
-    :param schedule: progress remaining -> value
+    :param name: name of the hyperparameter
+    :param schedule: maps the progress remaining to the value
     :param progress: progress remaining, 1 to 0
     :return: the value
-    :raises ValueError: naming the hyperparameter, if that is no finite number >= 0
+    :raises ValueError: naming the hyperparameter, if its value is not a finite number >= 0
     """
     try:
         value = float(schedule(progress))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the schedule `{name}` must turn one number into another: {error}") from error
+        raise ValueError(f"the schedule `{name}` must map a number to a number: {error}") from error
     if not 0.0 <= value < math.inf:
         raise ValueError(f"the schedule `{name}` must give finite numbers >= 0, not {value} at {progress=:g}")
     return value
@@ -150,7 +150,7 @@ _RULES: dict[str, Rule] = {
     "clipped_gaussian": BOOLEAN,
     "use_sde": BOOLEAN,
     "sde_sample_freq": Rule("-1 or an integer >= 1", lambda v: v == -1 or is_integer(v, 1)),
-    "policy_kwargs": Rule("None or a dict", lambda v: isinstance(v, dict)),  # SB3 has made None an empty one
+    "policy_kwargs": Rule("None or a dict", lambda v: isinstance(v, dict)),  # SB3 has replaced None by {}
     "rollout_buffer_class": Rule(
         "None or a class of rollout buffers",
         lambda v: v is None or (isinstance(v, type) and issubclass(v, BaseBuffer) and not issubclass(v, ReplayBuffer)),
@@ -163,12 +163,12 @@ _RULES: dict[str, Rule] = {
 
 def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
     """
-    Check what the user passed, alone and against the size of the rollout.
+    Check the hyperparameters, each alone and against the size of the rollout.
 
     :param values: hyperparameters by name
     :param n_envs: number of environments
     :raises ValueError: naming parameter, value and allowed range
-    :raises AssertionError: if one transition is to be standardised, as in SB3
+    :raises AssertionError: if the advantage of a single transition would be standardised, as in SB3
     """
     for name, rule in _RULES.items():
         check(name, values[name], rule)
@@ -190,6 +190,8 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
 
 def warn_of_uneven_minibatches(n_steps: int, n_envs: int, batch_size: int) -> None:
     """
+    Warn if the mini-batches of the critic do not divide the rollout evenly.
+
     :param n_steps: steps of a rollout
     :param n_envs: number of environments
     :param batch_size: transitions in a mini-batch
@@ -206,6 +208,8 @@ def warn_of_uneven_minibatches(n_steps: int, n_envs: int, batch_size: int) -> No
 
 def hyperparameter_names() -> list[str]:
     """
-    :return: the hyperparameters that :func:`check_hyperparameters` reads
+    List the hyperparameters that :func:`check_hyperparameters` reads.
+
+    :return: their names
     """
     return [*_RULES, *_SCHEDULED]

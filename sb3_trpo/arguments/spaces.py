@@ -13,7 +13,7 @@ from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolic
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 
 _SMALLEST = {NatureCNN: NormalizedCNN.smallest, NormalizedCNN: NormalizedCNN.smallest, PaperCNN: PaperCNN.smallest}
-"""Pixels a side below which the last convolution of the extractor has nothing to read."""
+"""Smallest width and height, in pixels, for the convolutions of each extractor."""
 
 _DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {
     CnnPolicy: CnnPolicy.default_extractor,
@@ -22,18 +22,19 @@ _DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {
     MultiInputPolicy: CombinedExtractor,
     MultiInputActorCriticPolicy: CombinedExtractor,
 }
-"""Features extractors of the policies that are known."""
+"""Default features extractors of the policies that this package knows."""
 
 
 def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwargs: dict[str, Any]) -> None:
     """
-    Check that a ``CnnPolicy`` or a ``MultiInputPolicy`` can read the observations. Extractors of the user's own are not known,
-    nor is the default one of a policy class of the user's own.
+    Check that a ``CnnPolicy`` or a ``MultiInputPolicy`` can read the observations.
+
+    Custom extractors are not checked, nor are the default extractors of custom policy classes.
 
     :param space: the observation space, with the channels first if SB3 took it for images
     :param policy: class of the policy
     :param policy_kwargs: its arguments
-    :raises ValueError: saying what the observations are and what they must be
+    :raises ValueError: naming the observation space and what it must be
     """
     if issubclass(policy, MultiInputActorCriticPolicy):
         _check_dict(space, policy, policy_kwargs)
@@ -42,7 +43,7 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
         return
     name = f"`{policy.__name__}` with {extractor.__name__}"
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
-        raise ValueError(f"{name} needs images, which have 3 dimensions, not {space}; for other observations take `MlpPolicy`")
+        raise ValueError(f"{name} needs images, which have 3 dimensions, not {space}; for other observations use `MlpPolicy`")
     low, high = space.low.min(), space.high.max()
     if policy_kwargs.get("normalize_images", True) and (space.dtype != np.uint8 or low != 0 or high != 255):
         raise ValueError(
@@ -53,7 +54,7 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
 
 
 def _check_dict(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwargs: dict[str, Any]) -> None:
-    """The dict, and the images in it, which SB3's ``CombinedExtractor`` gives to ``NatureCNN``."""
+    """Check the dict, and the images in it, which SB3's ``CombinedExtractor`` passes to ``NatureCNN``."""
     if not isinstance(space, spaces.Dict):
         raise ValueError(f"`MultiInputPolicy` needs observations of a Dict space, not {space}")
     if policy_kwargs.get("features_extractor_class", _DEFAULTS.get(policy)) is not CombinedExtractor:
@@ -66,7 +67,7 @@ def _check_dict(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwarg
 def _check_size(name: str, space: spaces.Space[Any], smallest: int) -> None:
     channels, *pixels = space.shape or ()
     if min(pixels) < smallest:
-        # SB3 has moved the channels to the front already, of images of uint8 in [0, 255]
+        # SB3 has already moved the channels of uint8 images in [0, 255] to the front
         where = "first or last" if is_image_space(space, check_channels=False) else "first"
         raise ValueError(
             f"{name} needs images of {smallest} x {smallest} pixels or more, with the channels {where}; the shape "
@@ -77,9 +78,9 @@ def _check_size(name: str, space: spaces.Space[Any], smallest: int) -> None:
 
 def check_discrete(name: str, space: spaces.Space[Any]) -> None:
     """
-    Check that discrete values begin at 0 and come in a row at most, as SB3 encodes and draws them.
+    Check that discrete values start at 0 and have at most one dimension, as SB3's encoding and sampling require.
 
-    :param name: of the space
+    :param name: name of the space
     :param space: an observation or action space
     :raises ValueError: naming the space
     """
@@ -93,26 +94,26 @@ def check_discrete(name: str, space: spaces.Space[Any]) -> None:
 
 def check_actions(space: spaces.Space[Any]) -> None:
     """
-    Check that a rollout buffer can hold the actions as they were drawn: it stores them in the dtype of their space.
+    Check that a rollout buffer, which stores actions in the dtype of their space, does not round them.
 
     :param space: the action space
-    :raises ValueError: if they are real numbers and their space is one of integers
+    :raises ValueError: if it is a Box of integers
     """
     if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
         raise ValueError(
-            f"a Box in `action_space` must be of floats, not of {space.dtype}: Gaussian actions would be stored as integers, "
-            "and trained on as if those had been drawn; take a Box of float32 and round in a wrapper"
+            f"a Box in `action_space` must be of floats, not of {space.dtype}: the rollout buffer would round Gaussian "
+            "actions, and the update would use the rounded ones; use a Box of float32 and round in a wrapper"
         )
 
 
 def check_memory(space: spaces.Space[Any], n_steps: int, n_envs: int) -> None:
     """
-    Check that a rollout's observations fit into the machine's memory, if the system tells its size.
+    Check that a rollout's observations fit into the machine's memory, if the system reports its size.
 
     :param space: the observation space
     :param n_steps: steps of a rollout
     :param n_envs: number of environments
-    :raises ValueError: saying what is needed and what there is
+    :raises ValueError: naming the memory that is needed and the memory of the machine
     """
     names = getattr(os, "sysconf_names", {})
     if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
@@ -127,7 +128,7 @@ def check_memory(space: spaces.Space[Any], n_steps: int, n_envs: int) -> None:
 
 
 def _bytes(space: spaces.Space[Any]) -> int:
-    """Bytes of one observation in the rollout buffer."""
+    """Compute the bytes of one observation in the rollout buffer."""
     if isinstance(space, spaces.Dict):
         return sum(_bytes(part) for part in space.spaces.values())
     return int(np.prod(space.shape or (1,))) * np.dtype(space.dtype or np.float32).itemsize

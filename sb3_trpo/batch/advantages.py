@@ -1,4 +1,4 @@
-"""Generalized advantage estimates, and what the surrogate makes of them: standardised, zero without a signal."""
+"""Generalized advantage estimates, and the advantages that the surrogate uses: standardised, and zero without a signal."""
 
 import math
 
@@ -8,24 +8,24 @@ import torch as th
 from sb3_trpo.step.workers import ALONE, Alone, Workers
 
 _NOISE_FACTOR = 8.0
-"""Roundings that a spread must exceed to count: the GAE recursion adds up a few of them."""
+"""Number of rounding errors that a spread must exceed to count: the GAE recursion adds up a few."""
 
 
 def carry_signal(
     advantages: th.Tensor, returns: th.Tensor, weights: th.Tensor | None = None, workers: Workers = ALONE
 ) -> bool:
     """
-    Tell advantages that differ from advantages that are equal but for rounding.
+    Tell whether advantages differ by more than rounding.
 
-    A step on the latter has full length, whatever their size, and a random direction. The noise is that of float32
-    arithmetic on numbers as large as the returns and the values. A single advantage has no spread: its size is
+    If they do not, a step would have a random direction and full length, however small they are. The rounding error is
+    taken for float32 numbers as large as the returns and the values. A single advantage has no spread, so its size is
     compared instead.
 
     :param advantages: shape (B,), or (N, K) with K branches of N states
     :param returns: advantages plus values, of the same shape
-    :param weights: of each, at least 0, of the same shape; None: 1 each
-    :param workers: the processes whose advantages count together
-    :return: False if all advantages are equal but for rounding
+    :param weights: weight of each advantage, at least 0, of the same shape; None: 1 each
+    :param workers: the processes whose advantages are pooled
+    :return: False if all advantages are equal up to rounding
     """
     if weights is not None:
         advantages, returns = advantages[weights > 0.0], returns[weights > 0.0]
@@ -45,14 +45,14 @@ def effective_advantages(
     workers: Workers = ALONE,
 ) -> th.Tensor:
     """
-    Give the advantages that the surrogate uses: zero where there is no signal, standardised if asked for.
+    Compute the advantages that the surrogate uses: zero without a signal, otherwise standardised if ``normalize``.
 
     :param advantages: shape (B,), or (N, K) with K branches of N states
     :param returns: advantages plus values, of the same shape
     :param normalize: whether to shift and scale to mean 0 and standard deviation 1
-    :param weights: of each, at least 0, of the same shape; None: 1 each
-    :param workers: the processes whose advantages are standardised together
-    :return: of the same shape
+    :param weights: weight of each advantage, at least 0, of the same shape; None: 1 each
+    :param workers: the processes whose advantages are pooled
+    :return: advantages of the same shape
     """
     if not carry_signal(advantages, returns, weights, workers):
         return th.zeros_like(advantages)
@@ -65,7 +65,7 @@ def effective_advantages(
 
 
 def _moments(values: th.Tensor, weights: th.Tensor | None, workers: Workers) -> tuple[float, float]:
-    """Weighted mean and standard deviation over all workers in float64; NaN for the deviation of a total weight of 1."""
+    """Compute the weighted mean and standard deviation over all workers in float64; the latter is NaN for a weight of 1."""
     values = values.cpu().double()
     weights = th.ones_like(values) if weights is None else weights.cpu().double()
     total, weighted = workers.sum(th.stack([weights.sum(), (weights * values).sum()])).tolist()
@@ -78,10 +78,10 @@ def _moments(values: th.Tensor, weights: th.Tensor | None, workers: Workers) -> 
 
 def generalized_advantages(deltas: np.ndarray, decays: np.ndarray) -> np.ndarray:
     """
-    Sum up A_t = δ_t + c_t A_{t+1}, from the last step to the first.
+    Compute A_t = δ_t + c_t A_{t+1}, from the last step to the first.
 
     Source: equation 16 of https://arxiv.org/abs/1506.02438, with c_t = γλ inside an episode and 0 at its end. SB3 computes
-    the same in a loop of NumPy calls, which take longer than the sums: here the loop is over Python floats.
+    the same in a loop of NumPy calls, whose overhead exceeds the arithmetic; this loop is over Python floats.
 
     :param deltas: temporal difference errors δ, shape (n_steps, n_envs)
     :param decays: c, shape (n_steps, n_envs)

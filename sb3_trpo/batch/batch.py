@@ -15,17 +15,17 @@ from sb3_trpo.batch.states import Index, States, rows_at
 @dataclass(frozen=True)
 class Batch:
     """
-    B transitions of one rollout, in U units. Observations stay in the buffer's own dtype and memory until a chunk is read.
+    B transitions of one rollout, in U units. Observations stay in the buffer's dtype and memory until a chunk is read.
 
-    A unit is what must stay together: one transition for a feed-forward policy, a window of consecutive steps of one
-    environment for a recurrent one. Subsets, chunks and mini-batches are made of whole units.
+    The transitions of a unit stay together: one transition for a feed-forward policy, a window of consecutive steps of one
+    environment for a recurrent one. Subsets, chunks and mini-batches consist of whole units.
 
     :param states: the B states
     :param actions: shape (B, d); (B,) integers for a discrete action space
     :param old_log_prob: log-probability of the action when it was taken, shape (B,), nats
     :param advantages: shape (B,)
     :param returns: targets of the critic, shape (B,)
-    :param weights: of each transition in every mean, at least 0, shape (B,); None: 1 each
+    :param weights: weight of each transition in every mean, at least 0, shape (B,); None: 1 each
     :param starts: first transition of each unit, ascending from 0, shape (U,); None: every transition is a unit
     """
 
@@ -42,20 +42,20 @@ class Batch:
 
     @property
     def n_units(self) -> int:
-        """Units in the batch."""
+        """Return the number of units in the batch."""
         return len(self) if self.starts is None else len(self.starts)
 
     @property
     def device(self) -> th.device:
-        """Where parts of the batch are read to."""
+        """Return the device to which parts of the batch are moved."""
         return self.advantages.device
 
     def total_weight(self, units: th.Tensor | None = None) -> float:
         """
         Add up the weights of the transitions.
 
-        :param units: of these units, shape (u,); None: of all
-        :return: the sum, which is their number without weights
+        :param units: positions of the units to count, shape (u,); None: all
+        :return: the sum; without weights, the number of transitions
         """
         rows = slice(None) if units is None else self.rows_of(units)
         if self.weights is None:
@@ -102,8 +102,8 @@ class Batch:
         """
         Divide the units into consecutive parts.
 
-        :param size: most transitions in a part, unless one unit has more
-        :param units: those to divide, shape (u,); None: all
+        :param size: largest number of transitions in a part, unless one unit has more
+        :param units: positions of the units to divide, shape (u,); None: all
         :return: the units of each part
         """
         n_units = self.n_units if units is None else len(units)
@@ -119,8 +119,8 @@ class Batch:
         """
         Read the batch in consecutive parts.
 
-        :param size: most transitions in one chunk, unless one unit has more
-        :param units: those to read, shape (u,); None: all
+        :param size: largest number of transitions in one chunk, unless one unit has more
+        :param units: positions of the units to read, shape (u,); None: all
         :return: each of :meth:`parts` as a batch
         """
         for part in self.parts(size, units):
@@ -128,10 +128,10 @@ class Batch:
 
     def surrogate_terms(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """
-        Estimate averages over the actions of another policy from those that were taken.
+        Estimate means over the actions of another policy from the actions that were taken.
 
         :param distribution: π_θ at the B states
-        :return: estimates of the mean of Â and of the mean of -log π_θ, of each state, shape (B,)
+        :return: for each state, estimates of the mean of Â and of the mean of -log π_θ, each of shape (B,)
         """
         log_prob = distribution.log_prob(self.actions)
         ratio = th.exp(log_prob - self.old_log_prob)
@@ -148,28 +148,28 @@ class Batch:
 
     def weighted(self, values: th.Tensor) -> th.Tensor:
         """
-        Multiply a number of each transition by its weight.
+        Multiply values by the weights of their transitions.
 
         :param values: shape (B,) or (B, ...)
-        :return: the products; without weights the values themselves
+        :return: the products; without weights, the values themselves
         """
         if self.weights is None:
             return values
         return values * self.weights.view(-1, *[1] * (values.dim() - 1))
 
     def _lengths(self) -> th.Tensor:
-        """Transitions of each unit, shape (U,)."""
+        """Count the transitions of each unit, shape (U,)."""
         assert self.starts is not None
         return th.diff(self.starts, append=self.starts.new_tensor([len(self)]))
 
 
 def _first_rows(lengths: th.Tensor) -> th.Tensor:
-    """Where units of these lengths begin, one after another."""
+    """Compute the positions at which consecutive units of these lengths begin."""
     return lengths.cumsum(0) - lengths
 
 
 def _edges(lengths: list[int], size: int) -> list[int]:
-    """First unit of each part, where a part takes as many units as have at most ``size`` transitions."""
+    """Find the first unit of each part; a part takes as many units as fit into ``size`` transitions."""
     edges, filled = [], size + 1
     for unit, length in enumerate(lengths):
         if filled + length > size:

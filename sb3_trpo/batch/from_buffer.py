@@ -13,15 +13,15 @@ from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
 
 StateFields = Callable[[Any], dict[str, Any]]
-"""Buffer, or samples of it -> its fields of :class:`~sb3_trpo.batch.states.States` by name."""
+"""Maps a buffer, or samples of one, to its fields of :class:`~sb3_trpo.batch.states.States` by name."""
 
 
 def keeps_sb3_layout(buffer: RolloutBuffer) -> bool:
     """
-    Tell whether a buffer's samples are read as SB3's own buffers do, so that its arrays may be read directly.
+    Tell whether a buffer makes its samples as SB3's buffers do, so that its arrays may be read directly.
 
     :param buffer: a rollout buffer
-    :return: whether they are
+    :return: whether it does
     """
     own = (RolloutBuffer, DictRolloutBuffer)
     cls = type(buffer)
@@ -30,13 +30,13 @@ def keeps_sb3_layout(buffer: RolloutBuffer) -> bool:
 
 def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any], state_fields: StateFields) -> Batch:
     """
-    Read the whole rollout as a batch. Draws nothing from a global random generator.
+    Read the whole rollout as a batch, without a draw from a global random generator.
 
-    SB3's own buffers are read in place, in time-major order; a buffer with its own ``get`` is asked for one batch.
+    SB3's buffers are read in place, in time-major order. For a buffer with a custom ``get``, that is called once.
 
     :param buffer: a full rollout buffer
     :param action_space: the action space
-    :param state_fields: which of the buffer's arrays, or of its samples, are the states
+    :param state_fields: selects the states among the arrays of the buffer, or of its samples
     :return: all n_steps * n_envs transitions
     :raises ValueError: if the buffer is not full
     """
@@ -60,7 +60,7 @@ def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any], state_fie
 
 
 def _all_samples(buffer: RolloutBuffer) -> Any:
-    """The whole rollout from the buffer's own ``get``; NumPy's global generator is afterwards as before."""
+    """Read the whole rollout from a custom ``get``, and restore NumPy's global generator."""
     state = np.random.get_state()
     try:
         return next(iter(buffer.get(*_size_if_needed(buffer))))
@@ -69,13 +69,13 @@ def _all_samples(buffer: RolloutBuffer) -> Any:
 
 
 def _size_if_needed(buffer: RolloutBuffer) -> list[int]:
-    """SB3's ``get`` gives everything where the size is None, its default; PPO always gives one, and another may need it."""
+    """Return the arguments with which ``get`` gives everything: none if its default is None, as in SB3, else the size."""
     first = next(iter(inspect.signature(buffer.get).parameters.values()), None)
     return [] if first is not None and first.default is None else [buffer.buffer_size * buffer.n_envs]
 
 
 def _rows(buffer: RolloutBuffer, value: Any) -> Any:
-    """View an array of the buffer as one row a transition, step by step; ``get`` may have put it in its own order."""
+    """View an array of the buffer as one row per transition, in time-major order; ``get`` may have reordered it."""
     if isinstance(value, dict):
         return {key: _rows(buffer, part) for key, part in value.items()}
     if buffer.generator_ready:

@@ -1,4 +1,4 @@
-"""What a policy is asked about: observations, and what a variant of policy needs beside them."""
+"""The inputs of a policy: observations, and further inputs that some policies need."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Index: TypeAlias = slice | th.Tensor
 @dataclass(frozen=True)
 class States:
     """
-    B states at which a policy is asked; feed-forward policies read the observations alone.
+    The inputs of a policy at B states. Feed-forward policies read only the observations.
 
     :param observations: shape (B, ...), or a dict of such
-    :param action_masks: actions that are possible, shape (B, n), bool; None: all
+    :param action_masks: whether each action is allowed, shape (B, n), bool; None: all are
     :param memory: recurrent state before the first step of each unit, each tensor of shape (U, ...); None: there is none
     :param episode_starts: whether an episode begins, shape (B,); None: not recorded
     """
@@ -33,7 +33,7 @@ class States:
         """
         Apply a function to every tensor.
 
-        :param function: what to apply
+        :param function: the function to apply
         :return: the results as states
         """
         return self._map(function, function)
@@ -43,8 +43,8 @@ class States:
         Select some of the states.
 
         :param rows: positions of the states
-        :param units: positions of their units, which the memory belongs to
-        :param device: where to put them
+        :param units: positions of their units, to which the memory belongs
+        :param device: the device to move them to
         :return: the states at these positions
         """
         return self._map(lambda t: rows_at(t, rows).to(device), lambda t: rows_at(t, units).to(device))
@@ -64,8 +64,8 @@ def rows_at(tensor: th.Tensor, index: Index) -> th.Tensor:
     Select rows of a tensor.
 
     :param tensor: shape (B, ...)
-    :param index: which rows
-    :return: a view for a slice, else a copy
+    :param index: the rows to select
+    :return: a view for a slice, otherwise a copy
     """
     if isinstance(index, slice):
         return tensor[index]
@@ -74,10 +74,10 @@ def rows_at(tensor: th.Tensor, index: Index) -> th.Tensor:
 
 def map_observations(observations: Observations, function: Callable[[th.Tensor], th.Tensor]) -> Observations:
     """
-    Apply a function to the observations, to each entry when they are a dict.
+    Apply a function to the observations, or to each entry of a dict of observations.
 
     :param observations: shape (B, ...), or a dict of such
-    :param function: what to apply
+    :param function: the function to apply
     :return: the results, in the same structure
     """
     if isinstance(observations, dict):

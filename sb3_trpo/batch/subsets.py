@@ -1,4 +1,4 @@
-"""Parts of a batch: mini-batches, every k-th unit, the states of Fisher products."""
+"""Parts of a batch: mini-batches, every k-th unit, and the units of Fisher products."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from sb3_trpo.batch.batch import Batch
 
 def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[th.Tensor]:
     """
-    Draw the mini-batches of one epoch, as ``RolloutBuffer.get`` draws them (NumPy's global generator).
+    Draw the mini-batches of one epoch, as ``RolloutBuffer.get`` draws them (from NumPy's global generator).
 
     :param batch: the whole rollout, in time-major order
     :param batch_size: transitions in a mini-batch, unless one unit has more
@@ -28,14 +28,16 @@ def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[th.Tenso
 
 def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:
     """
-    Take every k-th unit, transitions counted environment by environment, so that none is left out whatever k and ``n_envs``.
+    Take every k-th unit.
+
+    Transitions are counted environment by environment, so that no environment is left out for any k and ``n_envs``.
 
     :param batch: the whole rollout, in time-major order
-    :param k: 1 for all of them
+    :param k: distance between the units; 1 takes all
     :param n_envs: number of environments
     :return: positions, shape (ceil(U / k),)
     """
-    # a custom rollout buffer may hold another number than n_steps * n_envs
+    # a custom rollout buffer may not hold n_steps * n_envs transitions
     if k == 1 or batch.starts is not None or len(batch) % n_envs:
         return th.arange(0, batch.n_units, k)
     return th.from_numpy(_env_major(np.arange(0, len(batch), k), len(batch), n_envs))
@@ -43,16 +45,16 @@ def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:
 
 def fisher_subsets(candidates: th.Tensor, fraction: float, n_units: int, seed: tuple[int, ...]) -> tuple[th.Tensor, th.Tensor]:
     """
-    Draw the units of the Fisher products, and others that tell how long the solver's step is.
+    Draw the units of the Fisher products, and other units that measure the length of the solver's step.
 
-    The solver fits its step to the noise of its states: on these the step looks shorter, in KL, than it is. Drawn from a
-    separate generator.
+    The solver fits its step to the noise of its states, so the KL of the step looks smaller on these states than it is. The
+    draw uses a separate generator.
 
-    :param candidates: positions that the products may use (appendix C.1 of the paper takes 10% of them)
+    :param candidates: positions that the products may use (appendix C.1 of the paper uses 10% of them)
     :param fraction: share to take, in (0, 1]
     :param n_units: units of the whole batch
     :param seed: seed of the run and number of the update, so that a resumed run draws the same
-    :return: sorted positions of the products' units, at least one, and of as many others, if there are
+    :return: sorted positions of the products' units, at least one, and of equally many others, or all if there are fewer
     """
     rng = np.random.default_rng(seed)
     size = max(1, round(fraction * len(candidates)))
@@ -63,6 +65,6 @@ def fisher_subsets(candidates: th.Tensor, fraction: float, n_units: int, seed: t
 
 
 def _env_major(positions: np.ndarray, size: int, n_envs: int) -> np.ndarray:
-    """Where the batch, which goes step by step, holds the transitions that SB3 numbers environment by environment."""
+    """Convert positions of transitions counted environment by environment, as in SB3, to positions in the batch."""
     n_steps = size // n_envs
     return np.asarray(positions % n_steps * n_envs + positions // n_steps)

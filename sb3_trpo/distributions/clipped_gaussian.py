@@ -16,11 +16,11 @@ from sb3_trpo.distributions.gaussian import Gaussian
 
 class ClippedGaussianDistribution(DiagGaussianDistribution):
     """
-    SB3's Gaussian, where all actions beyond a bound are one action: the bound.
+    SB3's Gaussian, in which all actions beyond a bound count as one action: the bound.
 
-    Actions are drawn as before and clipped by SB3 on their way to the environment, so the policy acts as it did. But an
-    action beyond a bound has the probability that the Gaussian has there in all, and the gradient no longer depends on
-    how far beyond it was, which is noise to the environment. The entropy is that of the Gaussian before clipping.
+    SB3 still draws actions from the Gaussian and clips them for the environment, so the policy acts as before. But an action
+    beyond a bound has the probability of the Gaussian's whole tail there. So the gradient does not depend on how far beyond
+    the bound it was, which has no effect on the environment. The entropy is that of the Gaussian before clipping.
 
     Source: Fujita and Maeda 2018, "Clipped Action Policy Gradient" (https://arxiv.org/abs/1802.07564).
 
@@ -35,8 +35,10 @@ class ClippedGaussianDistribution(DiagGaussianDistribution):
 
     def log_prob(self, actions: th.Tensor) -> th.Tensor:
         """
+        Compute the log-probability of actions, summed over their dimensions.
+
         :param actions: shape (B, d), clipped or not
-        :return: log-density of what lies within the bounds, log-probability of what lies beyond, shape (B,), nats
+        :return: log-density inside the bounds plus log-probability of the tails beyond them, shape (B,), nats
         """
         mean, std = self.distribution.mean, self.distribution.stddev
         low, high = self.low.to(mean.device), self.high.to(mean.device)
@@ -51,7 +53,7 @@ _TWO_PI = 2.0 * math.pi
 
 class _TruncatedMoments(NamedTuple):
     """
-    A standard normal between two bounds; every part has shape (B, d).
+    Moments of a standard normal between two bounds; every part has shape (B, d).
 
     :param a: the lower bound
     :param b: the upper bound
@@ -73,9 +75,10 @@ class _TruncatedMoments(NamedTuple):
 
 class ClippedGaussian(Gaussian):
     """
-    Gaussians whose values beyond a bound are the bound: a density within, a probability at either end.
+    Gaussians whose values beyond a bound count as the bound: a density inside, and a probability at either end.
 
-    Never more KL than between the Gaussians themselves, and no curvature where nearly every action is beyond the same bound.
+    Their KL never exceeds the KL of the Gaussians without bounds. There is no curvature where nearly every action is beyond
+    the same bound.
 
     :param low: lower bounds, shape (d,)
     :param high: upper bounds, shape (d,)
@@ -100,7 +103,7 @@ class ClippedGaussian(Gaussian):
         return kl.sum(dim=1)
 
     def metric(self, at: Parameters) -> Metric:
-        # the scores of mean and std, times σ, are z and z² - 1 within, and those of log Φ at the ends
+        # times σ, the scores of mean and std are z and z² - 1 inside, and the derivatives of log Φ at the ends
         a, b, density_a, density_b, mass, first, second = self._moments(at)
         third = 2.0 * first + a.square() * density_a - b.square() * density_b
         fourth = 3.0 * second + a**3 * density_a - b**3 * density_b
@@ -122,15 +125,15 @@ class ClippedGaussian(Gaussian):
 
 
 _NO_BOUND = 1e9
-"""A bound that no action reaches, and whose square is far from the end of float32."""
+"""A bound that no action reaches, and whose square does not overflow float32."""
 
 GAUSSIANS = (DiagGaussianDistribution, ClippedGaussianDistribution)
-"""Distributions whose mean is the network's output, with one standard deviation an action dimension."""
+"""Distributions whose mean is the network's output, with one standard deviation per action dimension."""
 
 
 def clip_gaussian(policy: ActorCriticPolicy) -> None:
     """
-    Give a policy the Gaussian of the clipped actions.
+    Replace a policy's Gaussian by the Gaussian of the clipped actions.
 
     :param policy: a policy with SB3's Gaussian
     :raises ValueError: if its actions are drawn from another distribution
@@ -138,12 +141,12 @@ def clip_gaussian(policy: ActorCriticPolicy) -> None:
     space, distribution = policy.action_space, policy.action_dist
     if type(distribution) is not DiagGaussianDistribution:
         raise ValueError(
-            "`clipped_gaussian=True` needs SB3's Gaussian, which is that of a Box in `action_space` without `use_sde`; the "
+            "`clipped_gaussian=True` needs SB3's Gaussian, which SB3 uses for a Box in `action_space` without `use_sde`; the "
             f"policy has a {type(distribution).__name__} for {space}"
         )
     for name in ("get_distribution", "_get_action_dist_from_latent"):
         if getattr(type(policy), name) is not getattr(ActorCriticPolicy, name):
-            raise ValueError(f"`clipped_gaussian=True` needs SB3's own `{name}`, which {type(policy).__name__} overrides")
+            raise ValueError(f"`clipped_gaussian=True` needs SB3's `{name}`, which {type(policy).__name__} overrides")
     assert isinstance(space, spaces.Box)
     bounds = (np.clip(bound.flatten(), -_NO_BOUND, _NO_BOUND) for bound in (space.low, space.high))
     low, high = (th.as_tensor(bound, dtype=th.float32, device=policy.device) for bound in bounds)
@@ -155,8 +158,8 @@ def check_clipping(policy: ActorCriticPolicy, clipped: bool) -> None:
     Check that a policy still has the Gaussian with which it was made.
 
     :param policy: the policy
-    :param clipped: whether the model says that it is clipped
-    :raises ValueError: if it is not as the model says
+    :param clipped: whether it should be clipped, according to the model
+    :raises ValueError: if the policy and the model disagree
     """
     if clipped != (type(policy.action_dist) is ClippedGaussianDistribution):
         raise ValueError(

@@ -13,7 +13,7 @@ class Categorical(DistributionFamily):
 
     def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:
         parts: Any = distribution.distribution
-        # torch's own normalisation loses digits where logits are large, and a negative KL would follow
+        # torch's normalisation loses digits for large logits, which can make the KL negative
         return tuple(th.log_softmax(part.logits, dim=1) for part in (parts if isinstance(parts, list) else [parts]))
 
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:

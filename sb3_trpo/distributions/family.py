@@ -1,7 +1,7 @@
 """
-What the trust region needs to know of a family of action distributions.
+The interface of a family of action distributions: what the trust region needs.
 
-Shapes: B states, d action dimensions, n choices of one discrete action. KL is in nats, one value a state, summed over the
+Shapes: B states, d action dimensions, n choices of one discrete action. KL is in nats, one value per state, summed over the
 action dimensions (the dimensions are independent, so the KL of the joint action is the sum).
 """
 
@@ -16,7 +16,7 @@ Parameters: TypeAlias = tuple[th.Tensor, ...]
 """Parameters of the distribution at B states: tensors of shape (B, ...)."""
 
 Metric: TypeAlias = Callable[[Parameters], Parameters]
-"""A tangent t -> M t, both shaped like the parameters."""
+"""Maps a tangent t to M t, both shaped like the parameters."""
 
 
 class DistributionFamily(ABC):
@@ -37,7 +37,7 @@ class DistributionFamily(ABC):
     @abstractmethod
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
         """
-        KL(old‖new), the direction of the TRPO paper (https://arxiv.org/abs/1502.05477, equation 12).
+        Compute KL(old‖new), the direction of the TRPO paper (https://arxiv.org/abs/1502.05477, equation 12).
 
         :param old: parameters before the step
         :param new: parameters after it
@@ -47,11 +47,11 @@ class DistributionFamily(ABC):
     @abstractmethod
     def metric(self, at: Parameters) -> Metric:
         """
-        t -> M(φ) t: products of the Fisher information of the distribution's own parameters with tangents shaped like them.
+        Prepare products M(φ) t of the Fisher information of the distribution's parameters with tangents t.
 
         M is the Hessian, at ``new = old``, of :meth:`kl_old_new` in the free parameters; with J the Jacobian of φ(θ),
         the Fisher matrix of the network is Jᵀ M J (appendix C of the paper).
 
         :param at: the parameters φ
-        :return: the product
+        :return: the function t -> M t
         """

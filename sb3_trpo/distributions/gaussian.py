@@ -10,7 +10,7 @@ class Gaussian(DistributionFamily):
     """
     Independent Gaussians with parameters (mean, std), each of shape (B, d).
 
-    Serves gSDE too, and both squashed forms: KL does not change under the bijection tanh.
+    Also used for gSDE and for both squashed forms, because the bijection tanh does not change the KL.
     """
 
     def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:

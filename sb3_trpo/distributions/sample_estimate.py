@@ -10,9 +10,9 @@ class SampleEstimate(DistributionFamily):
     """
     Any other distribution; the parameter is the log-probability of the action taken, shape (B,).
 
-    The KL is estimated on the batch's own actions by r - 1 - log r, r = π_new/π_old: unbiased for KL(old‖new) and
-    never negative (http://joschu.net/blog/kl-approx.html). Its Hessian gives the empirical Fisher matrix, the mean
-    of ∇log π ∇log πᵀ. The trust region then holds for the estimate.
+    The batch's actions give the estimate r - 1 - log r of KL(old‖new), with r = π_new/π_old. It is unbiased and never
+    negative (http://joschu.net/blog/kl-approx.html). Its Hessian is the empirical Fisher matrix, the mean of
+    ∇log π ∇log πᵀ. The trust region then holds for the estimate.
     """
 
     def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:

@@ -1,4 +1,4 @@
-"""The families of known distributions, and how users add their own."""
+"""The table of distribution families, to which users can add."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -27,7 +27,7 @@ class _Entry(NamedTuple):
     """
     A known distribution.
 
-    :param make_family: distribution -> its family
+    :param make_family: maps a distribution to its family
     :param holds: class of the torch distribution that it must hold; None: any
     """
 
@@ -42,17 +42,17 @@ def register_family(
     distribution_class: type[D], make_family: Callable[[D], DistributionFamily], holds: type | None = None
 ) -> None:
     """
-    Give a distribution class a closed-form KL and metric.
+    Register a closed-form KL and metric for a distribution class.
 
     Without an entry both are estimated from the actions of the rollout
     (:class:`~sb3_trpo.distributions.sample_estimate.SampleEstimate`). Subclasses are included, unless they override
-    ``log_prob``. An entry takes the place of one that was there before.
+    ``log_prob``. A new entry replaces an earlier one for the same class.
 
     :param distribution_class: class of the SB3 distribution, as ``policy.get_distribution`` returns it
-    :param make_family: distribution -> its family
-    :param holds: class of the torch distribution in its attribute ``distribution``; with another one there the KL is
+    :param make_family: maps a distribution to its family
+    :param holds: class of the torch distribution in its attribute ``distribution``; for any other class the KL is
         estimated; None: not checked
-    :raises TypeError: if ``distribution_class`` is no class of SB3 distributions, or ``make_family`` cannot be called
+    :raises TypeError: if ``distribution_class`` is not a class of SB3 distributions, or ``make_family`` cannot be called
     """
     if not (isinstance(distribution_class, type) and issubclass(distribution_class, Distribution)):
         raise TypeError(f"`distribution_class` must be a subclass of SB3's Distribution, not {distribution_class!r}")
@@ -65,8 +65,7 @@ def distribution_family(distribution: Distribution) -> DistributionFamily:
     """
     Find the family of a distribution: its closed form if one is known, the sample estimate otherwise.
 
-    A subclass keeps the closed form of its parent unless it computes log-probabilities its own way or holds another
-    torch distribution.
+    A subclass keeps the closed form of its parent unless it overrides ``log_prob`` or holds another torch distribution.
 
     :param distribution: a distribution as ``policy.get_distribution`` returns it
     :return: its family

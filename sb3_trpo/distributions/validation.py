@@ -1,4 +1,4 @@
-"""Torch's validation of distribution parameters, switched off for a while."""
+"""Switches torch's validation of distribution parameters off temporarily."""
 
 import threading
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def unchecked_distributions() -> Iterator[None]:
 
 
 class _Switch:
-    """Torch's check of parameters, one for all threads: the first to come turns it off, the last to leave puts it back."""
+    """Torch's check of parameters, shared by all threads: the first to enter turns it off, the last to leave restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

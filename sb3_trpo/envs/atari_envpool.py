@@ -11,24 +11,25 @@ from sb3_trpo.envs.envpool import EnvPoolVecEnv, Infos, refuse_settings
 
 _ACTION_NOOP, _ACTION_FIRE = 0, 1
 _MOST_FRAMES = 108_000
-"""Frames after which a game is cut, as ``gymnasium`` cuts its games."""
+"""Number of frames after which a game is truncated, as in ``gymnasium``."""
 
 
 class AtariEnvPool(EnvPoolVecEnv):
     """
     Atari games of EnvPool, treated as SB3's ``AtariWrapper`` treats them.
 
-    Grey frames, of which the last two are maximised; no-ops at the start; a lost life ends the episode, after which the
-    game goes on; FIRE where the game waits for it; the sign of the reward. ``info["episode"]`` is of whole games, with the
-    score itself and the length in frames. Put it in a ``VecFrameStack`` as one does with ``make_atari_env``.
+    Frames are grey, and an observation is the maximum of the last two. A game starts with no-ops, and with FIRE if it waits
+    for that. A lost life ends the episode, and the game continues. The reward is replaced by its sign. ``info["episode"]``
+    describes whole games, with the score itself and the length in frames. Wrap it in a ``VecFrameStack``, as after
+    ``make_atari_env``.
 
     :param game: ``Breakout``, ``BreakoutNoFrameskip-v4``, or ``ALE/Breakout-v5``, the last of which repeats an action with
         probability 0.25 unless ``repeat_action_probability`` says otherwise
     :param n_envs: number of environments
     :param seed: seed of the environments
     :param num_threads: threads that step them; 0: EnvPool's choice
-    :param noop_max: most no-ops, in frames, at the start of a game, at least 1
-    :param frame_skip: frames an action lasts
+    :param noop_max: largest number of no-ops, in frames, at the start of a game, at least 1
+    :param frame_skip: number of frames for which an action is repeated
     :param terminal_on_life_loss: whether a lost life ends the episode
     :param clip_reward: whether the reward is replaced by its sign
     :param settings: further settings of EnvPool
@@ -52,7 +53,7 @@ class AtariEnvPool(EnvPoolVecEnv):
         name, sticky = _parse_game(game)
         own_names = {"episodic_life": "use `terminal_on_life_loss`", "reward_clip": "use `clip_reward`"}
         refuse_settings(settings, {**own_names, "use_fire_reset": "FIRE is pressed where a game waits for it"})
-        check_integers(1, frame_skip=frame_skip, noop_max=noop_max)  # EnvPool knows no start without a no-op
+        check_integers(1, frame_skip=frame_skip, noop_max=noop_max)  # EnvPool always starts with a no-op
         self._terminal_on_life_loss = terminal_on_life_loss
         self._clip_reward = clip_reward
         self._length_of_a_step = frame_skip
@@ -68,7 +69,7 @@ class AtariEnvPool(EnvPoolVecEnv):
                 "repeat_action_probability": 0.25 if sticky else 0.0,
                 "max_episode_steps": _MOST_FRAMES // frame_skip,
                 **settings,
-                # what follows is done here, in the way of SB3
+                # this class does the following itself, as SB3 does
                 "episodic_life": False,
                 "reward_clip": False,
                 "use_fire_reset": False,
@@ -101,7 +102,7 @@ class AtariEnvPool(EnvPoolVecEnv):
         return self._fire(ids) if self._fires else observations
 
     def _next_life(self, ids: np.ndarray) -> np.ndarray:
-        """One no-op after a lost life; a new game where it was the last one, or where the no-op ended it."""
+        """Take one no-op after a lost life; start a new game after the last life, or if the no-op ended the game."""
         observations = np.empty((len(ids), *(self.observation_space.shape or ())), dtype=np.uint8)
         went_on = ~self._over[ids]
         if went_on.any():
@@ -116,7 +117,7 @@ class AtariEnvPool(EnvPoolVecEnv):
         return observations
 
     def _fire(self, ids: np.ndarray) -> np.ndarray:
-        """FIRE and the action after it, as ``FireResetEnv`` does; begins anew what ends on the way."""
+        """Take FIRE and the action after it, as ``FireResetEnv`` does; restart episodes that end on the way."""
         observations = np.empty(0)
         for action in (_ACTION_FIRE, _ACTION_FIRE + 1):
             observations, _, terminated, truncated, _ = self._advance(np.full(len(ids), action), ids)
@@ -128,7 +129,7 @@ class AtariEnvPool(EnvPoolVecEnv):
 
 
 def _parse_game(game: str) -> tuple[str, bool]:
-    """Name of the game, and whether actions are sticky."""
+    """Return the name of the game, and whether actions are sticky."""
     match = re.fullmatch(r"(ALE/)?([A-Za-z0-9]+?)(NoFrameskip-v4|-v5)?", game)
     if match is None:
         raise ValueError(f"`game` must be like 'Breakout', 'BreakoutNoFrameskip-v4' or 'ALE/Breakout-v5', not {game!r}")
@@ -146,7 +147,7 @@ def _second_action_is_fire(name: str, full_action_space: bool) -> bool:
     rom_id = next((rom_id for rom_id in roms.get_all_rom_ids() if rom_id.replace("_", "") == name.lower()), "")
     rom = roms.get_rom_path(rom_id)
     if rom is None:
-        raise ValueError(f"ale-py has no `game` {name!r}")
+        raise ValueError(f"ale-py does not have `game` = {name!r}")
     ale.loadROM(rom)
     actions: Sequence[Any] = ale.getLegalActionSet() if full_action_space else ale.getMinimalActionSet()
     return len(actions) >= 3 and actions[_ACTION_FIRE] == ale_py.Action.FIRE

@@ -18,9 +18,10 @@ class EnvPoolVecEnv(VecEnv):
     """
     Environments of EnvPool with the conventions of SB3.
 
-    An environment that ended is reset within the same step, as in ``DummyVecEnv``: the observation returned is the first of
-    the new episode, the last one is ``info["terminal_observation"]``, ``info["TimeLimit.truncated"]`` tells a time limit from
-    an end, and ``info["episode"]`` has the episode's return and length and the seconds so far, as with ``Monitor``.
+    A step that ends an episode also resets the environment, as in ``DummyVecEnv``. It returns the first observation of the
+    new episode; ``info["terminal_observation"]`` has the last one of the old episode. ``info["TimeLimit.truncated"]`` tells
+    whether a time limit ended it, and ``info["episode"]`` has its return, its length and the seconds so far, as with
+    ``Monitor``.
 
     :param env_id: EnvPool's id, for instance ``HalfCheetah-v5``
     :param n_envs: number of environments
@@ -33,7 +34,7 @@ class EnvPoolVecEnv(VecEnv):
     """
 
     _length_of_a_step = 1
-    """What a step adds to the length of an episode."""
+    """Length that a step adds to an episode."""
 
     def __init__(self, env_id: str, n_envs: int = 1, seed: int | None = None, num_threads: int = 0, **settings: Any) -> None:
         self._envpool = _import_envpool()
@@ -56,7 +57,7 @@ class EnvPoolVecEnv(VecEnv):
         self._begin(self._all)
 
     def _make(self, seed: int) -> Any:
-        # SB3 draws seeds of 32 bits, EnvPool takes 31 and gives the environments consecutive ones
+        # SB3 draws 32-bit seeds; EnvPool takes 31 bits, and gives consecutive seeds to its environments
         return self._envpool.make(self.env_id, env_type="gymnasium", seed=seed % (2**31 - 2**16), **self._settings)
 
     def _begin(self, ids: np.ndarray) -> None:
@@ -65,6 +66,8 @@ class EnvPoolVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """
+        Reset all environments.
+
         :return: first observations, shape (n_envs, ...)
         """
         if any(seed is not None for seed in self._seeds):
@@ -81,8 +84,10 @@ class EnvPoolVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """
+        Store the actions of the next step.
+
         :param actions: shape (n_envs, ...)
-        :raises ValueError: if the shape is another, or a discrete action is out of range
+        :raises ValueError: if they have another shape, or a discrete action is out of range
         """
         self._actions = np.asarray(actions)
         shape = (self.num_envs, *(self.action_space.shape or ()))
@@ -96,6 +101,8 @@ class EnvPoolVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """
+        Step all environments.
+
         :return: observations, rewards of shape (n_envs,), dones of shape (n_envs,), infos
         """
         observations, rewards, terminated, truncated, infos = self._advance(self._actions, self._all)
@@ -111,7 +118,7 @@ class EnvPoolVecEnv(VecEnv):
         return observations, rewards, dones, infos
 
     def _advance(self, actions: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
-        """Step k environments; their rewards go to the statistics, which are reported where an episode ends."""
+        """Step k environments and update their statistics, which are reported when an episode ends."""
         actions = np.asarray(actions, dtype=self._pool.action_space.dtype)
         observations, rewards, terminated, truncated, self._pool_info = self._pool.step(actions, ids)
         self._returns[ids] += rewards
@@ -127,7 +134,7 @@ class EnvPoolVecEnv(VecEnv):
         return {"r": round(float(self._returns[i]), 6), "l": int(self._lengths[i]), "t": seconds}
 
     def _restart(self, ids: np.ndarray) -> np.ndarray:
-        """First observations of new episodes; EnvPool resets what ended when it is stepped again."""
+        """Return the first observations of new episodes: EnvPool resets an ended environment at its next step."""
         no_action = np.zeros((len(ids), *(self.action_space.shape or ())), dtype=self._pool.action_space.dtype)
         observations: np.ndarray = self._pool.step(no_action, ids)[0]
         return observations
@@ -138,39 +145,54 @@ class EnvPoolVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
-        :param attr_name: an attribute of the pool
-        :param indices: of which environments
-        :return: its value, once an environment
+        Read an attribute of the pool, which all environments share.
+
+        :param attr_name: name of the attribute
+        :param indices: indices of environments; None: all
+        :return: its value, once per environment
         """
         value = None if attr_name == "render_mode" else getattr(self._pool, attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        :raises NotImplementedError: EnvPool's environments cannot be changed one by one
+        Refuse to set an attribute.
+
+        :raises NotImplementedError: always, because EnvPool's environments cannot be changed one by one
         """
-        raise NotImplementedError("the environments of an EnvPool have no attributes of their own")
+        raise NotImplementedError(f"cannot set `{attr_name}`: the environments of an EnvPool have no separate attributes")
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """
-        :raises NotImplementedError: EnvPool's environments cannot be called one by one
+        Refuse to call a method.
+
+        :raises NotImplementedError: always, because EnvPool's environments cannot be called one by one
         """
-        raise NotImplementedError("the environments of an EnvPool have no methods of their own")
+        raise NotImplementedError(f"cannot call `{method_name}`: the environments of an EnvPool have no separate methods")
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
         """
-        :param wrapper_class: a wrapper
-        :param indices: of which environments
-        :return: True for ``Monitor``, whose statistics this class reports
+        Tell whether environments have a wrapper.
+
+        :param wrapper_class: class of the wrapper
+        :param indices: indices of environments; None: all
+        :return: True for ``Monitor``, whose statistics this class reports; once per environment
         """
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
 
 def refuse_settings(settings: dict[str, Any], instead: dict[str, str]) -> None:
+    """
+    Refuse settings of EnvPool that a class sets itself.
+
+    :param settings: the user's settings
+    :param instead: names of such settings, and what to use instead
+    :raises ValueError: naming the setting, its value and what to use instead
+    """
     for name in settings.keys() & instead.keys():
         raise ValueError(f"`{name}` = {settings[name]!r} cannot be set here; {instead[name]}")
 

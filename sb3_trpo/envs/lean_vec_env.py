@@ -1,4 +1,4 @@
-"""The vectorised environment for a user who hands over a bare environment: SB3's, without its deep copies."""
+"""The vectorised environment that is made around a user's single environment: SB3's, without its deep copies."""
 
 from copy import deepcopy
 
@@ -15,14 +15,16 @@ from stable_baselines3.common.vec_env.util import dict_to_obs
 
 class LeanVecEnv(DummyVecEnv):
     """
-    A ``DummyVecEnv`` that copies observations, rewards, dones and infos once a step instead of deep-copying them.
+    A ``DummyVecEnv`` that copies observations, rewards, dones and infos once per step instead of deep-copying them.
 
-    What it returns is never written again, as with ``DummyVecEnv``; only values nested inside an info stay the
-    environment's own objects.
+    As with ``DummyVecEnv``, a step never changes what an earlier step returned. Only values nested inside an info are not
+    copied.
     """
 
     def step_wait(self) -> VecEnvStepReturn:
         """
+        Step all environments.
+
         :return: observations, rewards of shape (n_envs,), dones of shape (n_envs,), infos
         """
         rewards = np.zeros(self.num_envs, dtype=np.float32)
@@ -55,9 +57,9 @@ def wrap_bare_env(env: GymEnv, verbose: int, monitor_wrapper: bool) -> LeanVecEn
     Vectorise an environment that is not vectorised yet, as SB3 does.
 
     :param env: the environment
-    :param verbose: 1 to print what was wrapped
-    :param monitor_wrapper: whether to wrap it in a ``Monitor``, if it is not
-    :return: a vectorised environment of one
+    :param verbose: 1 to print the wrappers
+    :param monitor_wrapper: whether to wrap it in a ``Monitor`` unless it has one
+    :return: the vectorised environment
     """
     bare = _patch_env(env)
     if monitor_wrapper and not is_wrapped(bare, Monitor):

@@ -1,4 +1,4 @@
-"""The policies that the aliases name: SB3's, with other defaults."""
+"""The policies behind the aliases: SB3's, with other defaults."""
 
 from typing import Any, ClassVar
 
@@ -15,8 +15,8 @@ _N_BEFORE_NET_ARCH = 3
 
 class _SeparateExtractors(ActorCriticPolicy):
     """
-    Actor and critic have features extractors of their own unless told otherwise: a shared one belongs to the actor, and
-    leaves the critic the layers behind it.
+    A policy whose actor and critic have separate features extractors by default. A shared extractor belongs to the actor, so
+    the critic trains only the layers after it.
 
     :param args: arguments of SB3's policy
     :param kwargs: keyword arguments of SB3's policy
@@ -26,14 +26,16 @@ class _SeparateExtractors(ActorCriticPolicy):
         super().__init__(*args, **{"share_features_extractor": False, **kwargs})
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # SB3 leaves it out, and a policy that its own `save` wrote would be loaded with the default
+        # SB3 leaves it out, so a policy saved by its `save` method would be loaded with the default
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
 
 
 class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
     """
-    SB3's ``ActorCriticCnnPolicy`` with separate features extractors and, unless there is a ``features_extractor_class``,
-    :class:`NormalizedCNN`, which is followed by no hidden layers, as ``NatureCNN`` is in SB3.
+    SB3's ``ActorCriticCnnPolicy`` with separate features extractors.
+
+    Without ``features_extractor_class`` these are :class:`NormalizedCNN`, with no hidden layers after them, as after
+    ``NatureCNN`` in SB3.
 
     :param args: arguments of SB3's policy
     :param kwargs: keyword arguments of SB3's policy
@@ -54,7 +56,7 @@ class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
 
 class PaperCnnPolicy(CnnPolicy):
     """
-    :class:`CnnPolicy` with :class:`PaperCNN` in place of :class:`NormalizedCNN`, which makes it several times faster.
+    :class:`CnnPolicy` with :class:`PaperCNN` in place of :class:`NormalizedCNN`. It is several times faster.
 
     :param args: arguments of SB3's policy
     :param kwargs: keyword arguments of SB3's policy

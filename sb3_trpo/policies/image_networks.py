@@ -13,22 +13,21 @@ from sb3_trpo.policies.image_normalization import ImageNormalization
 
 class PaperCNN(BaseFeaturesExtractor):
     """
-    A network as small as that with which the TRPO paper played Atari: 34 thousand parameters, a fiftieth of SB3's
-    ``NatureCNN``. It reads the images minus their mean, over their standard deviation, as :class:`NormalizedCNN` does, of
-    which the paper says nothing.
+    A network as small as the network with which the TRPO paper played Atari: 34 thousand parameters, a fiftieth of SB3's
+    ``NatureCNN``. It normalises the images as :class:`NormalizedCNN` does (our addition: the paper does not normalise).
 
     Source: section 8.2 of the paper (https://arxiv.org/abs/1502.05477): two convolutions of 16 channels, a hidden layer of 20,
-    33,500 parameters. It does not tell the filters; 8 x 8 with stride 4 and 4 x 4 with stride 2 come near that number.
+    33,500 parameters. The paper does not give the filters; 8 x 8 with stride 4 and 4 x 4 with stride 2 come near that number.
 
     :param observation_space: images with the channels first
     :param features_dim: units of the hidden layer
     :param normalized_image: whether the images are in [0, 1] already (see ``normalize_images`` of the policy)
-    :param n_images: images from which mean and standard deviation are taken; 0: raw images
-    :raises ValueError: if the observations are no images, or are smaller than 20 x 20
+    :param n_images: number of images from which mean and standard deviation are computed; 0: raw images
+    :raises ValueError: if the observations are not images, or are smaller than 20 x 20
     """
 
     smallest: ClassVar[int] = 20
-    """Pixels a side below which the last convolution has nothing to read."""
+    """Smallest width and height, in pixels, for the convolutions."""
 
     def __init__(
         self,
@@ -58,6 +57,8 @@ class PaperCNN(BaseFeaturesExtractor):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
+        Compute the features.
+
         :param observations: shape (B, c, h, w)
         :return: features, shape (B, features_dim)
         """
@@ -67,18 +68,18 @@ class PaperCNN(BaseFeaturesExtractor):
 
 class NormalizedCNN(NatureCNN):
     """
-    SB3's ``NatureCNN`` on images minus their mean, over their standard deviation; see
+    SB3's ``NatureCNN`` on images minus their mean, divided by their standard deviation; see
     :class:`~sb3_trpo.policies.image_normalization.ImageNormalization`.
 
     :param observation_space: images with the channels first
     :param features_dim: units of the hidden layer
     :param normalized_image: whether the images are in [0, 1] already (see ``normalize_images`` of the policy)
-    :param n_images: images from which mean and standard deviation are taken
+    :param n_images: number of images from which mean and standard deviation are computed
     :raises ValueError: if the images are smaller than 36 x 36
     """
 
     smallest: ClassVar[int] = 36
-    """Pixels a side below which the last convolution has nothing to read."""
+    """Smallest width and height, in pixels, for the convolutions."""
 
     def __init__(
         self,
@@ -93,6 +94,8 @@ class NormalizedCNN(NatureCNN):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
+        Compute the features.
+
         :param observations: shape (B, c, h, w)
         :return: features, shape (B, features_dim)
         """

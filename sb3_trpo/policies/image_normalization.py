@@ -1,4 +1,4 @@
-"""Images minus their mean, over their standard deviation: for a convolutional network what ``VecNormalize`` is for an MLP."""
+"""Normalises images: does for a convolutional network what ``VecNormalize`` does for an MLP."""
 
 from collections.abc import Sequence
 
@@ -11,25 +11,25 @@ _EPS = 1e-8
 """Added to the variance, as in SB3's ``VecNormalize``."""
 
 _LEAST_STD = 1.0 / 255.0
-"""One step of grey: images that were all the same at first may change later."""
+"""One level of grey: images that are all the same at first may change later."""
 
 
 class ImageNormalization(nn.Module):
     """
-    (x - mean) / std, where each pixel has its own mean and all pixels have one standard deviation.
+    Computes (x - mean) / std, with a mean for each pixel and one standard deviation for all pixels.
 
-    Frames of a game share most of what they show. As raw input the shared part dominates every layer: the Fisher matrix has
-    one eigenvalue far above all others, and a step of fixed KL goes into a change of the policy that is the same in every
-    state. Without the mean the network reads what differs between states.
+    The frames of a game are mostly alike. In raw images the common part dominates every layer: the Fisher matrix has one
+    eigenvalue far above all others, and a step of fixed KL mostly changes the policy in the same way in every state. Once
+    the mean is subtracted, the network reads the differences between states.
 
-    The statistics are gathered over the first ``n_images`` images that are seen in training mode, and are fixed from then
-    on. A new layer is in evaluation mode: a saved policy stays as it is until it is trained again. Before the first image
-    the layer changes nothing. Source: LeCun, Bottou, Orr and Müller, Efficient BackProp, section 4.3.
+    The layer gathers its statistics from the first ``n_images`` images that it sees in training mode. After that they are
+    fixed. A new layer is in evaluation mode, so a saved policy does not change until it is trained again. Before the first
+    image the layer changes nothing. Source: LeCun, Bottou, Orr and Müller, Efficient BackProp, section 4.3.
 
     :param shape: shape of an image, (c, h, w)
-    :param n_images: images from which the statistics are taken, to the end of the rollout that reaches the number; at 0
-        the layer never changes anything
-    :raises ValueError: if it is no integer of at least 0
+    :param n_images: number of images from which the statistics are computed, rounded up to whole rollouts; with 0 the layer
+        never changes anything
+    :raises ValueError: if ``n_images`` is not an integer of at least 0
     """
 
     def __init__(self, shape: Sequence[int], n_images: int) -> None:
@@ -46,6 +46,8 @@ class ImageNormalization(nn.Module):
 
     def train(self, mode: bool = True) -> "ImageNormalization":
         """
+        Switch training mode on or off.
+
         :param mode: whether to gather statistics, as long as they are not fixed
         :return: self
         """
@@ -53,8 +55,10 @@ class ImageNormalization(nn.Module):
 
     def forward(self, images: th.Tensor) -> th.Tensor:
         """
+        Normalise images, and gather their statistics in training mode.
+
         :param images: shape (B, c, h, w)
-        :return: the same, normalised
+        :return: normalised images of the same shape
         """
         if self.training and len(images) > 0:
             self._observe(images.detach())
@@ -62,7 +66,7 @@ class ImageNormalization(nn.Module):
 
     @property
     def std(self) -> th.Tensor:
-        """The standard deviation, shape ()."""
+        """Return the standard deviation, shape ()."""
         return (self.var + _EPS).sqrt().clamp(min=_LEAST_STD)
 
     def _observe(self, images: th.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Everything that the package asks of an actor-critic policy: the only file that calls one."""
+"""The interface through which the package uses an actor-critic policy. No other file calls a policy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Obs = np.ndarray | dict[str, np.ndarray]
 
 class Acted(NamedTuple):
     """
-    What a policy did at B states.
+    The actions of a policy at B states.
 
     :param actions: shape (B, ...), as the policy's ``forward`` returns them
     :param values: shape (B, 1)
@@ -33,10 +33,10 @@ class Acted(NamedTuple):
 
 class PolicyInterface:
     """
-    Asks SB3's feed-forward actor-critic policies.
+    Calls SB3's feed-forward actor-critic policies.
 
-    A kind of policy that needs more than the observations overrides these methods in a subclass, and its algorithm names
-    that in ``interface_class``.
+    To use policies that need more than the observations, override these methods in a subclass, and name that in
+    ``interface_class`` of the algorithm.
 
     :param policy: the policy
     """
@@ -46,9 +46,9 @@ class PolicyInterface:
 
     def present(self, observations: Obs, env: VecEnv) -> States:
         """
-        Read the states that the environments are in.
+        Read the states of the environments.
 
-        :param observations: what they show, on the CPU
+        :param observations: their observations, on the CPU
         :param env: the environments
         :return: the states, on the policy's device
         """
@@ -56,20 +56,20 @@ class PolicyInterface:
 
     def terminal(self, observations: Obs) -> States:
         """
-        Read the states in which episodes were cut off by a time limit.
+        Read the states in which a time limit cut episodes off.
 
-        :param observations: their k terminal observations, as the environments give them
+        :param observations: the k terminal observations, as the environments return them
         :return: the states, on the policy's device
         """
         return States(self.policy.obs_to_tensor(observations)[0])
 
     def store(self, buffer: Any, step: int, states: States) -> None:
         """
-        Keep what ``buffer.add`` does not: the parts of the states beside the observations.
+        Store the parts of the states that ``buffer.add`` does not: all except the observations.
 
         :param buffer: the rollout buffer
         :param step: index of the step in the rollout
-        :param states: of this step
+        :param states: states of this step
         """
 
     def state_fields(self, rollout: Any) -> dict[str, Any]:
@@ -142,17 +142,17 @@ class PolicyInterface:
 
     def visit(self, states: States, actions: th.Tensor) -> None:
         """
-        Run actor and critic for their side effects, which are the statistics of layers in training mode.
+        Run actor and critic, so that layers in training mode update their statistics.
 
         :param states: B states
-        :param actions: taken there
+        :param actions: actions taken there
         """
         self.policy.evaluate_actions(states.observations, actions)
 
     def reset_noise(self, n_envs: int) -> None:
         """
-        Draw the noise matrices of gSDE anew.
+        Draw new noise matrices for gSDE.
 
-        :param n_envs: how many
+        :param n_envs: number of matrices
         """
         self.policy.reset_noise(n_envs)

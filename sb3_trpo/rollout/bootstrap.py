@@ -1,4 +1,4 @@
-"""Values of states, and the terminal observations of episodes that a time limit cut off."""
+"""Computes values of states, and finds the terminal observations of episodes that a time limit cut off."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -15,9 +15,9 @@ Infos: TypeAlias = list[dict[str, object]]
 
 def timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
     """
-    Find the environments whose episode was cut off by a time limit at this step.
+    Find the environments whose episode a time limit cut off at this step.
 
-    :param infos: one an environment
+    :param infos: one per environment
     :param dones: shape (n_envs,)
     :return: their indices
     """
@@ -34,8 +34,8 @@ def terminal_observations(infos: Infos, ended: list[int], step: int) -> Any:
     """
     Copy the terminal observations of some environments.
 
-    :param infos: one an environment
-    :param ended: the k environments to look at
+    :param infos: one per environment
+    :param ended: indices of the k environments
     :param step: index of the step in the rollout, for the message
     :return: an array with k rows, or a dict of such
     :raises ValueError: if one is not finite
@@ -52,10 +52,10 @@ def terminal_observations(infos: Infos, ended: list[int], step: int) -> Any:
 
 def numpy_values(plain: PlainPolicy) -> Callable[[np.ndarray], np.ndarray]:
     """
-    Make the value function of a plain policy, in NumPy.
+    Make a NumPy function that computes the values of a plain policy.
 
     :param plain: the policy; its :attr:`~sb3_trpo.actor.plain_policy.PlainPolicy.critic` must be layers
-    :return: observations of shape (k, ...) -> values of shape (k,)
+    :return: maps observations of shape (k, ...) to values of shape (k,)
     """
     encode, layers = plain.encode, plain.critic
     assert not isinstance(layers, Reason)
@@ -71,7 +71,7 @@ def torch_values(interface: PolicyInterface, observations: Obs) -> np.ndarray:
     """
     Compute the values of terminal observations.
 
-    :param interface: of the policy
+    :param interface: interface to the policy
     :param observations: shape (k, ...), or a dict of such
     :return: values, shape (k,)
     """

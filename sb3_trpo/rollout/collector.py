@@ -1,4 +1,4 @@
-"""The loop that steps the environments with the present policy and fills the rollout buffer."""
+"""The loop that steps the environments with the current policy and fills the rollout buffer."""
 
 import time
 from collections.abc import Callable
@@ -28,27 +28,27 @@ class RolloutCollector(OnPolicyAlgorithm):
     """
 
     interface_class: ClassVar[type[PolicyInterface]] = PolicyInterface
-    """How the policy is asked; a kind of policy that needs more than observations has a class of its own."""
+    """Class through which the policy is called; policies that need more than observations need a subclass."""
     _last_obs: Any
 
     @property
     def interface(self) -> PolicyInterface:
-        """The policy as the rest of the package asks it."""
+        """Return the interface through which the package calls the policy."""
         return self.interface_class(self.policy)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """
-        Fill the buffer with the present policy.
+        Fill the buffer with the current policy.
 
-        After an exception, Ctrl-C included, the model is usable and saveable, and the next ``learn`` resets the
-        environments. (Processes of a ``SubprocVecEnv`` that still owe the answer to a step cannot be reset: make new ones.)
+        After an exception, Ctrl-C included, the model can be used and saved, and the next ``learn`` resets the environments.
+        (A ``SubprocVecEnv`` that was interrupted in a step cannot be reset: make a new one.)
 
         :param env: the training environments
         :param callback: called at every step, and at the rollout's start and end
         :param rollout_buffer: the buffer to fill
-        :param n_rollout_steps: steps for each environment
+        :param n_rollout_steps: number of steps of each environment
         :return: False if the callback stopped the training
         :raises ValueError: if an observation, an action, a reward or a value is not finite, or does not fit into the buffer
         """
@@ -95,10 +95,10 @@ class RolloutCollector(OnPolicyAlgorithm):
         return True
 
     def _before_step(self, step: int) -> None:
-        """For variants: called before every step of the environments."""
+        """Do what a subclass needs before every step of the environments."""
 
     def _after_rollout(self, env: VecEnv) -> None:
-        """For variants: called when the buffer is full."""
+        """Do what a subclass needs when the buffer is full."""
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
@@ -114,7 +114,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         return DeferredRecorder(plain, buffer, self.gamma, n_steps, env.num_envs)
 
     def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:
-        """How actions are put within the bounds of the space: squashed ones are scaled to them, others clipped."""
+        """Choose how to bring actions within the bounds of the space: squashed ones are scaled, others clipped."""
         if not isinstance(self.action_space, spaces.Box):
             return lambda actions: actions
         if self.policy.squash_output:
@@ -124,11 +124,11 @@ class RolloutCollector(OnPolicyAlgorithm):
 
 
 def _check_buffer(buffer: RolloutBuffer, obs: Obs, **settings: float) -> None:
-    """Refuse a buffer of SB3's that was made for other settings, or whose dtype would not keep the observations."""
+    """Refuse an SB3 buffer that was made for other settings, or whose dtype cannot hold the observations."""
     if not keeps_sb3_layout(buffer):
         return
     made_for: dict[str, float] = {"n_steps": buffer.buffer_size}
-    if type(buffer) in (RolloutBuffer, DictRolloutBuffer):  # another may have its own
+    if type(buffer) in (RolloutBuffer, DictRolloutBuffer):  # a custom one may have others
         made_for |= {"gamma": buffer.gamma, "gae_lambda": buffer.gae_lambda}
     for name, made in made_for.items():
         if settings[name] != made:
@@ -142,6 +142,6 @@ def _check_buffer(buffer: RolloutBuffer, obs: Obs, **settings: float) -> None:
         if seen.dtype.kind == "f" and dtype.kind in "iub" and np.any(seen != np.trunc(seen)):
             of = f" of {key!r}" if key else ""
             raise ValueError(
-                f"observations{of} have fractions, but their space says {dtype}, so that the rollout buffer would not "
-                "keep them; give the space a float dtype (for VecNormalize: that of the environment it wraps)"
+                f"observations{of} have fractions, but their space has dtype {dtype}, so the rollout buffer would truncate "
+                "them; give the space a float dtype (with VecNormalize: the space of the environment that it wraps)"
             )

@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.vec_env import VecNormalize
 
 LARGEST_RETURN = 1e15
-"""Squares of the critic's gradient, which Adam stores, stay finite in float32 below about this size of the returns."""
+"""Largest return, roughly, for which squared critic gradients, stored by Adam, fit in float32."""
 
 
 def check_finite(
@@ -21,12 +21,12 @@ def check_finite(
     """
     Refuse NaN and inf.
 
-    :param quantity: what the value is, for the message
+    :param quantity: name of the value, for the message
     :param value: shape (n_envs, ...), or a dict of such
     :param step: index of the step in the rollout, for the message
     :param normalizer: the ``VecNormalize`` that the value came through, if any
-    :param envs: indices of the environments that the rows belong to; None: all of them
-    :raises ValueError: naming quantity, step, environment, and whether the normaliser's statistics are spoilt
+    :param envs: indices of the environments to which the rows belong; None: all of them
+    :raises ValueError: naming quantity, step and environment, and saying if the normaliser's statistics are not finite
     """
     if isinstance(value, dict):
         for key, part in value.items():
@@ -34,7 +34,7 @@ def check_finite(
         return
     if value.dtype.kind != "f":
         return
-    # the dot product is the fastest test; it can overflow, so a finite one says yes and another one is looked into
+    # the dot product is the fastest test; it can overflow, so only a finite one decides
     if math.isfinite(value.item() if value.size == 1 else np.vdot(value, value)) or np.isfinite(value).all():
         return
     rows = np.isfinite(value.reshape(len(value), -1)).all(axis=1)
@@ -46,8 +46,8 @@ def check_finite(
     )
     if normalizer is not None and not _statistics_are_finite(normalizer):
         message += (
-            " It has also reached the running statistics of VecNormalize, which are spoilt for good: "
-            "create the VecNormalize anew, or load one that was saved before."
+            " It has also reached the running statistics of VecNormalize, which cannot be repaired: "
+            "create a new VecNormalize, or load one that was saved before."
         )
     raise ValueError(message)
 
@@ -61,7 +61,7 @@ def _statistics_are_finite(normalizer: VecNormalize) -> bool:
 
 def check_returns(returns: th.Tensor, advantages: th.Tensor) -> None:
     """
-    Refuse targets on which the update would break down.
+    Refuse returns and advantages that contain NaN or are too large for float32.
 
     :param returns: shape (B,)
     :param advantages: shape (B,)

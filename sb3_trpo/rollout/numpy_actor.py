@@ -1,4 +1,4 @@
-"""Acts in NumPy: the noise of a rollout drawn at once, the actor without torch's overhead."""
+"""Acts in NumPy, without torch's overhead, and draws the noise of a whole rollout at once."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -19,15 +19,15 @@ from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
 Array: TypeAlias = np.ndarray
 
 _BLOCK_ROWS = 1024
-"""Rows whose log-probabilities are computed at a time: normalised logits of many choices take memory."""
+"""Number of log-probabilities computed at a time: the normalised logits of many choices take memory."""
 
 
 class NumpyActor:
     """
     Draws actions from a plain policy without torch's overhead, for one rollout.
 
-    The parameters are read, never written. On the CPU they are views of the policy's own; elsewhere copies. Both are
-    renewed when the policy's change. The noise of the whole rollout is drawn at once, from torch's global generator.
+    It never writes to the parameters, which it reads through views on the CPU and through copies elsewhere. Both are renewed
+    when the policy's parameters change. The noise of the whole rollout comes from torch's global generator.
 
     :param plain: the policy; its :attr:`~sb3_trpo.actor.plain_policy.PlainPolicy.actor` must be layers
     :param n_steps: steps of the rollout
@@ -45,7 +45,7 @@ class NumpyActor:
         if self._gaussian:
             self._log_std = ParameterViews([(policy._parameters, "log_std")])
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
-        # NumPy may have been told to raise what torch never does; to ask at every step would take a microsecond
+        # the user may have told NumPy to raise, which torch never does; asking at every step would take a microsecond
         self._told_to_raise = "raise" in np.geterr().values()
         # output of the network and std of every step, for the log-probabilities
         shape = (n_steps, n_envs, self._layers.n_out)
@@ -78,7 +78,7 @@ class NumpyActor:
 
     def log_probs(self, actions: th.Tensor) -> th.Tensor:
         """
-        Log-probabilities of the rollout's actions under the distributions that drew them.
+        Compute the log-probabilities of the rollout's actions under the distributions that drew them.
 
         :param actions: shape (B, d); (B,) for one discrete action; B = n_steps * n_envs
         :return: shape (B,), nats
@@ -92,8 +92,8 @@ class NumpyActor:
         return th.cat([self._distribution.proba_distribution(*block).log_prob(taken) for taken, *block in blocks])
 
 
-# An action is a fixed function of the network's output plus noise: Gaussian noise, times the standard deviation, for
-# Box; Gumbel noise and the largest for discrete actions; logistic noise and the sign for binary ones.
+# An action is a fixed function of the network's output plus noise: Gaussian noise times the standard deviation for Box,
+# the argmax with Gumbel noise for discrete actions, the sign with logistic noise for binary ones.
 _NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
     **dict.fromkeys(GAUSSIANS, lambda shape: th.randn(shape, dtype=th.float32)),
     CategoricalDistribution: lambda shape: th.empty(shape, dtype=th.float32).exponential_().log_().neg_(),

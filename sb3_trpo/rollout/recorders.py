@@ -1,6 +1,6 @@
 """
-Two ways to act in a rollout and record it: with the actor alone, values and log-probabilities in one pass at the end, where
-that is exact; else as SB3 does.
+Two ways to act in a rollout and record it. The fast way uses only the actor at every step, and computes values and
+log-probabilities in one pass at the end; it serves policies for which that is exact. The other way does as SB3 does.
 """
 
 from typing import Protocol
@@ -20,19 +20,19 @@ from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.numpy_actor import NumpyActor
 
 _BUFFER_METHODS = {name: getattr(RolloutBuffer, name) for name in ("add", "compute_returns_and_advantage")}
-"""SB3's methods as imported: a buffer whose class was patched later must be asked itself."""
+"""SB3's methods at import. If one is patched later, the buffer itself must be called."""
 
 
 def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolicy | Reason:
     """
     Tell whether :class:`DeferredRecorder` fills this buffer exactly as the policy and the buffer would.
 
-    :param interface: of the policy
+    :param interface: interface to the policy
     :param buffer: any rollout buffer
     :return: the policy as a plain one if it does; otherwise the first reason why not
     """
     if type(interface) is not PolicyInterface:
-        return Reason(f"the policy is asked through a {type(interface).__name__}")
+        return Reason(f"the policy is called through a {type(interface).__name__}")
     if type(buffer) is not RolloutBuffer:
         return Reason(f"the rollout buffer is a {type(buffer).__name__}")
     if any(name in vars(buffer) or getattr(RolloutBuffer, name) is not own for name, own in _BUFFER_METHODS.items()):
@@ -45,7 +45,7 @@ def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolic
 
 
 class Recorder(Protocol):
-    """How a rollout is acted and recorded."""
+    """A way to act in a rollout and record it."""
 
     def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """
@@ -61,14 +61,14 @@ class Recorder(Protocol):
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
     ) -> None:
         """
-        Write the step to the buffer; timeouts are bootstrapped with the value of the terminal observation.
+        Write the step to the buffer, and bootstrap timeouts with the value of the terminal observation.
 
         :param step: index of the step in the rollout
         :param actions: shape (n_envs, ...)
         :param rewards: shape (n_envs,)
         :param starts: whether an episode began with the step, shape (n_envs,)
-        :param infos: one an environment
-        :param dones: whether an episode ended with it, shape (n_envs,)
+        :param infos: one per environment
+        :param dones: whether an episode ended with the step, shape (n_envs,)
         :raises ValueError: if a terminal observation is not finite
         """
 
@@ -84,9 +84,9 @@ class Recorder(Protocol):
 
 class ImmediateRecorder:
     """
-    Records as SB3 does, for any policy and any buffer: values and log-probs with every action, ``add`` every step.
+    Records as SB3 does, for any policy and any buffer: values and log-probs with every action, ``add`` at every step.
 
-    :param interface: of the policy
+    :param interface: interface to the policy
     :param buffer: the buffer to fill
     :param env: the training environments
     :param gamma: discount factor
@@ -132,7 +132,7 @@ class ImmediateRecorder:
 
 class DeferredRecorder:
     """
-    Records a plain policy in SB3's own buffer: acts in NumPy, writes rows, and asks the critic once at the end.
+    Records a plain policy in SB3's own buffer: acts in NumPy, writes rows, and calls the critic once at the end.
 
     :param plain: the policy, as :func:`fast_policy` gives it
     :param buffer: the buffer to fill
@@ -147,7 +147,7 @@ class DeferredRecorder:
         self._gamma = gamma
         self._actor = NumpyActor(plain, n_steps, n_envs)
         self._predict = numpy_values(plain)
-        # views of the buffer's rows, all at once: one by one they would take a tenth of the collection
+        # views of the buffer's rows, all made at once: one by one they would take a tenth of the collection's time
         shape = (n_steps, n_envs, *(plain.policy.observation_space.shape or ()))
         self._obs_tensors = th.from_numpy(buffer.observations.reshape(shape)).unbind()
         self._on_cpu = plain.policy.device.type == "cpu"
@@ -182,7 +182,7 @@ class DeferredRecorder:
             self._timeouts += [(step, i) for i in ended]
             self._terminal_obs.append(terminal_obs)
 
-    @np.errstate(all="ignore")  # as torch does, whatever the user has set
+    @np.errstate(all="ignore")  # like torch, whatever the user has set
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """See :meth:`Recorder.finish`."""
         buffer = self._buffer
@@ -192,7 +192,7 @@ class DeferredRecorder:
             actions = actions.flatten()
         with th.no_grad():
             log_probs = self._actor.log_probs(actions)
-        del self._actor  # its arrays are as large as the rollout, and callbacks hold on to the recorder
+        del self._actor  # its arrays are as large as the rollout, and callbacks keep the recorder alive
         buffer.values[:] = self._predict(rows).reshape(buffer.values.shape)
         buffer.log_probs[:] = log_probs.numpy().reshape(buffer.log_probs.shape)
         for step in np.flatnonzero(~np.isfinite(buffer.values + buffer.log_probs).all(axis=1)).tolist():
@@ -207,7 +207,7 @@ class DeferredRecorder:
         return th.from_numpy(last_values).reshape(-1, 1), log_probs[-buffer.n_envs :]
 
     def _estimate_advantages(self, last_values: np.ndarray, dones: np.ndarray) -> None:
-        """Do what the buffer's ``compute_returns_and_advantage`` does."""
+        """Compute the same as the buffer's ``compute_returns_and_advantage``."""
         buffer = self._buffer
         alive = 1.0 - np.append(buffer.episode_starts[1:], dones[None].astype(np.float32), axis=0)
         next_values = np.append(buffer.values[1:], last_values[None], axis=0)

@@ -1,4 +1,4 @@
-"""What a saved model is, read without unpickling it, and what of a PPO model TRPO takes over."""
+"""Recognises saved models without unpickling them, loads them, and continues PPO models as TRPO."""
 
 import io
 import json
@@ -28,11 +28,11 @@ M = TypeVar("M", bound=OnPolicyAlgorithm)
 
 def saved_names(path: PathLike) -> set[str]:
     """
-    Names of the attributes in a saved model. A file object is left where it was.
+    Read the names of the attributes in a saved model. A file object keeps its position.
 
     :param path: path to the zip file, with or without its suffix, or a file object
     :return: the names
-    :raises ValueError: if it is no zip file
+    :raises ValueError: if it is not a zip file
     """
     file = open_path(path, "r", suffix="zip")
     position = file.tell() if file is path else 0
@@ -50,32 +50,40 @@ def saved_names(path: PathLike) -> set[str]:
 
 def is_trpo(names: set[str]) -> bool:
     """
+    Tell whether a TRPO saved a model: this package's or sb3-contrib's.
+
     :param names: names of the saved attributes
-    :return: whether a TRPO saved them: this one or sb3-contrib's
+    :return: whether it did
     """
     return not names.isdisjoint({"cg_max_steps", "cg_damping", "line_search_max_iter"})
 
 
 def is_own(names: set[str]) -> bool:
     """
+    Tell whether this package's TRPO saved a model.
+
     :param names: names of the saved attributes
-    :return: whether this TRPO saved them
+    :return: whether it did
     """
     return not names.isdisjoint({"line_search_accept_ratio", "fisher_sample_fraction", "cg_tol"})
 
 
 def is_on_policy(names: set[str]) -> bool:
     """
+    Tell whether PPO, A2C or another on-policy algorithm saved a model.
+
     :param names: names of the saved attributes
-    :return: whether PPO, A2C or another on-policy algorithm saved them
+    :return: whether one did
     """
     return "gae_lambda" in names
 
 
 def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
     """
+    Tell whether a model is on-policy and TRPO can train its policy: actor-critic, neither recurrent nor masked.
+
     :param model: any model
-    :return: whether it is on-policy and its policy is one that TRPO can train: actor-critic, neither recurrent nor masked
+    :return: whether TRPO can
     """
     return (
         isinstance(model, OnPolicyAlgorithm)
@@ -86,7 +94,7 @@ def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
 
 def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:
     """
-    Load what PPO, A2C or another on-policy algorithm has saved.
+    Load a model that PPO, A2C or another on-policy algorithm has saved.
 
     :param path: path to the zip file, or a file object
     :param device: device to load to
@@ -94,7 +102,7 @@ def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:
     :raises ValueError: if the file holds another algorithm, or a policy that PPO cannot build
     """
     if not is_on_policy(saved_names(path)):
-        raise ValueError(f"{path} does not hold a PPO model, nor another on-policy one")
+        raise ValueError(f"{path} does not hold a PPO model or another on-policy model")
     try:
         return PPO.load(path, device=device)
     except TypeError as error:
@@ -103,11 +111,11 @@ def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:
 
 def averaged_kl_warning(model: Any, given: Container[str]) -> str | None:
     """
-    What to say of a model that sb3-contrib saved: its TRPO averages the KL over the action dimensions, this one sums it.
+    Write the warning for a model that sb3-contrib saved: its TRPO averages the KL over the action dimensions, ours sums it.
 
     :param model: the model
-    :param given: settings that the user chose
-    :return: the message, with the settings that keep its trust region; None where both mean the same
+    :param given: names of the settings that the user chose
+    :return: the message, with the settings that keep the model's trust region; None if both KLs mean the same
     """
     space = model.action_space
     d = math.prod(space.shape) if isinstance(space, (spaces.Box, spaces.MultiBinary)) else 1
@@ -117,16 +125,16 @@ def averaged_kl_warning(model: Any, given: Container[str]) -> str | None:
         return None
     return (
         f"This model was saved by sb3-contrib, which averages the KL over the {d} action dimensions; here it is "
-        f"summed. To go on with the same trust region, pass {' and '.join(scaled)}."
+        f"summed. To keep the same trust region, pass {' and '.join(scaled)}."
     )
 
 
 def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[str, Any]:
     """
-    The settings of a PPO or A2C model that mean the same in TRPO; of a TRPO model all.
+    Collect the settings of a PPO or A2C model that mean the same in TRPO, or all settings of a TRPO model.
 
     :param model: the model
-    :param own: further arguments, of a variant of TRPO; taken where the model has them
+    :param own: names of the arguments that a subclass of TRPO adds; taken over if the model has them
     :return: keyword arguments of TRPO
     """
     names = ["n_steps", "gamma", "gae_lambda", "ent_coef", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log"]
@@ -141,12 +149,12 @@ def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[s
 
 def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: dict[str, Any]) -> M:
     """
-    Load a model that this TRPO or sb3-contrib's has saved.
+    Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
 
     :param cls: the class of the model
-    :param read: SB3's ``load`` of that class, with its arguments but for the attributes
+    :param read: SB3's ``load`` of that class, with all arguments except the attributes to change
     :param path: path of the zip file, or a file object
-    :param attributes: those to change, by the names of the arguments
+    :param attributes: the attributes to change, by the names of the arguments
     :return: the model
     :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
     :raises TypeError: for an unknown argument
@@ -154,7 +162,7 @@ def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: 
     names = saved_names(path)
     if not is_trpo(names):
         raise ValueError(
-            f"{path} does not hold a TRPO model. To go on with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
+            f"{path} does not hold a TRPO model. To continue with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
         )
     refuse_unknown(attributes, cls, names)
     attributes = dict(attributes)
@@ -174,15 +182,15 @@ def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: 
 
 def continue_as_trpo(cls: type[M], model: BaseAlgorithm | PathLike, env: GymEnv | str | None, arguments: dict[str, Any]) -> M:
     """
-    Make a TRPO of the policy of a trained PPO (or another on-policy) model.
+    Make a TRPO model that continues with the policy of a trained PPO (or another on-policy) model.
 
     :param cls: the class of the new model
     :param model: the model, or the zip file of a PPO model
-    :param env: environment to go on with; None: the model's own
+    :param env: environment for further training; None: the model's environment
     :param arguments: arguments of ``cls`` that take precedence over the model's settings
     :return: the TRPO model
-    :raises ValueError: if the model's policy is none that TRPO can train, if there is no environment, if its spaces
-        are not the model's, or if the arguments make another policy
+    :raises ValueError: if TRPO cannot train the model's policy, if there is no environment, if its spaces differ from the
+        model's, or if the arguments make another policy
     """
     if not isinstance(model, BaseAlgorithm):
         model = load_on_policy(model, arguments.get("device", "auto"))
@@ -193,7 +201,7 @@ def continue_as_trpo(cls: type[M], model: BaseAlgorithm | PathLike, env: GymEnv 
         )
     env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
     if env is None:
-        raise ValueError("`from_ppo` needs an environment: the model has none, pass `env`")
+        raise ValueError("`from_ppo` needs an environment, and the model has none: pass `env`")
     env = cls._wrap_env(env, model.verbose)
     check_for_correct_spaces(env, model.observation_space, model.action_space)
     settings = transferred_settings(model, getattr(cls, "extra_arguments", ()))

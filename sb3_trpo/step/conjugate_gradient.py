@@ -10,11 +10,11 @@ import torch as th
 from sb3_trpo.step.flat import dot
 
 MatVec = Callable[[th.Tensor], th.Tensor]
-"""v -> A v, both of shape (P,)."""
+"""Maps v to A v, both of shape (P,)."""
 
 
 class CGOutcome(Enum):
-    """Why the solver stopped, in words."""
+    """The reason, in words, why the solver stopped."""
 
     TOLERANCE_REACHED = "tolerance reached"
     STEPS_USED_UP = "steps used up"
@@ -24,11 +24,11 @@ class CGOutcome(Enum):
 
 class CGResult(NamedTuple):
     """
-    Holds what conjugate gradient found.
+    The result of conjugate gradient.
 
-    :param solution: the last iterate, shape (P,)
-    :param image: A x, but for rounding, shape (P,)
-    :param iterations: products with the matrix
+    :param solution: the last iterate x, shape (P,)
+    :param image: A x up to rounding, shape (P,)
+    :param iterations: number of products with the matrix
     :param residual: norm of b - A x over the norm of b
     :param outcome: why it stopped
     """
@@ -44,20 +44,20 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float,
     """
     Solve A x = b for a symmetric positive semi-definite A, from x = 0.
 
-    Stops at the relative residual ``tol``, after ``max_steps``, or where A has no positive curvature. Differs from the
-    usual TRPO solver in that the tolerance is relative, that the start is not random, and that curvature that may be
-    rounding counts as none: on a singular system it would take over the solution.
+    It stops at the relative residual ``tol``, after ``max_steps``, or where A has no positive curvature. Unlike in the usual
+    TRPO solver, the tolerance is relative, the start is not random, and curvature that may be a rounding error counts as
+    none: on a singular system it would dominate the solution.
 
     Every iterate has a larger bᵀx than the one before, and a step that is scaled to the KL δ gains √(2δ bᵀx). The residual may
-    grow on the way: beside a few large curvatures the early iterates have the smallest, and gain least.
+    grow on the way: if a few curvatures are large, the early iterates have the smallest residuals and the smallest gains.
 
     Source: Hestenes and Stiefel 1952; appendix C of the paper (https://arxiv.org/abs/1502.05477).
 
-    :param matvec: v -> A v
+    :param matvec: maps v to A v
     :param b: right-hand side, shape (P,)
-    :param max_steps: most products with A
-    :param tol: relative residual to stop at
-    :param damping: what A has on its diagonal, a lower bound of its eigenvalues
+    :param max_steps: largest number of products with A
+    :param tol: relative residual at which to stop
+    :param damping: the part of A that is a multiple of the identity, a lower bound on its eigenvalues
     :return: solution and statistics; the solution is zero if the first product shows no positive curvature
     """
     x, residual, direction = th.zeros_like(b), b.clone(), b.clone()
@@ -79,7 +79,7 @@ def conjugate_gradient(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float,
         largest = max(largest, curvature / length)
         rounding = th.finfo(b.dtype).eps * largest  # of a product, per length
         if curvature <= (0.5 * damping if damping > rounding else 100.0 * rounding) * length:
-            outcome = CGOutcome.CURVATURE_LOST  # there is none, but for rounding
+            outcome = CGOutcome.CURVATURE_LOST  # there is none, up to rounding
             break
         step = squared / curvature
         x = x.add(direction, alpha=step)

@@ -41,12 +41,12 @@ def unflatten_like(tensors: Sequence[th.Tensor], vector: th.Tensor) -> list[th.T
 
 def dot(a: th.Tensor, b: th.Tensor) -> float:
     """
-    Inner product, accumulated in float64 whatever the dtype and the device.
+    Compute the inner product, accumulated in float64 for any dtype and device.
 
     :param a: shape (P,)
     :param b: shape (P,)
     :return: aᵀb
     """
-    if a.device.type == "mps":  # has no float64
+    if a.device.type == "mps":  # MPS has no float64
         a, b = a.cpu(), b.cpu()
     return th.dot(a.double(), b.double()).item()

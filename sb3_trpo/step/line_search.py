@@ -9,11 +9,11 @@ from sb3_trpo.step.report import Trial
 
 class LineSearchResult(NamedTuple):
     """
-    Tells where backtracking stopped.
+    The fraction at which backtracking stopped.
 
     :param fraction: accepted fraction of the full step; 0.0 if none was
     :param trial: surrogate and KL there; None if no fraction was accepted
-    :param trials: points evaluated
+    :param trials: number of fractions tried
     """
 
     fraction: float
@@ -37,13 +37,13 @@ def backtracking_line_search(
     L - ``surrogate_old`` >= ``accept_ratio`` * t * ``expected_gain``. Source: appendix C of the paper
     (https://arxiv.org/abs/1502.05477).
 
-    :param evaluate: fraction -> surrogate and KL
+    :param evaluate: maps a fraction to surrogate and KL
     :param surrogate_old: L at fraction 0
-    :param expected_gain: gᵀs, the gain that the linear model promises for the full step s
+    :param expected_gain: gᵀs, the gain that the linear model predicts for the full step s
     :param max_kl: δ, nats
     :param shrinking_factor: ρ, in (0, 1)
-    :param max_iter: most trials
-    :param accept_ratio: least share of the promised gain
+    :param max_iter: largest number of trials
+    :param accept_ratio: smallest share of the predicted gain that is accepted
     :return: the accepted fraction, if any
     """
     fraction = 1.0

@@ -1,4 +1,4 @@
-"""The natural gradient as a direction, scaled to the KL bound: what step rules have in common."""
+"""The natural gradient, scaled to the KL bound: the part that several step rules share."""
 
 import math
 from typing import Any, NamedTuple, Protocol
@@ -11,37 +11,37 @@ from sb3_trpo.step.problem import Problem
 from sb3_trpo.step.report import Outcome, StepReport, Trial
 
 _LEAST_SHARE = 1e-3
-"""Share of xᵀ(F + damping I)x from which xᵀFx may be taken as a difference in float32."""
+"""Smallest share of xᵀ(F + damping I)x at which xᵀFx may be computed as a difference in float32."""
 
 
 class DirectionSettings(Protocol):
-    """What a direction needs of a rule's settings."""
+    """The settings of a step rule that determine its direction."""
 
     @property
     def max_kl(self) -> float:
-        """δ, nats."""
+        """Return δ, nats."""
 
     @property
     def damping(self) -> float:
-        """Added to the diagonal of F while solving."""
+        """Return the number added to the diagonal of F while solving."""
 
     @property
     def cg_max_steps(self) -> int:
-        """Most Fisher-vector products of the solver."""
+        """Return the largest number of Fisher-vector products of the solver."""
 
     @property
     def cg_tol(self) -> float:
-        """Relative residual at which the solver stops."""
+        """Return the relative residual at which the solver stops."""
 
 
 class Direction(NamedTuple):
     """
-    A full step.
+    A full step s along the natural gradient.
 
-    :param step: s, of KL δ in the quadratic model, shape (P,)
+    :param step: s, with KL δ in the quadratic model, shape (P,)
     :param expected_gain: gᵀs
     :param cg: the solver's result
-    :param old: L(θ_old), and D(θ_old)
+    :param old: L(θ_old) and D(θ_old)
     """
 
     step: th.Tensor
@@ -56,7 +56,7 @@ class Direction(NamedTuple):
         :param outcome: how it ended
         :param trial: L and D at the new parameters; None if these are the old ones
         :param fraction: fraction of the full step that was taken
-        :param trials: points that were evaluated
+        :param trials: number of points that were evaluated
         :return: the report
         """
         reached = trial or Trial(self.old.surrogate, 0.0)
@@ -76,14 +76,14 @@ def natural_direction(problem: Problem, settings: DirectionSettings) -> Directio
     """
     Solve (F + damping I) x = g and scale x to √(2δ / xᵀFx).
 
-    The scale uses F without the damping, so that the realised KL comes near δ; where F is an estimate from few states, the
-    solution fits their noise, and an independent estimate tells its length.
+    The scale uses F without the damping, so that the realised KL is close to δ. If F is estimated from few states, x fits
+    their noise, so an independent estimate of F measures its length.
 
     Source: appendix C of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
     :param problem: what to solve
-    :param settings: δ, the damping, and when the solver stops
-    :return: the direction; where there is none, the report of a step that moved nothing
+    :param settings: δ, the damping, and the solver's limits
+    :return: the direction; if there is none, the report of a step that moved nothing
     """
     old, gradient = problem.old, problem.gradient()
     if not math.isfinite(old.surrogate) or not math.isfinite(dot(gradient, gradient)):
@@ -104,12 +104,16 @@ def natural_direction(problem: Problem, settings: DirectionSettings) -> Directio
 
 
 def _of_the_solver(cg: CGResult) -> dict[str, Any]:
-    """The solver's part of a report."""
+    """Make the solver's part of a report."""
     return {"cg_iterations": cg.iterations, "cg_residual": cg.residual, "cg_outcome": cg.outcome}
 
 
 def _undamped_curvature(problem: Problem, cg: CGResult, damping: float) -> float:
-    """xᵀFx: what the solver knows of (F + damping I)x spares a product, unless the damping drowns F; the larger estimate."""
+    """
+    Compute xᵀFx, or the larger of two independent estimates of it.
+
+    The solver's (F + damping I)x saves a product, unless the damping is so large that the difference loses its digits.
+    """
     if cg.outcome is CGOutcome.NOT_FINITE:
         return math.nan
     damped = dot(cg.solution, cg.image)

@@ -1,4 +1,4 @@
-"""What a step rule is asked to solve, and the form of every rule."""
+"""The interfaces of step rules and of the problem that they solve."""
 
 import math
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from sb3_trpo.step.report import StepReport, Trial
 
 class Problem(Protocol):
     """
-    Maximise a surrogate L(θ) while a constraint D(θ) stays small; P parameters in all.
+    The problem of maximising a surrogate L(θ) while a constraint D(θ) stays small; P parameters in all.
 
-    A rule moves :attr:`parameters` in place. It knows nothing of policies, environments or other processes: the
-    gradient, the products and every trial are those of the whole problem already.
+    A rule moves :attr:`parameters` in place. It knows nothing of policies, environments or other processes: gradient,
+    products and trials already belong to the whole problem.
     """
 
     @property
     def parameters(self) -> Sequence[th.Tensor]:
-        """The tensors to move, P elements in all."""
+        """Return the tensors to move, P elements in all."""
 
     @property
     def old(self) -> Trial:
-        """L(θ_old), and D(θ_old), which is 0 but for rounding."""
+        """Return L(θ_old), and D(θ_old), which is 0 up to rounding."""
 
     def gradient(self) -> th.Tensor:
         """
@@ -50,7 +50,7 @@ class Problem(Protocol):
 
     def evaluate(self, max_kl: float = math.inf) -> Trial:
         """
-        Evaluate L and D at the present value of the parameters.
+        Evaluate L and D at the current parameters.
 
         :param max_kl: D above which the evaluation may stop early, nats
         :return: surrogate and KL
@@ -58,13 +58,13 @@ class Problem(Protocol):
 
 
 class StepRule(Protocol):
-    """A way to take the policy step."""
+    """A function that takes the policy step."""
 
     def __call__(self, problem: Problem, settings: Any, /) -> StepReport:
         """
         Move the problem's parameters in place.
 
         :param problem: what to solve
-        :param settings: chosen by the user; every rule has its own class of settings
+        :param settings: the user's settings; every rule has its own class of settings
         :return: what happened
         """

@@ -1,4 +1,4 @@
-"""What a step is told and what it tells: one trial, how a step ended, its report."""
+"""The results of a step: its trials, its outcome and its report."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,7 +8,7 @@ from sb3_trpo.step.conjugate_gradient import CGOutcome
 
 
 class Outcome(Enum):
-    """How a step ended, in words."""
+    """The way in which a step ended, in words."""
 
     ACCEPTED = "accepted"
     ZERO_SIGNAL = "no step: all advantages are equal but for rounding"
@@ -25,8 +25,8 @@ class Trial(NamedTuple):
     Surrogate and constraint at one point.
 
     :param surrogate: L(θ); NaN if the evaluation is not complete
-    :param kl: D(θ), nats; a lower bound of it if the evaluation is not complete
-    :param complete: whether every state was evaluated; False where the KL of some exceeded the bound already
+    :param kl: D(θ), nats; a lower bound on it if the evaluation is not complete
+    :param complete: whether every state was evaluated; False if the KL of some already exceeded the bound
     """
 
     surrogate: float
@@ -37,7 +37,7 @@ class Trial(NamedTuple):
 @dataclass(frozen=True)
 class StepReport:
     """
-    Reports one policy step. Without an accepted step KL, gain and fraction are 0: the parameters are the old ones.
+    The report of one policy step. If no step was accepted, KL, gain and fraction are 0: the parameters did not change.
 
     :param outcome: how it ended
     :param surrogate: L after the step
@@ -45,10 +45,10 @@ class StepReport:
     :param expected_gain: gᵀs of the full step
     :param kl: D after the step, nats
     :param step_fraction: accepted fraction of the full step
-    :param line_search_steps: trials of the line search
-    :param cg_iterations: Fisher-vector products of the solver
+    :param line_search_steps: number of trials of the line search
+    :param cg_iterations: number of Fisher-vector products of the solver
     :param cg_residual: relative residual of its solution
-    :param cg_outcome: why the solver stopped; None if it was not asked
+    :param cg_outcome: why the solver stopped; None if it was not called
     """
 
     outcome: Outcome
@@ -64,5 +64,5 @@ class StepReport:
 
     @property
     def accepted(self) -> bool:
-        """Whether the parameters moved."""
+        """Tell whether the parameters moved."""
         return self.outcome is Outcome.ACCEPTED

@@ -26,15 +26,15 @@ RULES = {
 @dataclass(frozen=True)
 class TrustRegionSettings:
     """
-    Holds what the user chooses of the step.
+    The user's settings of the step.
 
     :param max_kl: δ (``target_kl``), nats
     :param damping: ``cg_damping``, added to the diagonal of F while solving
-    :param cg_max_steps: most Fisher-vector products of the solver
+    :param cg_max_steps: largest number of Fisher-vector products of the solver
     :param cg_tol: relative residual at which the solver stops
     :param shrinking_factor: ρ of the line search
-    :param max_iter: most trials of the line search
-    :param accept_ratio: least share of the promised gain
+    :param max_iter: largest number of trials of the line search
+    :param accept_ratio: smallest share of the predicted gain that is accepted
     :raises ValueError: if one is out of range, naming it
     """
 
@@ -60,7 +60,7 @@ def trust_region_step(problem: Problem, settings: TrustRegionSettings) -> StepRe
     Source: section 6 and appendix C of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
     :param problem: what to solve
-    :param settings: what the user chose
+    :param settings: the user's settings
     :return: what happened
     """
     direction = natural_direction(problem, settings)
@@ -72,7 +72,7 @@ def trust_region_step(problem: Problem, settings: TrustRegionSettings) -> StepRe
 
 
 def _search_along(problem: Problem, step: th.Tensor, expected_gain: float, settings: TrustRegionSettings) -> LineSearchResult:
-    """Leave the parameters at the first accepted fraction of the step, or else, and if anything is raised, as they were."""
+    """Move the parameters to the first accepted fraction of the step. If there is none, or on an exception, restore them."""
     parameters, old = problem.parameters, flatten(problem.parameters)
 
     def evaluate_at(fraction: float) -> Trial:

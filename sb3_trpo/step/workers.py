@@ -1,4 +1,4 @@
-"""The processes that share one update: sums and decisions go through them."""
+"""The processes that share one update, with their sums and decisions."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -8,15 +8,15 @@ import torch as th
 
 class Workers(Protocol):
     """
-    The processes that share one update. Every sum over states and every decision is made of all of them, so that all
-    take the same step.
+    The processes that share one update. Every sum over states and every decision involves all of them, so that all take the
+    same step.
     """
 
     def sum(self, values: th.Tensor) -> th.Tensor:
         """
         Add up a tensor over the workers.
 
-        :param values: of this worker, any shape
+        :param values: this worker's tensor, of any shape
         :return: the sum, of the same shape, equal on every worker
         """
 
@@ -24,28 +24,28 @@ class Workers(Protocol):
         """
         Add up a number over the workers.
 
-        :param number: of this worker
+        :param number: this worker's number
         :return: the sum in float64, equal on every worker
         """
 
     def any(self, flag: bool) -> bool:
         """
-        Tell whether a flag is up on any worker.
+        Tell whether a flag is true on any worker.
 
-        :param flag: of this worker
+        :param flag: this worker's flag
         :return: the same answer on every worker
         """
 
     def broadcast(self, tensors: Sequence[th.Tensor]) -> None:
         """
-        Overwrite tensors, in place, with those of the first worker.
+        Overwrite tensors in place with the first worker's tensors.
 
-        :param tensors: of the same shapes on every worker
+        :param tensors: tensors with the same shapes on every worker
         """
 
 
 class Alone:
-    """One process: its sums are the sums."""
+    """A single process, whose sums need no communication."""
 
     def sum(self, values: th.Tensor) -> th.Tensor:
         """See :meth:`Workers.sum`."""
@@ -72,7 +72,7 @@ def raise_together(workers: Workers, check: Callable[[], None]) -> None:
 
     :param workers: the processes that share the update
     :param check: raises ``ValueError`` if it fails
-    :raises ValueError: the one of this worker, or one that says that another worker has failed
+    :raises ValueError: this worker's error, or one that says that another worker has failed
     """
     failure: ValueError | None = None
     try:
@@ -80,4 +80,4 @@ def raise_together(workers: Workers, check: Callable[[], None]) -> None:
     except ValueError as error:
         failure = error
     if workers.any(failure is not None):
-        raise failure or ValueError("another process has refused its part of the rollout; its error says why")
+        raise failure or ValueError("another process has refused its part of the rollout; see the error of that process")

@@ -13,10 +13,10 @@ from sb3_trpo.update.fused_adam import optimizer_steps
 
 def critic_parameters(policy: ActorCriticPolicy, actor_parameters: Sequence[th.nn.Parameter]) -> list[th.nn.Parameter]:
     """
-    Collect the trainable parameters that the KL does not reach.
+    Collect the trainable parameters on which the KL does not depend.
 
     :param policy: the policy
-    :param actor_parameters: those that the KL reaches
+    :param actor_parameters: the parameters on which the KL depends
     :return: the others, in the policy's order
     """
     actor = {id(parameter) for parameter in actor_parameters}
@@ -37,15 +37,15 @@ def fit_critic(
     :param policy: the policy, in evaluation mode
     :param parameters: the critic's parameters; no other is moved
     :param epoch: one pass over the rollout; see :func:`~sb3_trpo.update.critic_epochs.make_epoch`
-    :param n_epochs: passes
+    :param n_epochs: number of passes
     :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
     :param workers: the processes that share the fit
-    :return: mean squared error of each mini-batch, before its gradient step; one that is not finite has no step
+    :return: mean squared error of each mini-batch, before its gradient step; one that is not finite causes no step
     """
     losses: list[float] = []
     if not parameters:
         return losses
-    # parameters without a gradient are skipped by the optimizer, weight decay and momentum included
+    # the optimizer skips parameters without a gradient, weight decay and momentum included
     _drop_gradients(policy)
     with optimizer_steps(policy.optimizer, parameters) as take_step:
         for _ in range(n_epochs):

@@ -1,4 +1,4 @@
-"""The ways through a rollout that the critic's fit can take: on a buffer's own mini-batches, by autograd, by hand."""
+"""Passes over a rollout for the critic's fit: on a custom buffer's mini-batches, by autograd, or by hand."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,17 +19,17 @@ from sb3_trpo.step.flat import unflatten_like
 from sb3_trpo.step.workers import ALONE, Workers
 
 Epoch: TypeAlias = Callable[[], Iterator[float]]
-"""One pass over the rollout. Each item is the loss of a mini-batch, whose gradient the critic's parameters then hold."""
+"""One pass over the rollout. It gives the loss of each mini-batch, and leaves its gradient in the critic's parameters."""
 
 
 class FitData(NamedTuple):
     """
-    Everything that a pass reads.
+    The data that a pass reads.
 
     :param buffer: the rollout buffer
     :param batch: the whole rollout
-    :param batch_size: transitions in a mini-batch
-    :param chunk_size: most states in one forward pass
+    :param batch_size: number of transitions in a mini-batch
+    :param chunk_size: largest number of states in one forward pass
     """
 
     buffer: RolloutBuffer
@@ -54,13 +54,15 @@ def make_epoch(
     workers: Workers = ALONE,
 ) -> Epoch:
     """
-    Choose the fastest exact way through the rollout: without autograd for a plain policy; on features that are computed once
-    where the fit cannot change them; else on observations. Mini-batches are SB3's.
+    Choose the fastest exact pass over the rollout.
 
-    :param interface: of the policy
-    :param plain: the same policy as a plain one, or why it is none
+    A plain policy is differentiated without autograd. For others, features that the fit cannot change are computed once. The
+    mini-batches are SB3's.
+
+    :param interface: interface to the policy
+    :param plain: the same policy as a plain one, or the reason why it is not plain
     :param parameters: the critic's parameters
-    :param data: the rollout; a buffer with its own ``get`` is asked for every mini-batch
+    :param data: the rollout; a custom ``get`` of the buffer provides every mini-batch
     :param workers: the processes that share the fit
     :return: one pass over the rollout
     """
@@ -76,14 +78,14 @@ def make_epoch(
 def _custom_buffer_epoch(
     interface: PolicyInterface, parameters: Sequence[th.nn.Parameter], data: FitData, workers: Workers
 ) -> Iterator[float]:
-    """Ask a rollout buffer of the user's for its mini-batches."""
+    """Read the mini-batches of a custom rollout buffer."""
     for samples in data.buffer.get(data.batch_size):
         values = interface.values(States(**interface.state_fields(samples)))
         yield _differentiate_loss(values, samples.returns.flatten(), None, parameters, workers)
 
 
 class _AutogradEpoch:
-    """Differentiates the critic by autograd, on features that are computed once where the fit cannot change them."""
+    """Differentiates the critic by autograd, on features that are computed once if the fit cannot change them."""
 
     def __init__(
         self, interface: PolicyInterface, parameters: Sequence[th.nn.Parameter], data: FitData, workers: Workers
@@ -114,7 +116,7 @@ class _AutogradEpoch:
         with th.no_grad():
             for chunk in batch.chunks(self._data.chunk_size):
                 part = self._interface.value_features(chunk.states)
-                # written to their place: joined at the end they would take twice the memory
+                # written in place: concatenating them at the end would take twice the memory
                 features = features if done else part.new_empty(len(batch), *part.shape[1:])
                 features[done : done + len(part)] = part
                 done += len(part)
@@ -128,7 +130,7 @@ def _differentiate_loss(
     parameters: Sequence[th.nn.Parameter],
     workers: Workers,
 ) -> float:
-    """Weighted mean squared error of a mini-batch over all workers; its gradient goes to the parameters."""
+    """Compute the weighted mean squared error of a mini-batch over all workers; write its gradient to the parameters."""
     errors = (values.flatten() - returns).square()
     if weights is not None:
         errors = weights * errors
@@ -148,7 +150,7 @@ class _SplitLayers(NamedTuple):
     The critic of a plain policy in two parts.
 
     :param fixed: layers that the fit does not change; None: there are none
-    :param fitted: the others, whose parameters are those of the fit
+    :param fitted: the other layers, whose parameters are fitted
     """
 
     fixed: Layers | None
@@ -162,7 +164,7 @@ def _split_layers(plain: PlainPolicy, parameters: Sequence[th.nn.Parameter]) -> 
     first = next((i for i, ids in enumerate(of_modules) if ids & trained), None)
     if first is None:
         return Reason("no layer of the critic is trained")
-    if not any(of_modules[:first]):  # a normalisation alone
+    if not any(of_modules[:first]):  # only a normalisation
         first = 0
     fixed, fitted = plain.layers(modules[:first]) if first else None, plain.layers(modules[first:])
     for layers in (fixed, fitted):
@@ -195,9 +197,9 @@ class _HandEpoch:
         if split.fixed is not None:
             self._features, self._encode = in_blocks(split.fixed, plain.encode, observations), _as_they_are
         elif isinstance(plain.policy.observation_space, spaces.Box):
-            # one-hot, a rollout may be thousands of times as large, and is encoded in parts
+            # other spaces are encoded in parts: a one-hot rollout may be thousands of times as large
             self._features, self._encode = plain.encode(observations), _as_they_are
-        # one vector, so that workers add it up at once; its parts are in C order, whatever the parameters' order
+        # one vector, so that workers add it up at once; its parts are in C order, whatever the parameters' layout
         self._vector = th.empty(sum(parameter.numel() for parameter in self._layers.parameters), dtype=th.float32)
         self._gradients = unflatten_like(self._layers.parameters, self._vector)
         self._out = [gradient.numpy() for gradient in self._gradients]
@@ -211,7 +213,7 @@ class _HandEpoch:
             yield self._differentiate_loss(rows.numpy())
 
     def _differentiate_loss(self, rows: np.ndarray) -> float:
-        """The same as :func:`_differentiate_loss`, by hand."""
+        """Compute the same as :func:`_differentiate_loss`, by hand."""
         trace = self._layers.trace(self._encode(self._features.take(rows, axis=0)))
         error = trace[-1] - self._returns.take(rows)[:, None]
         weighted, total = error, float(len(error))

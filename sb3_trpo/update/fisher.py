@@ -12,21 +12,20 @@ from sb3_trpo.step.workers import ALONE, Workers
 
 class FisherVectorProduct:
     """
-    Multiplies vectors by F at the policy's present parameters.
+    Multiplies vectors by F at the policy's current parameters.
 
     J is the Jacobian of the distribution's parameters and M their own Fisher matrix in closed form
     (:meth:`~sb3_trpo.distributions.family.DistributionFamily.metric`), so F is the Hessian of the mean KL at
-    θ_old and positive semi-definite. A product costs one J v and one Jᵀw. The results of the forward pass are
-    kept from product to product for the first chunk and computed anew for the others. Nothing is computed before
-    the first product.
+    θ_old and positive semi-definite. A product costs one J v and one Jᵀw. The forward pass of the first chunk is
+    kept for later products; those of the other chunks are repeated. Nothing is computed before the first product.
 
     Source: appendix C of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
     :param network: the actor of a policy in evaluation mode
     :param parameters: the actor's parameters, P elements in all
     :param batch: the whole rollout
-    :param chunk_size: most states in one pass
-    :param units: positions of the units whose states to average over, read chunk by chunk; None: all
+    :param chunk_size: largest number of states in one pass
+    :param units: positions of the units over whose states to average; None: all
     :param workers: the processes over whose states to average
     """
 

@@ -1,4 +1,4 @@
-"""Steps of an optimizer whose parameters are so few that its bookkeeping takes longer than its arithmetic."""
+"""Adam steps without the Python overhead that dominates for small networks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,19 +9,19 @@ import torch as th
 @contextmanager
 def optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> Iterator[Callable[[], None]]:
     """
-    How an optimizer takes a step: Adam and AdamW update all parameters in one kernel.
+    Make a function that takes an optimizer's steps: Adam and AdamW update all parameters in one kernel.
 
-    On the CPU their bookkeeping around the kernel takes several times as long as the kernel, so after the first step it is
-    called directly. Flags and state are left as the optimizer's own ``step`` leaves them.
+    On the CPU their bookkeeping around the kernel takes several times as long as the kernel, so after the first step the
+    kernel is called directly. Flags and state end up as the optimizer's own ``step`` leaves them.
 
     :param optimizer: any optimizer
-    :param parameters: what it moves
-    :return: what to call when the parameters hold their gradients
+    :param parameters: the parameters that it moves
+    :return: the function, to be called when the parameters hold their gradients
     """
     groups = optimizer.param_groups
     adam = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and not any(group["differentiable"] for group in groups)
-    adam = adam and all(parameter.is_contiguous() for parameter in parameters)  # the fused kernel knows nothing of strides
-    # the fused kernel wants the step counts beside the parameters; a state that was loaded may have them on the CPU
+    adam = adam and all(parameter.is_contiguous() for parameter in parameters)  # the fused kernel ignores strides
+    # the fused kernel needs the step counts on the parameters' device; a loaded state may have them on the CPU
     if not adam or any(state["step"].device != p.device for p, state in optimizer.state.items() if "step" in state):
         yield lambda: optimizer.step()
         return
@@ -36,7 +36,7 @@ def optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Pa
         if kernel is not None:
             if kernel.step(gradients):
                 return
-            kernel.write_back()  # another mini-batch, another part of the critic
+            kernel.write_back()  # this mini-batch reaches another part of the critic
         optimizer.step()
         reached = [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
         kernel = _AdamKernel(optimizer, parameters, gradients) if _AdamKernel.serves(optimizer, reached) else None
@@ -52,11 +52,11 @@ def optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Pa
 
 class _AdamKernel:
     """
-    torch's fused Adam or AdamW kernel on the state of an optimizer that has taken a step.
+    Torch's fused Adam or AdamW kernel on the state of an optimizer that has taken a step.
 
     :param optimizer: Adam or AdamW
-    :param parameters: what it moves
-    :param gradients: the gradient of each; None for one that it leaves alone
+    :param parameters: the parameters that it moves
+    :param gradients: the gradient of each; None for a parameter that it leaves alone
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class _AdamKernel:
         moved = [parameter for parameter, absent in zip(parameters, self._absent, strict=True) if not absent]
         state = [optimizer.state[parameter] for parameter in moved]
         self._kernel = th._fused_adamw_ if group["decoupled_weight_decay"] else th._fused_adam_
-        self._parameters = [parameter.detach() for parameter in moved]  # so that no_grad need not be entered every step
+        self._parameters = [parameter.detach() for parameter in moved]  # detached, so that steps need no no_grad
         self._moments = [s["exp_avg"] for s in state], [s["exp_avg_sq"] for s in state]
         self._counts = [s["step"] for s in state]
         self._count = self._counts[0].clone()  # one for all: they are equal
@@ -83,7 +83,7 @@ class _AdamKernel:
 
     @staticmethod
     def serves(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter]) -> bool:
-        """Whether the kernel alone does what ``optimizer.step()`` would do."""
+        """Tell whether the kernel alone does what ``optimizer.step()`` would do."""
         group = optimizer.param_groups[0]
         return (
             hasattr(th, "_fused_adam_")
@@ -101,8 +101,8 @@ class _AdamKernel:
         """
         Take one step.
 
-        :param gradients: one a parameter
-        :return: False, and no step, if they are those of another part of the critic
+        :param gradients: one per parameter
+        :return: False, without a step, if they belong to another part of the critic
         """
         if [gradient is None for gradient in gradients] != self._absent:
             return False
@@ -112,6 +112,6 @@ class _AdamKernel:
         return True
 
     def write_back(self) -> None:
-        """Give the optimizer its step counts back."""
+        """Write the step counts back to the optimizer."""
         for count in self._counts:
             count.copy_(self._count)

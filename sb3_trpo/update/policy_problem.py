@@ -17,11 +17,11 @@ from sb3_trpo.update.surrogate import Surrogate
 @dataclass(frozen=True)
 class Units:
     """
-    Tells which units of the batch each part of the problem reads; None: all.
+    The positions of the units that each part of the problem reads; None: all.
 
-    :param gradient: of the gradient, shape (u,)
-    :param curvature: of the Fisher-vector products, shape (u,)
-    :param independent: of the estimate of the step's length, shape (u,); None: there is no such estimate
+    :param gradient: units of the gradient, shape (u,)
+    :param curvature: units of the Fisher-vector products, shape (u,)
+    :param independent: units of the estimate of the step's length, shape (u,); None: there is no such estimate
     """
 
     gradient: th.Tensor | None = None
@@ -33,13 +33,13 @@ class PolicyProblem:
     """
     Poses the policy step of one batch, as a :class:`~sb3_trpo.step.problem.Problem`.
 
-    The network as it is at construction is π_old. Trials read the whole batch. Every number is reduced over the workers.
+    The network at construction is π_old. Trials read the whole batch. Every number is reduced over the workers.
 
     :param network: the actor of a policy in evaluation mode
     :param parameters: the actor's parameters, P elements in all
     :param batch: the whole rollout; its advantages are used as they are
     :param ent_coef: weight of the entropy bonus
-    :param chunk_size: most states in one pass
+    :param chunk_size: largest number of states in one pass
     :param units: the units that gradient and products read
     :param workers: the processes that share the update
     """
@@ -97,7 +97,7 @@ class PolicyProblem:
 
     def evaluate(self, max_kl: float = math.inf) -> Trial:
         """
-        Evaluate L and D on the whole batch at the present parameters.
+        Evaluate L and D on the whole batch at the current parameters.
 
         :param max_kl: D above which the evaluation may stop early, nats
         :return: surrogate and KL

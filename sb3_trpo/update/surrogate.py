@@ -15,21 +15,21 @@ from sb3_trpo.step.report import Trial
 from sb3_trpo.step.workers import ALONE, Workers
 
 _BEYOND = 1.01
-"""How far the KL of a part must exceed the bound on the whole; a state's KL may be negative by rounding."""
+"""Factor by which the KL of a part must exceed the bound on the whole; rounding may make a state's KL negative."""
 
 
 class Surrogate:
     """
     Evaluates L(θ) = mean[π_θ(a|s) / π_old(a|s) · Â] + ``ent_coef`` · mean entropy, and D(θ) = mean KL(π_old(·|s) ‖ π_θ(·|s)).
 
-    The network as it is at construction is π_old of the constraint. Means are weighted by the batch's weights. Source:
-    equations 13 and 14 of the TRPO paper (https://arxiv.org/abs/1502.05477).
+    The network at construction is π_old of the constraint. Means are weighted by the batch's weights. Source: equations 13
+    and 14 of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
     :param network: the actor of a policy in evaluation mode: KL(old‖old) must be 0
     :param batch: the whole rollout, B transitions; its advantages are used as they are
     :param ent_coef: weight of the entropy bonus
-    :param chunk_size: most states in one forward pass
-    :param parameters: those of the actor; if given, the first pass over the batch brings :attr:`gradient_at_old` along
+    :param chunk_size: largest number of states in one forward pass
+    :param parameters: the actor's parameters; if given, the first pass over the batch also computes :attr:`gradient_at_old`
     :param workers: the processes over whose batches L and D are means
     """
 
@@ -58,10 +58,10 @@ class Surrogate:
 
     def evaluate(self, max_kl: float = math.inf) -> Trial:
         """
-        Evaluate L and D on the whole batch at the network's present parameters.
+        Evaluate L and D on the whole batch at the network's current parameters.
 
-        No state's KL is negative, so once the chunks so far exceed the bound the rest is left out, and D is a lower bound
-        above ``max_kl``.
+        No state's KL is negative. So if the first chunks already exceed the bound, the evaluation stops, and D is a lower
+        bound above ``max_kl``.
 
         :param max_kl: δ, nats
         :return: surrogate and KL, summed in float64
@@ -78,7 +78,7 @@ class Surrogate:
 
     def gradient(self, parameters: Sequence[th.nn.Parameter], units: th.Tensor | None = None) -> th.Tensor:
         """
-        Differentiate L at the present parameters: one backward pass.
+        Differentiate L at the current parameters, with one backward pass.
 
         :param parameters: the actor's parameters, P elements in all
         :param units: positions of the units to average over, shape (u,); None: all
@@ -95,7 +95,7 @@ class Surrogate:
         return self._workers.sum(total) / (self._total_weight if units is None else self._weight_of(units))
 
     def _differentiate_at_old(self, parameters: Sequence[th.nn.Parameter]) -> tuple[Trial, th.Tensor]:
-        """L, D and ∇L in one pass, which remembers π_old."""
+        """Compute L, D and ∇L in one pass, and remember π_old."""
         sums, total = _no_sums(), _zeros(parameters)
         for i, chunk in enumerate(self.batch.chunks(self.chunk_size)):
 
@@ -109,7 +109,7 @@ class Surrogate:
         return self._trial(sums, complete=True), self._workers.sum(total) / self._total_weight
 
     def _objective(self, chunk: Batch, gain: th.Tensor, entropy: th.Tensor) -> th.Tensor:
-        """The weighted summands of L."""
+        """Compute the weighted summands of L."""
         return chunk.weighted(gain + self.ent_coef * entropy if self.ent_coef else gain)
 
     def _add_up(
@@ -130,7 +130,7 @@ class Surrogate:
             sums += terms.cpu().double().sum(dim=1)
 
     def _old_parameters(self, i: int, new: Parameters) -> Parameters:
-        """The parameters of π_old in the i-th chunk: in the first pass the new ones, which are remembered."""
+        """Return the parameters of π_old in the i-th chunk; the first pass stores the new ones."""
         if i == len(self._old):
             # cloned: a head that ignores the state returns views of its own weights
             self._old.append(tuple(part.clone() for part in new))
@@ -138,8 +138,10 @@ class Surrogate:
 
     def _trial(self, sums: th.Tensor, complete: bool) -> Trial:
         """
-        L and D from the sums over the batch. A worker that stopped early has a KL that alone exceeds the bound on the whole,
-        and NaN for its gain: so all of them see the same trial, and reject it.
+        Compute L and D from the sums over the batch.
+
+        The KL of a worker that stopped early exceeds the bound on the whole by itself, and its gain is NaN. So all workers
+        see the same trial and reject it.
         """
         if not complete:
             sums[0] = math.nan
@@ -163,10 +165,14 @@ def _zeros(parameters: Sequence[th.nn.Parameter]) -> th.Tensor:
 
 
 def _gain_and_entropy(chunk: Batch, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
-    """One value a state; entropy without a closed form is an importance-weighted estimate with the right gradient at θ_old."""
+    """
+    Compute gain and entropy, one value per state.
+
+    Without a closed form, the entropy is an importance-weighted estimate with the right gradient at θ_old.
+    """
     gain, estimate = chunk.surrogate_terms(distribution)
     try:
         entropy = distribution.entropy()
-    except NotImplementedError:  # torch's own have it or raise this, SB3's return None
+    except NotImplementedError:  # torch raises this where SB3 returns None
         entropy = None
     return gain, estimate if entropy is None else entropy

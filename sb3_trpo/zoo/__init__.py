@@ -1,5 +1,6 @@
 """
-RL Zoo: importing this module makes ``trpo`` mean this package's TRPO there, and ``vine_trpo`` its vine sampling.
+Registers this package with RL Zoo: after an import, ``trpo`` there means this package's TRPO, and ``vine_trpo`` its vine
+sampling.
 
 ``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else; the ``sb3-trpo`` command
 (:mod:`sb3_trpo.command_line`) imports it before every script of the Zoo.
@@ -17,7 +18,9 @@ from sb3_trpo.zoo.search_space import convert_hyperparameters, sample_hyperparam
 
 def hyperparameters_file() -> Path:
     """
-    :return: the hyperparameters of this package, in RL Zoo's format
+    Find the hyperparameters of this package, in RL Zoo's format.
+
+    :return: path of the file
     """
     package = Path(__file__).resolve().parents[1]
     installed = package / "zoo_hyperparams" / "trpo.yml"

@@ -10,15 +10,15 @@ def sample_hyperparameters(
     trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
     """
-    The search space of ``sb3-trpo tune``, in the form that RL Zoo asks for.
+    Draw hyperparameters for ``sb3-trpo tune``, in the form that RL Zoo expects.
 
-    Unlike the Zoo's own it draws ``cg_damping``, the initial standard deviation where actions are continuous, and the
-    entropy bonus where they are discrete; not ``cg_max_steps``.
+    Unlike the Zoo's function for TRPO, this one draws ``cg_damping``, the initial standard deviation of continuous actions,
+    and the entropy bonus of discrete ones, but not ``cg_max_steps``.
 
-    :param trial: draws the values, and keeps those that are derived from them among its attributes
+    :param trial: draws the values, and stores derived values as its attributes
     :param n_actions: dimensions of a ``Box`` action space; 0 for any other
     :param n_envs: number of environments
-    :param additional_args: of no use here
+    :param additional_args: unused
     :return: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`
     """
     drawn: dict[str, Any] = {
@@ -45,7 +45,7 @@ def sample_hyperparameters(
 
 def convert_hyperparameters(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
-    What a trial drew, as arguments; also for a trial that is read back from its study.
+    Convert the values that a trial drew to arguments; also for a trial that is read back from its study.
 
     :param sampled_params: the values of :func:`sample_hyperparameters` by name
     :return: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`

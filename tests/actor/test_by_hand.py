@@ -22,7 +22,7 @@ from tests.toy_envs import ACTIONS, OBSERVATIONS, RandomEnv
 
 
 class OwnCNN(NatureCNN):
-    """May compute anything."""
+    """A subclass, which may compute anything."""
 
 
 def make(actions: str, observations: str = "vector", n_steps: int = 32, **policy_kwargs: Any) -> tuple[TRPO, Batch]:
@@ -75,7 +75,7 @@ def test_both_networks_agree(actions: str, n_steps: int) -> None:
 def test_both_networks_agree_on_images(extractor: type[nn.Module], share: bool, scale: bool) -> None:
     env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])
     kwargs = {"features_extractor_class": extractor, "share_features_extractor": share, "net_arch": [9]}
-    kwargs["normalize_images"] = scale  # raw bytes are read as they are without
+    kwargs["normalize_images"] = scale  # without it, raw bytes are read
     model = TRPO("CnnPolicy", env, n_steps=160, batch_size=160, seed=0, policy_kwargs=kwargs).learn(160)
     batch = batch_of(model)
     parameters = reached(model.policy, batch)

@@ -1,4 +1,4 @@
-"""Memory bounds the chunk."""
+"""The automatic chunk size follows from the memory of a state."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def bytes_per_state(policy: ActorCriticPolicy, n_states: int = 7) -> int:
 
 def test_memory_grows_with_the_activations_not_with_the_weights() -> None:
     narrow, wide, deep = (bytes_per_state(plain_policy(arch)) for arch in ([64], [512], [512, 512, 512]))
-    # tanh keeps its output: four bytes a unit, and a little for the rest
+    # tanh keeps its output: four bytes per unit, and a little for the rest
     assert 4 * 64 <= narrow < 4 * 64 + 200
     assert 4 * 512 <= wide < 4 * 512 + 200
     assert 3 * 4 * 512 <= deep < 3 * 4 * 512 + 200

@@ -59,7 +59,7 @@ def test_values_are_torchs(case: Any) -> None:
     assert cnn.n_out == 3
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # a warning of torch.func
 def test_jacobian_products_are_torchs(case: Any) -> None:
     net, cnn, images, x = case
     names, parameters = zip(*net.named_parameters(), strict=True)
@@ -100,8 +100,8 @@ def test_replaced_parameters_are_found(case: Any) -> None:
         ([nn.Conv2d(1, 2, 3), ImageNormalization((2, 4, 4), 1)], "ImageNormalization"),
         ([nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)], "BatchNorm2d"),
         ([nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)], "MaxPool2d"),
-        ([nn.Conv2d(1, 2, 3, padding="same")], "pads"),
-        ([nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect")], "pads"),
+        ([nn.Conv2d(1, 2, 3, padding="same")], "does not pad"),
+        ([nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect")], "does not pad"),
         ([nn.Conv2d(1, 2, 3, bias=False)], "no bias"),
         ([nn.Conv2d(1, 2, 3).double()], "float64"),
         ([nn.Conv2d(1, 2, 3), nn.Flatten(2)], "Flatten"),

@@ -38,7 +38,7 @@ def test_values_are_torchs(activation: type[nn.Module], hidden: list[int]) -> No
     assert mlp.differentiable is (activation in SLOPED or not hidden)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # a warning of torch.func
 @pytest.mark.parametrize("hidden", HIDDEN)
 @pytest.mark.parametrize("activation", SLOPED)
 def test_jacobian_products_are_torchs(activation: type[nn.Module], hidden: list[int]) -> None:
@@ -97,6 +97,6 @@ def test_other_networks_are_left_to_torch(modules: list[nn.Module], reason: str)
 
 
 @pytest.mark.parametrize("module", [nn.ELU(-1.0), nn.LeakyReLU(-0.5)])
-def test_a_slope_that_the_output_does_not_tell_is_left_to_torch(module: nn.Module) -> None:
+def test_activations_whose_slope_needs_the_input_are_left_to_torch(module: nn.Module) -> None:
     mlp = Mlp([nn.Linear(3, 4), module, nn.Linear(4, 2)])
     assert not mlp.differentiable

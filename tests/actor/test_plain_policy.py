@@ -54,7 +54,7 @@ def test_a_registered_extractor_is_computed_by_hand_with_the_same_result() -> No
 
 
 @pytest.mark.usefixtures("registry")
-def test_layers_that_cannot_be_computed_are_a_reason() -> None:
+def test_layers_that_cannot_be_computed_by_hand_give_a_reason() -> None:
     register_extractor(Encoder, lambda extractor: [*extractor.layers, nn.LayerNorm(5)])
     plain = PlainPolicy.of(make_model().policy)
     assert not isinstance(plain, Reason)
@@ -78,6 +78,6 @@ def test_a_subclass_of_a_known_extractor_is_not_plain() -> None:
         ((Encoder, []), r"`layers` must be a function of the extractor, not \[\]"),
     ],
 )
-def test_nonsense_is_refused(arguments: tuple[Any, Any], message: str) -> None:
+def test_bad_arguments_are_refused(arguments: tuple[Any, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         register_extractor(*arguments)

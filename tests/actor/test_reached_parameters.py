@@ -34,7 +34,7 @@ def test_a_shared_extractor_belongs_to_the_actor() -> None:
     assert found(policy) == HEAD | HIDDEN | ENCODER | {"log_std"}
 
 
-def test_the_critics_own_extractor_does_not() -> None:
+def test_the_critics_extractor_does_not_belong_to_the_actor() -> None:
     policy = make_policy(features_extractor_class=DoubleEncoder, share_features_extractor=False)
     assert any(name.startswith("vf_features_extractor.encoder") for name, _ in policy.named_parameters(remove_duplicate=False))
     assert found(policy) == HEAD | HIDDEN | ENCODER | {"log_std"}
@@ -52,7 +52,7 @@ class Misnamed(ActorCriticPolicy):
         return super()._get_action_dist_from_latent(latent_pi + self.value_encoder(latent_pi))
 
 
-def test_names_do_not_decide() -> None:
+def test_names_of_parameters_do_not_matter() -> None:
     policy = make_policy(policy_class=Misnamed)
     assert found(policy) == HEAD | HIDDEN | {"log_std", "value_encoder.weight", "value_encoder.bias"}
 

@@ -157,7 +157,7 @@ def exact_batch(policy: ActorCriticPolicy, world: World, solution: Solution) -> 
 
 @dataclass(frozen=True)
 class Update:
-    """Return before and after one update, what the surrogate promised, and the worst state's KL(old‖new)."""
+    """Return before and after one update, the surrogate's gain, and the worst state's KL(old‖new)."""
 
     before: Solution
     after: Solution
@@ -215,8 +215,8 @@ def test_the_surrogate_is_the_exact_sum_over_states_and_actions(name: str) -> No
 @pytest.mark.parametrize("max_kl", [1e-4, 1e-2, 0.3])
 @pytest.mark.parametrize("name", WORLDS)
 def test_the_return_of_a_tabular_policy_never_falls(name: str, max_kl: float) -> None:
-    # in a tabular softmax policy the natural gradient adds a multiple of A(s, ·) to the logits of every state, so that no
-    # state's surrogate falls, and with none of them the return; whatever the length of the step
+    # in a tabular softmax policy the natural gradient adds a multiple of A(s, ·) to the logits of every state, so for any
+    # length of the step no state's surrogate falls, and neither does the return
     world = WORLDS[name]
     policy = softmax_policy(world, "tabular")
     best = world.best_return()
@@ -241,5 +241,5 @@ def test_the_return_keeps_the_bound_of_the_papers_first_theorem(name: str, max_k
         penalty = 4.0 * np.abs(step.before.advantages).max() * GAMMA / (1.0 - GAMMA) ** 2
         bound = step.before.value + step.report.surrogate - penalty * step.max_kl
         assert step.after.value >= bound - 1e-12
-        if max_kl == 1e-8:  # so short a step is one that the theorem itself promises to be an improvement
+        if max_kl == 1e-8:  # for so short a step the theorem itself promises an improvement
             assert bound > step.before.value

@@ -1,4 +1,4 @@
-"""It learns: identity environments and CartPole, above a floor."""
+"""TRPO learns identity environments and CartPole, with returns above a floor."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The log of an update: numbers for every logger, texts for SB3's own only."""
+"""The log of an update: numbers for every logger, texts only for SB3's."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0}
 
 
 class Averaging(Logger):
-    """Averages whatever is recorded, as loggers of other libraries do."""
+    """Averages every recorded value, as loggers of other libraries do."""
 
     def __init__(self) -> None:
         super().__init__(folder=None, output_formats=[])

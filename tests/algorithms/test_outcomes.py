@@ -12,7 +12,7 @@ from tests.toy_envs import RandomEnv
 
 
 class Still(RandomEnv):
-    """One step an episode, always the same observation and reward: nothing to learn from."""
+    """One step per episode, always with the same observation and reward: nothing to learn from."""
 
     def __init__(self) -> None:
         super().__init__(spaces.Box(-1.0, 1.0, (3,), dtype=np.float32), spaces.Discrete(2), length=1)

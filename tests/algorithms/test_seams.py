@@ -38,7 +38,7 @@ N_ACTIONS = 4
 
 
 class MaskedEnv(RandomEnv):
-    """Half of the actions are possible at a time; an impossible one is an error."""
+    """An environment that allows half of the actions at a time; any other is an error."""
 
     def __init__(self) -> None:
         super().__init__(action_space=spaces.Discrete(N_ACTIONS))
@@ -57,7 +57,7 @@ class MaskedEnv(RandomEnv):
 
 
 class MaskedInterface(PolicyInterface):
-    """Asks an actor-critic policy with the actions that the environments allow: the one class of the variant."""
+    """Calls a policy with the masks of the allowed actions: the only class of the variant."""
 
     def present(self, observations: Obs, env: VecEnv) -> States:
         masks = th.as_tensor(np.stack(env.env_method("action_masks")))
@@ -221,7 +221,7 @@ def whole() -> TRPO:
 
 @pytest.mark.parametrize("split", [([0, 1], [2, 3]), ([0], [1, 2, 3])])
 def test_two_workers_make_the_update_of_one(whole: TRPO, split: tuple[list[int], list[int]]) -> None:
-    # one mini-batch a pass, so that their number and their content are the same
+    # one mini-batch per pass, so that their number and their content are the same
     parts = [part_of(whole, envs, batch_size=64 * len(envs)) for envs in split]
     threads = Threads(2)
     for rank, part in enumerate(parts):
@@ -294,7 +294,7 @@ def test_workers_see_the_same_trial_where_one_stops_early() -> None:
             assert trials[0].kl > max_kl
 
 
-def test_alone_everything_is_returned_as_it_is() -> None:
+def test_alone_returns_everything_unchanged() -> None:
     alone, tensor = Alone(), th.arange(3.0)
     assert alone.sum(tensor) is tensor
     assert (alone.total(2.5), alone.any(True), alone.any(False)) == (2.5, True, False)

@@ -1,4 +1,4 @@
-"""What the class promises: the KL bound, rollback, zero signal, repeatability, and SB3's interface."""
+"""The promises of the class: the KL bound, rollback, zero signal, repeatability, and SB3's interface."""
 
 import random
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class OwnGaussian(DiagGaussianDistribution):
 
 
 class OwnPolicy(ActorCriticPolicy):
-    """Acts from :class:`OwnGaussian`; the actor's layer is called after a value."""
+    """Acts from :class:`OwnGaussian`; the actor's layer is named after a value."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -124,7 +124,7 @@ def test_every_update_keeps_the_kl_bound_over_the_whole_batch(case: str, monkeyp
     model = make_model(case)
     for module in model.policy.modules():
         if isinstance(module, ImageNormalization):
-            module.n_images = 0  # while it gathers its statistics they move the policy as well
+            module.n_images = 0  # while it gathers statistics, these move the policy too
     updates: list[tuple[float, StepReport]] = []
     train = TRPO.train
 
@@ -144,7 +144,7 @@ def test_every_update_keeps_the_kl_bound_over_the_whole_batch(case: str, monkeyp
     bound = make_schedule("target_kl", model.target_kl)(0.0)
     assert all(kl <= bound * (1 + 1e-4) for kl, _ in updates)
     assert all(kl == pytest.approx(report.kl, rel=1e-2, abs=1e-7) for kl, report in updates)
-    # nor is it timid
+    # and the step is not too short
     assert sum(report.accepted for _, report in updates) >= 5
     assert np.median([kl for kl, _ in updates]) > 0.3 * bound
 
@@ -182,7 +182,7 @@ def test_a_failed_search_leaves_every_bit_of_the_actor(case: str, monkeypatch: p
 def test_few_states_in_the_fisher_matrix_do_not_make_the_step_too_long(
     independent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not independent:  # how it would be if the solver's own states told the step's length
+    if not independent:  # as if the solver's states measured the step's length
         monkeypatch.setattr("sb3_trpo.algorithms.trpo.fisher_subsets", lambda *args: (fisher_subsets(*args)[0], th.arange(0)))
     few: dict[str, Any] = {"fisher_sample_fraction": 0.02, "cg_damping": 1e-4}
     model = TRPO("MlpPolicy", "Pendulum-v1", n_steps=512, n_critic_updates=1, seed=0, **few)
@@ -247,7 +247,7 @@ class DetachedActor(ActorCriticPolicy):
 
 
 class Detached(th.nn.Module):
-    """Another module's result as a constant."""
+    """Gives another module's result as a constant."""
 
     def __init__(self, module: th.nn.Module) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ class Detached(th.nn.Module):
         return result
 
 
-def test_an_actor_that_reads_what_the_critic_trains_is_told_of() -> None:
+def test_an_actor_that_reads_parameters_of_the_critic_gives_a_warning() -> None:
     model = TRPO(DetachedActor, RandomEnv(), **SMALL)
     with pytest.warns(UserWarning, match=r"critic's fit has moved the action distribution.*detach"):
         model.learn(64)
@@ -382,7 +382,7 @@ def test_first_step_is_sb3_contribs_with_its_kl_times_the_dimensions() -> None:
 
 
 def _train_without_critic(model: Any) -> None:
-    with pytest.warns(RuntimeWarning):  # the mean of no critic losses
+    with pytest.warns(RuntimeWarning):  # sb3-contrib takes the mean of no critic losses
         model.train()
 
 
@@ -425,7 +425,7 @@ def test_log_does_not_keep_the_reason_of_an_update_before() -> None:
     outcomes: list[bool] = []
 
     def look(*_: object) -> bool:
-        if model.num_timesteps == 65:  # the first update had no signal; from here on the entropy is one
+        if model.num_timesteps == 65:  # the first update had no signal; from here on the entropy gives one
             outcomes.append("train/outcome" in model.logger.name_to_value)
             model.ent_coef = 0.01
         return True
@@ -455,7 +455,7 @@ def test_learn_takes_a_float(progress_bar: bool) -> None:
     assert TRPO("MlpPolicy", RandomEnv(), **SMALL).learn(1.28e2, progress_bar=progress_bar).num_timesteps == 128
 
 
-def test_learn_twice_goes_on_counting() -> None:
+def test_a_second_learn_continues_to_count() -> None:
     model = TRPO("MlpPolicy", RandomEnv(), **SMALL).learn(128)
     model.learn(64, reset_num_timesteps=False)
     assert (model.num_timesteps, model._n_updates) == (192, 3)

@@ -94,7 +94,7 @@ def test_bad_value_that_was_set_later_is_refused_before_anything_is_collected(sa
         (-1.0, "must give finite numbers >= 0, not -1.0 at progress=0"),
         (float("nan"), "must give finite numbers >= 0, not nan"),
         (float("inf"), "must give finite numbers >= 0, not inf"),
-        (None, "must turn one number into another"),
+        (None, "must map a number to a number"),
     ],
 )
 def test_bad_schedule_is_refused_at_construction_and_before_a_weight_moves(name: str, last: Any, message: str) -> None:
@@ -105,7 +105,7 @@ def test_bad_schedule_is_refused_at_construction_and_before_a_weight_moves(name:
     model = TRPO("MlpPolicy", RandomEnv(), **kwargs)
     before = {key: value.clone() for key, value in model.policy.state_dict().items()}
     with pytest.raises(ValueError, match=f"the schedule `{name}` {message}"):
-        model.learn(64)  # with one rollout its progress is at its end
+        model.learn(64)  # after one rollout the progress remaining is 0
     assert all(th.equal(value, before[key]) for key, value in model.policy.state_dict().items())
 
 
@@ -114,7 +114,7 @@ def test_no_environment_is_refused() -> None:
         TRPO("MlpPolicy", None)  # type: ignore[arg-type]
 
 
-def test_target_kl_none_says_what_none_means_in_ppo() -> None:
+def test_error_for_target_kl_none_explains_what_none_means_in_ppo() -> None:
     with pytest.raises(ValueError, match="PPO's early stopping"):
         TRPO("MlpPolicy", RandomEnv(), target_kl=None)  # type: ignore[arg-type]
 
@@ -128,7 +128,7 @@ def test_target_kl_none_says_what_none_means_in_ppo() -> None:
         ("clip_range_vf", "max_grad_norm"),
     ],
 )
-def test_ppo_argument_is_refused_with_what_takes_its_place(saved: Path, name: str, hint: str) -> None:
+def test_ppo_argument_is_refused_with_its_replacement(saved: Path, name: str, hint: str) -> None:
     with pytest.raises(TypeError, match=rf"{name}.*{hint}"):
         TRPO("MlpPolicy", RandomEnv(), **{name: 1})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=rf"{name}.*{hint}"):

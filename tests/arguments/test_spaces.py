@@ -1,4 +1,4 @@
-"""Observations that cannot be trained on are refused before anything is built, with what they are and what they must be."""
+"""Observations that cannot be trained on are refused before anything is built; the error says what they must be."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def image(*shape: int) -> spaces.Box:
 @pytest.mark.parametrize(
     ("space", "policy_kwargs", "message"),
     [
-        (OBSERVATIONS["vector"], {}, "3 dimensions, not Box.*take `MlpPolicy`"),
+        (OBSERVATIONS["vector"], {}, "3 dimensions, not Box.*use `MlpPolicy`"),
         (spaces.Box(0.0, 1.0, (3, 84, 84)), {}, r"uint8 in \[0, 255\], not of float32 in \[0, 1\].*normalize_images=False"),
         (spaces.Box(0, 1, (3, 84, 84), dtype=np.uint8), {}, r"not of uint8 in \[0, 1\]"),
         (
@@ -65,7 +65,7 @@ class FewPixels(BaseFeaturesExtractor):
 
 
 @pytest.mark.parametrize("base", [CnnPolicy, ActorCriticCnnPolicy, MultiInputPolicy, MultiInputActorCriticPolicy])
-def test_a_policy_with_an_extractor_of_its_own_decides_what_it_reads(base: type[ActorCriticPolicy]) -> None:
+def test_extractors_of_custom_policies_are_not_checked(base: type[ActorCriticPolicy]) -> None:
     class OwnPolicy(base):  # type: ignore[valid-type, misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, features_extractor_class=FewPixels, ortho_init=False, **kwargs)
@@ -76,14 +76,14 @@ def test_a_policy_with_an_extractor_of_its_own_decides_what_it_reads(base: type[
     assert TRPO(OwnPolicy, RandomEnv(space), n_steps=8, batch_size=8, learning_rate=1e-4).policy.features_dim == 4
 
 
-def test_more_channels_than_pixels_a_side_are_read() -> None:
+def test_images_may_have_more_channels_than_pixels_per_side() -> None:
     space = spaces.Box(0.0, 1.0, (64, 40, 40))
     kwargs = {"normalize_images": False}
     model = TRPO("CnnPolicy", RandomEnv(space), n_steps=4, batch_size=4, n_critic_updates=1, policy_kwargs=kwargs)
     assert model.learn(4).num_timesteps == 4
 
 
-@pytest.mark.filterwarnings("ignore:Treating image space as channels-last")  # SB3's own
+@pytest.mark.filterwarnings("ignore:Treating image space as channels-last")  # SB3's warning
 def test_channels_in_the_middle_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"with the channels first or last; the shape \(84, 84, 4\) reads as 84 channels of 84 x 4 pixels"

@@ -1,4 +1,4 @@
-"""Advantages that carry no signal are told from those that do, at any scale."""
+"""Advantages that carry a signal are distinguished from advantages that do not, at any scale."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_equal_advantages_are_no_signal(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_rounding_of_large_returns_is_no_signal(scale: float) -> None:
-    # returns near `scale` are known to 1e-7 of it; advantages of that size are what subtraction leaves
+    # returns near `scale` are known to 1e-7 of it, so advantages of that size are left over from subtraction
     returns = scale * (1.0 + 0.1 * noise(256))
     advantages = 1e-7 * scale * noise(256, seed=1)
     assert not carry_signal(advantages, returns)

@@ -66,7 +66,7 @@ def read(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Batch:
 
 
 def labels_of(batch: Batch) -> list[int]:
-    """Which transitions the batch holds; checks that every quantity of a row is of the same one."""
+    """Identify the transitions of a batch, and check that all quantities of a row belong to the same one."""
     labels = (batch.advantages - 0.125).double()
     assert th.equal(batch.returns.double(), labels + 0.75)
     assert th.equal(batch.old_log_prob.double(), -labels)
@@ -146,7 +146,7 @@ def test_reading_draws_nothing(observations: str) -> None:
 
 
 class Reversed(RolloutBuffer):
-    """A buffer with its own ``get``: it yields the rows backwards, and counts how often it was asked."""
+    """A buffer with a custom ``get``, which yields the rows backwards and counts its calls."""
 
     asked: int = 0
 
@@ -159,7 +159,7 @@ class Reversed(RolloutBuffer):
         yield RolloutBufferSamples(*(part[order] for part in samples))
 
 
-def test_a_buffer_with_its_own_get_is_asked_once_and_numpys_state_stays() -> None:
+def test_a_custom_get_is_called_once_and_numpys_state_stays() -> None:
     buffer = Reversed(N_STEPS, VECTOR, ACTIONS["discrete"], "cpu", n_envs=3)
     fill(buffer)
     np.random.seed(3)  # noqa: NPY002
@@ -172,14 +172,14 @@ def test_a_buffer_with_its_own_get_is_asked_once_and_numpys_state_stays() -> Non
 
 
 class Sized(RolloutBuffer):
-    """A buffer whose ``get`` was written for PPO, which always says how many."""
+    """A buffer whose ``get`` was written for PPO, which always passes a size."""
 
     def get(self, batch_size: int) -> Generator[RolloutBufferSamples, None, None]:  # type: ignore[override]
         yield next(super().get(int(batch_size)))
 
 
 class SizedByDefault(RolloutBuffer):
-    """A buffer whose ``get`` gives mini-batches unless it is told otherwise."""
+    """A buffer whose ``get`` gives mini-batches by default."""
 
     def get(self, batch_size: int = 4) -> Generator[RolloutBufferSamples, None, None]:  # type: ignore[override]
         yield next(super().get(int(batch_size)))
@@ -215,7 +215,7 @@ def test_layout_is_sb3s_unless_samples_are_made_otherwise() -> None:
     assert not keeps_sb3_layout(OwnSamples(N_STEPS, VECTOR, VECTOR))
 
 
-def test_a_buffer_with_its_own_samples_is_asked_for_them() -> None:
+def test_custom_samples_are_read_through_get() -> None:
     buffer = fill(OwnSamples(N_STEPS, VECTOR, ACTIONS["box"], "cpu"))
     batch = read(buffer, ACTIONS["box"])
     assert sorted(batch.advantages.tolist()) == [2.0 * (name + 0.125) for name in TIME_MAJOR[1]]
@@ -277,7 +277,7 @@ def test_take_picks_rows_of_everything(observations: str) -> None:
     assert labels_of(batch.take(slice(None, None, 5))) == TIME_MAJOR[3][::5]
 
 
-def test_other_advantages_leave_the_batch_as_it_was() -> None:
+def test_replacing_the_advantages_leaves_the_batch_unchanged() -> None:
     batch = read(make_buffer("vector", "box", 1), ACTIONS["box"])
     other = batch.with_advantages(th.zeros(len(batch)))
     assert not other.advantages.any()

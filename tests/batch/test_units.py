@@ -30,7 +30,7 @@ def windows(*lengths: int, weights: th.Tensor | None = None) -> Batch:
 
 
 def check(batch: Batch, expected: list[list[int]]) -> None:
-    """Every tensor of the batch is that of these transitions, window by window."""
+    """Check that every tensor of the batch belongs to these transitions, window by window."""
     rows = th.tensor([row for window in expected for row in window], dtype=th.float32)
     assert batch.n_units == len(expected)
     assert batch.starts is not None

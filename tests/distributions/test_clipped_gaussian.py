@@ -96,12 +96,12 @@ def test_gradients_far_from_the_bounds_are_those_in_float64_or_finite(value: flo
         log_prob = made.log_prob(th.tensor([[-2.0], [0.0], [2.0]], dtype=dtype))
         parts.append([part.double() for part in (log_prob, *th.autograd.grad(log_prob.sum(), [mean, log_std]))])
     assert all(th.isfinite(part).all() for part in parts[0])
-    if error < math.inf:  # of an action that is 15 and more standard deviations away; further ones are never drawn
+    if error < math.inf:  # the action is at least 15 standard deviations away; farther ones are never drawn
         th.testing.assert_close(*parts, rtol=error, atol=1e-6)
 
 
 class Narrow(gym.Env[np.ndarray, np.ndarray]):
-    """Rewards large actions, of which the bounds leave little."""
+    """Rewards large actions, most of which narrow bounds clip."""
 
     observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
     action_space = spaces.Box(np.array([-0.3, -0.1], np.float32), np.array([0.2, 0.1], np.float32))
@@ -134,14 +134,14 @@ def collect(model: TRPO) -> TRPO:
 def test_rollout_has_the_clipped_log_probabilities() -> None:
     model = collect(make())
     batch = batch_of(model)
-    assert (np.abs(batch.actions.numpy()) > 0.3).mean() > 0.5  # most are beyond a bound, and kept as they were drawn
+    assert (np.abs(batch.actions.numpy()) > 0.3).mean() > 0.5  # most are beyond a bound, and the buffer keeps them as drawn
     with th.no_grad():
         assert isinstance(batch.states.observations, th.Tensor)
         expected = model.policy.evaluate_actions(batch.states.observations, batch.actions)[1]
     th.testing.assert_close(batch.old_log_prob, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_policy_acts_as_without() -> None:
+def test_the_policy_acts_as_without_clipping() -> None:
     clipped, whole = collect(make()), collect(make(clipped_gaussian=False))
     np.testing.assert_array_equal(clipped.rollout_buffer.actions, whole.rollout_buffer.actions)
     assert not np.allclose(clipped.rollout_buffer.log_probs, whole.rollout_buffer.log_probs)
@@ -195,27 +195,27 @@ def test_vine_takes_it() -> None:
         (None, {"use_sde": True}, r"without `use_sde`; the policy has a StateDependentNoiseDistribution for Box"),
     ],
 )
-def test_what_it_cannot_serve_is_refused(space: Any, kwargs: dict[str, Any], message: str) -> None:
+def test_other_distributions_are_refused(space: Any, kwargs: dict[str, Any], message: str) -> None:
     env = Narrow()
     env.action_space = space or env.action_space
     with pytest.raises(ValueError, match=message):
         TRPO("MlpPolicy", env, device="cpu", clipped_gaussian=True, **kwargs)
 
 
-def test_only_a_truth_value_is_accepted() -> None:
+def test_only_a_boolean_is_accepted() -> None:
     with pytest.raises(ValueError, match="`clipped_gaussian` must be True or False, not 'yes'"):
         TRPO("MlpPolicy", Narrow(), device="cpu", clipped_gaussian="yes")  # type: ignore[arg-type]
 
 
 class OwnHead(ActorCriticPolicy):
-    """Makes its distribution its own way."""
+    """Makes its distribution from other means."""
 
     def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Distribution:
         return super()._get_action_dist_from_latent(2.0 * latent_pi)
 
 
 def test_a_policy_that_makes_its_own_distribution_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs SB3's own `_get_action_dist_from_latent`, which OwnHead overrides"):
+    with pytest.raises(ValueError, match="needs SB3's `_get_action_dist_from_latent`, which OwnHead overrides"):
         TRPO(OwnHead, Narrow(), device="cpu", clipped_gaussian=True)
 
 
@@ -228,7 +228,7 @@ def test_changing_it_later_is_an_error(before: bool) -> None:
 
 
 @pytest.mark.parametrize("bound", [np.finfo(np.float32).max, 1e12])
-def test_bounds_that_bound_nothing_change_nothing(bound: float) -> None:
+def test_bounds_that_no_action_reaches_change_nothing(bound: float) -> None:
     env = Narrow()
     env.action_space = spaces.Box(-np.float32(bound), np.float32(bound), (2,), np.float32)
     kwargs: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0, "device": "cpu"}

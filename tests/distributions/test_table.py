@@ -35,7 +35,7 @@ PROPERTY = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 def normal(*shape: int, seed: int, copies: int = 1) -> th.Tensor:
-    """Normal numbers; each row ``copies`` times in a row."""
+    """Normal numbers; each row is repeated ``copies`` times."""
     numbers = th.randn(*shape, generator=th.Generator().manual_seed(seed), dtype=th.float64)
     return numbers.repeat_interleave(copies, dim=0)
 
@@ -203,7 +203,7 @@ def test_metric_is_the_hessian_of_the_kl_where_new_is_old(make: Make) -> None:
 
     def total_kl(flat: th.Tensor) -> th.Tensor:
         new = tuple(t.view_as(part) for t, part in zip(th.split(flat, sizes), old, strict=True))
-        if isinstance(family, Categorical):  # its parameters are logits that are normalised
+        if isinstance(family, Categorical):  # its parameters are normalised logits
             new = tuple(th.log_softmax(logits, dim=1) for logits in new)
         return family.kl_old_new(old, new).sum()
 
@@ -338,14 +338,14 @@ def test_sb3s_distributions_have_a_closed_form_and_others_the_estimate(make: Mak
 
 
 class Renamed(DiagGaussianDistribution):
-    """A subclass that changes how actions are drawn, not how likely they are."""
+    """A subclass that draws actions in another way, with the same probabilities."""
 
     def sample(self) -> th.Tensor:
         return self.mode()
 
 
 class Tempered(DiagGaussianDistribution):
-    """A subclass with probabilities of its own."""
+    """A subclass that overrides the probabilities."""
 
     def log_prob(self, actions: th.Tensor) -> th.Tensor:
         return 0.5 * super().log_prob(actions)
@@ -359,7 +359,7 @@ class Laplace(DiagGaussianDistribution):
         return self
 
 
-def test_a_subclass_keeps_the_closed_form_unless_it_has_its_own_probabilities() -> None:
+def test_a_subclass_keeps_the_closed_form_unless_it_overrides_log_prob() -> None:
     mean, log_std = normal(N_STATES, 2, seed=0), normal(2, seed=1)
     assert isinstance(distribution_family(Renamed(2).proba_distribution(mean, log_std)), Gaussian)
     assert isinstance(distribution_family(Tempered(2).proba_distribution(mean, log_std)), SampleEstimate)
@@ -394,7 +394,7 @@ def test_unchecked_distributions_lets_nan_through_and_restores_the_check() -> No
         th.distributions.Distribution.set_default_validate_args(before)
 
 
-def test_overlapping_threads_put_the_check_back() -> None:
+def test_overlapping_threads_restore_the_check() -> None:
     first, second = unchecked_distributions(), unchecked_distributions()
     before = th.distributions.Distribution._validate_args
     th.distributions.Distribution.set_default_validate_args(True)
@@ -415,11 +415,11 @@ def table_of_families(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Halved(Categorical):
-    """A family of the user's own."""
+    """A custom family."""
 
 
 @pytest.mark.usefixtures("table_of_families")
-def test_a_registered_family_takes_the_place_of_the_estimate() -> None:
+def test_a_registered_family_replaces_the_estimate() -> None:
     assert isinstance(distribution_family(student_t(0)), SampleEstimate)
     register_family(type(student_t(0)), lambda _: Halved())
     assert isinstance(distribution_family(student_t(0)), Halved)
@@ -435,6 +435,6 @@ def test_a_registered_family_takes_the_place_of_the_estimate() -> None:
         ((Laplace, Halved()), "`make_family` must be a function of the distribution, not"),
     ],
 )
-def test_nonsense_is_not_registered(arguments: tuple[Any, Any], message: str) -> None:
+def test_bad_arguments_are_not_registered(arguments: tuple[Any, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         register_family(*arguments)

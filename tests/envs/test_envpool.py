@@ -1,4 +1,4 @@
-"""EnvPool's environments behave as SB3's own do."""
+"""EnvPool's environments behave as SB3's."""
 
 import sys
 from typing import Any
@@ -19,10 +19,10 @@ from sb3_trpo.envs.envpool import EnvPoolVecEnv
 gym.register_envs(ale_py)
 
 
-# Breakout waits for FIRE, MsPacman does not; three at a time, each with actions of its own
+# Breakout waits for FIRE, MsPacman does not; three at a time, with different actions
 @pytest.mark.parametrize(("game", "n_steps", "tolerance"), [("Breakout", 400, 0.05), ("MsPacman", 1000, 0.2)])
 @pytest.mark.parametrize("settings", [{}, {"terminal_on_life_loss": False, "clip_reward": False}])
-def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, tolerance: float, settings: dict[str, Any]) -> None:
+def test_games_match_sb3s_atari_wrapper(game: str, n_steps: int, tolerance: float, settings: dict[str, Any]) -> None:
     theirs = make_atari_env(f"{game}NoFrameskip-v4", 3, seed=0, wrapper_kwargs={"noop_max": 1, **settings})
     ours = AtariEnvPool(f"{game}NoFrameskip-v4", 3, seed=0, num_threads=2, noop_max=1, **settings)
     assert ours.action_space == theirs.action_space
@@ -58,7 +58,7 @@ def test_games_go_as_with_sb3s_atari_wrapper(game: str, n_steps: int, tolerance:
         assert abs(own_episode["l"] - episode["l"]) <= 4
 
 
-def test_a_game_is_cut_where_gymnasium_cuts_it() -> None:
+def test_a_game_is_truncated_as_in_gymnasium() -> None:
     for frame_skip in (1, 4):
         env = AtariEnvPool("Pong", frame_skip=frame_skip)
         assert env.get_attr("config")[0]["max_episode_steps"] * frame_skip == 108_000
@@ -66,7 +66,7 @@ def test_a_game_is_cut_where_gymnasium_cuts_it() -> None:
     assert gym.spec("PongNoFrameskip-v4").kwargs["max_num_frames_per_episode"] == 108_000
 
 
-def test_all_actions_have_fire_in_every_game() -> None:
+def test_the_full_action_space_has_fire_in_every_game() -> None:
     settings = {"full_action_space": True}
     theirs = make_atari_env("FreewayNoFrameskip-v4", 1, seed=0, wrapper_kwargs={"noop_max": 1}, env_kwargs=settings)
     ours = AtariEnvPool("Freeway", 1, seed=0, num_threads=1, noop_max=1, **settings)
@@ -106,7 +106,7 @@ def test_an_end_resets_within_the_step() -> None:
     assert checked > 5
 
 
-def test_time_limit_is_told_from_an_end() -> None:
+def test_a_time_limit_is_distinguished_from_an_end() -> None:
     env = EnvPoolVecEnv("HalfCheetah-v5", 2, seed=0, num_threads=1, max_episode_steps=7)
     env.reset()
     for step in range(1, 22):
@@ -115,7 +115,7 @@ def test_time_limit_is_told_from_an_end() -> None:
         assert [info["TimeLimit.truncated"] for info in infos] == [step % 7 == 0] * 2
 
 
-def test_what_was_returned_is_not_written_again() -> None:
+def test_returned_arrays_are_not_overwritten() -> None:
     env = AtariEnvPool("Pong", 2, seed=0, num_threads=1)
     kept = [env.reset()]
     copies = [np.array(kept[0])]
@@ -215,7 +215,7 @@ def test_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch)
         AtariEnvPool("Pong")
 
 
-def test_environments_have_no_attributes_of_their_own() -> None:
+def test_environments_have_no_separate_attributes_or_methods() -> None:
     env = EnvPoolVecEnv("Hopper-v5", 2)
     with pytest.raises(NotImplementedError, match="attributes"):
         env.set_attr("x", 1)

@@ -1,4 +1,4 @@
-"""LeanVecEnv returns what DummyVecEnv returns, and nothing that changes afterwards."""
+"""LeanVecEnv returns the same as DummyVecEnv, and the returned values never change."""
 
 from copy import deepcopy
 from typing import Any
@@ -43,7 +43,7 @@ def equal(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize("truncate", [False, True])
 def test_lean_vec_env_returns_what_dummy_vec_env_returns(name: str, truncate: bool) -> None:
     def make() -> RandomEnv:
-        # each environment samples from a space of its own
+        # each environment samples from a separate space
         return RandomEnv(deepcopy(OBSERVATIONS[name]), length=3, truncate=truncate)
 
     envs = [cls([make, make]) for cls in (LeanVecEnv, DummyVecEnv)]
@@ -62,7 +62,7 @@ def test_lean_vec_env_returns_what_dummy_vec_env_returns(name: str, truncate: bo
         assert all(equal(a, b) for a, b in zip(*(env.buf_infos for env in envs), strict=True))
 
 
-def test_what_was_returned_does_not_change_afterwards() -> None:
+def test_returned_values_do_not_change_afterwards() -> None:
     env = LeanVecEnv([ReusingEnv])
     env.reset()
     steps: list[Any] = [env.step(np.zeros((1, 2))) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Statistics of images are those of all images seen, and stand still outside of training."""
+"""Statistics cover all images seen in training mode, and do not change outside of it."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_evaluation_moves_nothing() -> None:
     assert th.equal(layer.var, var)
 
 
-def test_statistics_are_fixed_after_so_many_images() -> None:
+def test_statistics_are_fixed_after_n_images() -> None:
     layer = ImageNormalization((2, 3, 4), 10).train()
     layer(images(6))
     assert layer.train().training
@@ -64,7 +64,7 @@ def test_images_that_are_all_the_same_give_zero() -> None:
     layer, same = ImageNormalization((2, 3, 4), 10).train(), images(1).expand(4, -1, -1, -1)
     assert not layer(same).any()
     later = layer.eval()(same + 2 / 255)
-    th.testing.assert_close(later, th.full_like(same, 2.0), atol=1e-3, rtol=0.0)  # steps of grey, not thousands
+    th.testing.assert_close(later, th.full_like(same, 2.0), atol=1e-3, rtol=0.0)  # a few levels of grey, not thousands
 
 
 def test_gradient_does_not_flow_into_the_statistics() -> None:
@@ -75,6 +75,6 @@ def test_gradient_does_not_flow_into_the_statistics() -> None:
 
 
 @pytest.mark.parametrize("n_images", [-1, 1e5, float("nan"), "a"])
-def test_what_is_no_number_of_images_is_refused(n_images: Any) -> None:
+def test_a_bad_number_of_images_is_refused(n_images: Any) -> None:
     with pytest.raises(ValueError, match=f"`n_images` must be an integer >= 0, not {n_images!r}"):
         ImageNormalization((2, 3, 4), n_images)

@@ -1,4 +1,4 @@
-"""The networks for images, and who gets which by default."""
+"""The networks for images, and the default network of each policy."""
 
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.toy_envs import RandomEnv
 ATARI = spaces.Box(0, 255, (84, 84, 4), dtype=np.uint8)
 
 
-def test_it_has_the_papers_size() -> None:
+def test_paper_cnn_has_the_papers_size() -> None:
     # figure 3 of the paper, with a head of six actions; the paper says 33,500
     env = RandomEnv(ATARI, spaces.Discrete(6))
     model = TRPO("PaperCnnPolicy", env, n_steps=8, batch_size=8)
@@ -50,7 +50,7 @@ def test_other_spaces_are_refused(space: spaces.Space[Any], message: str) -> Non
         PaperCNN(space)
 
 
-def test_images_too_small_are_refused_in_policies_of_the_users_own() -> None:
+def test_small_images_are_refused_in_custom_policies() -> None:
     class OwnPolicy(CnnPolicy):
         pass
 
@@ -60,7 +60,7 @@ def test_images_too_small_are_refused_in_policies_of_the_users_own() -> None:
 
 @pytest.mark.parametrize("policy", ["CnnPolicy", "PaperCnnPolicy"])
 @pytest.mark.parametrize("space", [spaces.Box(0.0, 1.0, (3, 40, 40)), spaces.Box(0, 255, (3, 40, 40), dtype=np.uint8)])
-def test_images_that_are_scaled_already_are_read(policy: str, space: spaces.Space[Any]) -> None:
+def test_scaled_images_are_accepted(policy: str, space: spaces.Space[Any]) -> None:
     kwargs = {"normalize_images": False}
     model = TRPO(policy, RandomEnv(space), n_steps=8, batch_size=8, n_critic_updates=1, policy_kwargs=kwargs).learn(8)
     assert model.last_step is not None
@@ -91,7 +91,7 @@ def test_images_are_normalised_unless_the_user_chooses_a_network(policy: Any, na
 
 
 @pytest.mark.parametrize("policy", ["PaperCnnPolicy", PaperCnnPolicy])
-def test_the_papers_policy_has_two_of_its_networks_and_is_differentiated_by_hand(policy: Any) -> None:
+def test_paper_policy_has_two_paper_networks_and_is_differentiated_by_hand(policy: Any) -> None:
     model = TRPO(policy, RandomEnv(IMAGES), n_steps=8, batch_size=8)
     assert type(model.policy.pi_features_extractor) is type(model.policy.vf_features_extractor) is PaperCNN
     assert model.policy.pi_features_extractor is not model.policy.vf_features_extractor
@@ -99,7 +99,7 @@ def test_the_papers_policy_has_two_of_its_networks_and_is_differentiated_by_hand
     assert why_not_plain_actor(model.policy) is None
 
 
-def test_sb3s_own_class_keeps_sb3s_defaults() -> None:
+def test_sb3s_class_keeps_sb3s_defaults() -> None:
     model = TRPO(ActorCriticCnnPolicy, RandomEnv(IMAGES), n_steps=8, batch_size=8)
     assert model.policy.pi_features_extractor is model.policy.vf_features_extractor
     assert type(model.policy.features_extractor) is NatureCNN
@@ -152,7 +152,7 @@ def test_normalised_network_is_sb3s_on_normalised_images() -> None:
     th.testing.assert_close(network(images), sb3s((images - images.mean(dim=0)) / std))
 
 
-def test_the_papers_network_reads_normalised_images_unless_told_otherwise() -> None:
+def test_the_papers_network_reads_normalised_images_by_default() -> None:
     space = spaces.Box(0, 255, (1, 36, 40), dtype=np.uint8)
     network, images = PaperCNN(space), th.rand(5, 1, 36, 40)
     raw = PaperCNN(space, n_images=0)

@@ -1,4 +1,4 @@
-"""What a rollout puts into the buffer and shows to callbacks, with and without deferral, and what it refuses."""
+"""A rollout fills the buffer, informs callbacks and refuses bad numbers, with and without deferral."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -145,7 +145,7 @@ def test_callbacks_see_sb3s_locals(deferred: bool, actions: str) -> None:
     assert recorder.end["n_steps"] == 16
 
 
-def test_own_buffer_gets_every_step() -> None:
+def test_custom_buffer_receives_every_step() -> None:
     model = make_model(deferred=False)
     one_rollout(model)
     assert isinstance(model.rollout_buffer, OwnBuffer)
@@ -167,7 +167,7 @@ class Stop(BaseCallback):
 
 
 @pytest.mark.parametrize("deferred", [True, False])
-def test_stopped_training_goes_on_where_it_stopped(deferred: bool) -> None:
+def test_stopped_training_continues_where_it_stopped(deferred: bool) -> None:
     model = make_model(deferred)
     model.learn(64, callback=Stop())
     assert model.num_timesteps == 6
@@ -211,7 +211,7 @@ def test_non_finite_numbers_are_refused_by_name(sde: bool, fault: dict[str, Any]
     check_usable(model, before, tmp_path)
 
 
-def test_a_refused_reward_is_in_no_statistics() -> None:
+def test_a_refused_reward_does_not_enter_the_statistics() -> None:
     model = TRPO("MlpPolicy", FaultyEnv(at=7, reward=float("nan")), n_steps=16, batch_size=8)  # the end of an episode
     with pytest.raises(ValueError, match="reward of environment 0 at step 7"):
         model.learn(64)
@@ -247,7 +247,7 @@ def test_non_finite_logits_are_refused_before_the_update() -> None:
 
 
 class EndsWithNan(RandomEnv):
-    """Its terminal observations are NaN; what it resets to is not."""
+    """Its terminal observations are NaN; its first ones are not."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = super().step(action)
@@ -287,11 +287,11 @@ def test_terminal_observations_may_share_an_array() -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("fault", [{"reward": float("inf")}, {"observation": float("nan")}])
-def test_error_says_that_vec_normalize_is_spoilt(fault: dict[str, Any]) -> None:
+def test_error_says_that_vec_normalize_cannot_be_repaired(fault: dict[str, Any]) -> None:
     env = VecNormalize(DummyVecEnv([lambda: FaultyEnv(at=5, **fault)]))
     model = TRPO("MlpPolicy", env, n_steps=16, batch_size=8)
     before = weights(model)
-    with pytest.raises(ValueError, match=r"not finite.*VecNormalize, which are spoilt"):
+    with pytest.raises(ValueError, match=r"not finite.*VecNormalize, which cannot be repaired"):
         model.learn(64)
     assert th.equal(weights(model), before)
 
@@ -300,7 +300,7 @@ def test_healthy_vec_normalize_is_not_blamed() -> None:
     env = VecNormalize(DummyVecEnv([lambda: FaultyEnv(at=5, reward=float("nan"))]), training=False)
     with pytest.raises(ValueError, match="reward of environment 0 at step 5") as error:
         TRPO("MlpPolicy", env, n_steps=16, batch_size=8).learn(64)
-    assert "spoilt" not in str(error.value)
+    assert "cannot be repaired" not in str(error.value)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -322,7 +322,7 @@ def test_huge_rewards_are_refused_before_any_weight_moves(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("sde", [False, True])
 @pytest.mark.parametrize("n_steps", [8, 32])
-def test_another_n_steps_than_the_buffers_is_refused(sde: bool, n_steps: int, tmp_path: Path) -> None:
+def test_n_steps_must_be_the_buffers(sde: bool, n_steps: int, tmp_path: Path) -> None:
     model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8, use_sde=sde)
     model.n_steps = n_steps
     with pytest.raises(ValueError, match=f"`n_steps` is {n_steps}, but the rollout buffer was made for 16; .*load it with"):
@@ -332,7 +332,7 @@ def test_another_n_steps_than_the_buffers_is_refused(sde: bool, n_steps: int, tm
 
 
 @pytest.mark.parametrize("name", ["gamma", "gae_lambda"])
-def test_another_discount_than_the_buffers_is_refused(name: str, tmp_path: Path) -> None:
+def test_discount_must_be_the_buffers(name: str, tmp_path: Path) -> None:
     model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8)
     setattr(model, name, 0.5)
     with pytest.raises(
@@ -349,14 +349,14 @@ class WithAGammaOfItsOwn(RolloutBuffer):
         super().__init__(*args, **{**kwargs, "gamma": 0.5})
 
 
-def test_a_buffer_of_the_users_own_may_have_another_discount() -> None:
+def test_a_custom_buffer_may_have_another_discount() -> None:
     model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8, rollout_buffer_class=WithAGammaOfItsOwn)
     model.learn(16)
     assert model.rollout_buffer.gamma == 0.5
 
 
 class Faint(gym.ObservationWrapper[Any, Any, Any]):
-    """Observations so small that their products with weights are no float32."""
+    """Observations so small that their products with weights underflow float32."""
 
     def observation(self, observation: Any) -> Any:
         return np.full_like(observation, 1e-38)
@@ -381,7 +381,7 @@ def test_torch_may_have_another_default_dtype_later(actions: str) -> None:
     assert model._n_updates == 1
 
 
-def test_a_stopped_rollout_is_nothing_to_train_on() -> None:
+def test_a_stopped_rollout_cannot_be_trained_on() -> None:
     model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8)
     model.learn(16, callback=lambda local, _: local["n_steps"] < 5)
     before = weights(model)
@@ -393,7 +393,7 @@ def test_a_stopped_rollout_is_nothing_to_train_on() -> None:
 @pytest.mark.parametrize("sde", [False, True])
 def test_fractions_for_an_integer_buffer_are_refused(sde: bool) -> None:
     env = VecNormalize(DummyVecEnv([lambda: RandomEnv(OBSERVATIONS["uint8"])]))
-    with pytest.raises(ValueError, match=r"observations have fractions, but their space says uint8.*VecNormalize"):
+    with pytest.raises(ValueError, match=r"observations have fractions, but their space has dtype uint8.*VecNormalize"):
         TRPO("MlpPolicy", env, n_steps=16, batch_size=8, use_sde=sde).learn(16)
     parts = spaces.Dict({"ram": OBSERVATIONS["uint8"], "vector": OBSERVATIONS["vector"]})
     env = VecNormalize(DummyVecEnv([lambda: RandomEnv(parts)]), norm_obs_keys=["ram"])

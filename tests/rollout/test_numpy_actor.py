@@ -1,4 +1,4 @@
-"""The NumPy actor draws from the same distribution as the policy, and steps back where it could not."""
+"""The NumPy actor draws from the same distribution as the policy, and serves only policies for which it can."""
 
 import gc
 import weakref
@@ -34,7 +34,7 @@ def make_policy(actions: str = "box", observations: str = "vector", **policy_kwa
 
 
 def roll(policy: ActorCriticPolicy) -> tuple[NumpyActor, np.ndarray, np.ndarray]:
-    """Act on random observations; returns actor, observations and actions, one row a transition."""
+    """Act on random observations; returns actor, observations and actions, one row per transition."""
     actor = NumpyActor(plain(policy), N_STEPS, N_ENVS)
     space = policy.observation_space
     obs = np.stack([[space.sample() for _ in range(N_ENVS)] for _ in range(N_STEPS)])
@@ -116,7 +116,7 @@ def test_noise_follows_the_seed() -> None:
     np.testing.assert_array_equal(drawn[0], drawn[1])
 
 
-def test_an_actor_that_is_dropped_is_gone_at_once() -> None:
+def test_a_dropped_actor_is_freed_at_once() -> None:
     actor = NumpyActor(plain(make_policy()), N_STEPS, N_ENVS)
     reference = weakref.ref(actor)
     gc.disable()
@@ -214,7 +214,7 @@ def own_extractor_of_the_actor(policy: ActorCriticPolicy) -> None:
 
 
 class Residual(nn.Sequential):
-    """A Sequential with a forward of its own."""
+    """A Sequential that overrides ``forward``."""
 
     def forward(self, input: th.Tensor) -> th.Tensor:
         return input + th.zeros(1)
@@ -253,13 +253,13 @@ def in_float64(policy: ActorCriticPolicy) -> None:
         (in_float64, "float32"),
     ],
 )
-def test_altered_policy_acts_itself(alter: Callable[[ActorCriticPolicy], None], reason: str) -> None:
+def test_altered_policy_acts_without_numpy(alter: Callable[[ActorCriticPolicy], None], reason: str) -> None:
     policy = make_policy()
     alter(policy)
     assert reason in (why_not_plain_actor(policy) or "")
 
 
-def test_patched_class_acts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patched_class_acts_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy()
     monkeypatch.setattr(ActorCriticPolicy, "forward", lambda *_: None)
     assert "patched" in (why_not_plain_actor(policy) or "")
@@ -276,6 +276,6 @@ def test_patched_class_acts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MlpPolicy", "vector", {"use_sde": True}, "StateDependentNoise"),
     ],
 )
-def test_other_policies_act_themselves(policy: Any, observations: str, kwargs: dict[str, Any], reason: str) -> None:
+def test_other_policies_act_without_numpy(policy: Any, observations: str, kwargs: dict[str, Any], reason: str) -> None:
     model = TRPO(policy, RandomEnv(OBSERVATIONS[observations]), n_steps=8, batch_size=8, **kwargs)
     assert reason in (why_not_plain_actor(model.policy) or "")

@@ -75,19 +75,19 @@ def test_ours_loads_sb3_contribs_and_trains_on(tmp_path: Path, use_sde: bool) ->
 
 
 @pytest.mark.parametrize("actions", ["discrete", "multi_discrete"])
-def test_no_warning_where_both_kls_mean_the_same(tmp_path: Path, actions: str) -> None:
+def test_no_warning_if_both_kls_mean_the_same(tmp_path: Path, actions: str) -> None:
     theirs = sb3_contrib.TRPO("MlpPolicy", RandomEnv(action_space=ACTIONS[actions]), **SMALL)
     theirs.save(tmp_path / "model")
     assert TRPO.load(tmp_path / "model").target_kl == theirs.target_kl
 
 
-def test_warning_names_only_what_was_not_chosen(tmp_path: Path) -> None:
+def test_warning_names_only_settings_that_were_not_given(tmp_path: Path) -> None:
     sb3_contrib.TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
     with pytest.warns(UserWarning, match=r"trust region, pass cg_damping=0.2\."):
         TRPO.load(tmp_path / "model", target_kl=0.02)
 
 
-def test_no_warning_for_who_has_chosen(tmp_path: Path) -> None:
+def test_no_warning_if_both_settings_are_given(tmp_path: Path) -> None:
     sb3_contrib.TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
     assert TRPO.load(tmp_path / "model", target_kl=0.02, cg_damping=0.2).target_kl == 0.02
 
@@ -108,7 +108,7 @@ def test_load_refuses_another_algorithm_and_points_to_from_ppo(tmp_path: Path, a
         TRPO.load(tmp_path / "model")
 
 
-def test_load_of_another_kind_of_file_says_so(tmp_path: Path) -> None:
+def test_load_refuses_a_file_that_is_not_a_zip_file(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("no model")
     for load in (TRPO.load, TRPO.from_ppo):
         with pytest.raises(ValueError, match=r"text.zip is not a zip file"):
@@ -141,7 +141,7 @@ def test_load_refuses_an_unknown_argument(tmp_path: Path) -> None:
     assert Mine.load(tmp_path / "model", mine=1).mine == 1
 
 
-def test_load_of_no_file_says_so(tmp_path: Path) -> None:
+def test_load_of_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         TRPO.load(tmp_path / "nothing")
 
@@ -170,7 +170,7 @@ def test_from_ppo_of_a_trpo_takes_over_all_settings() -> None:
     model.learn(64)
 
 
-def test_from_ppo_keeps_what_is_frozen() -> None:
+def test_from_ppo_keeps_frozen_parameters_frozen() -> None:
     ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
     ppo.policy.mlp_extractor.policy_net.requires_grad_(False)
     model = TRPO.from_ppo(ppo, batch_size=16)
@@ -185,7 +185,7 @@ def test_a_file_without_some_settings_still_loads(tmp_path: Path) -> None:
     model.learn(64)
 
 
-def test_from_ppo_keeps_the_models_own_environment() -> None:
+def test_from_ppo_keeps_the_models_environment() -> None:
     ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
     assert TRPO.from_ppo(ppo, batch_size=16).get_env() is ppo.get_env()
 
@@ -208,7 +208,7 @@ def test_from_ppo_keeps_a_shared_extractor() -> None:
 
 @pytest.mark.parametrize("kwargs", [{}, {"policy_kwargs": {"share_features_extractor": True}}])
 @pytest.mark.parametrize("policy", ["CnnPolicy", CnnPolicy])
-def test_extractors_are_separate_unless_told_otherwise(policy: Any, kwargs: dict[str, Any], tmp_path: Path) -> None:
+def test_extractors_are_separate_by_default(policy: Any, kwargs: dict[str, Any], tmp_path: Path) -> None:
     env = RandomEnv(OBSERVATIONS["image"], ACTIONS["discrete"])
     model = TRPO(policy, env, n_steps=8, batch_size=8, **kwargs)
     assert model.policy.share_features_extractor is bool(kwargs)
@@ -225,14 +225,14 @@ def test_from_ppo_takes_over_gsde() -> None:
     assert (model.use_sde, model.sde_sample_freq) == (True, 4)
 
 
-def test_from_ppo_without_an_environment_says_so(tmp_path: Path) -> None:
+def test_from_ppo_without_an_environment_is_refused(tmp_path: Path) -> None:
     PPO("MlpPolicy", RandomEnv(), n_steps=64).save(tmp_path / "ppo")
     with pytest.raises(ValueError, match="needs an environment"):
         TRPO.from_ppo(tmp_path / "ppo")
 
 
 @pytest.mark.parametrize("algorithm", [sb3_contrib.RecurrentPPO, SAC])
-def test_from_ppo_refuses_what_trpo_cannot_train(tmp_path: Path, algorithm: Any) -> None:
+def test_from_ppo_refuses_models_that_trpo_cannot_train(tmp_path: Path, algorithm: Any) -> None:
     recurrent = algorithm is sb3_contrib.RecurrentPPO
     model = algorithm("MlpLstmPolicy" if recurrent else "MlpPolicy", RandomEnv())
     with pytest.raises(ValueError, match="neither recurrence nor masks"):
@@ -265,7 +265,7 @@ def test_load_takes_every_argument_of_the_constructor_that_a_model_keeps(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["unsupported", "monitor_wrapper", "support_multi_env", "policy", "_init_setup_model"])
-def test_load_refuses_what_no_model_keeps(name: str, tmp_path: Path) -> None:
+def test_load_refuses_arguments_that_no_model_keeps(name: str, tmp_path: Path) -> None:
     TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
     with pytest.raises(TypeError, match=f"TRPO has no argument '{name}'"):
         TRPO.load(tmp_path / "model", **{name: 1})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Models that version 0.1.0 saved load and predict the same bits; ``models/`` has the files and what they predicted."""
+"""Models that version 0.1.0 saved can be loaded and predict the same bits; ``models/`` has the files and predictions."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def test_a_model_predicts_the_same_bits(path: Path) -> None:
     assert np.array_equal(values.numpy(), expected["values"])
 
 
-def test_settings_come_along() -> None:
+def test_settings_are_loaded() -> None:
     model = TRPO.load(MODELS / "pendulum_clipped.zip", device="cpu")
     assert isinstance(model.policy.action_dist, ClippedGaussianDistribution)
     assert model.target_kl == "lin_0.02"
@@ -40,7 +40,7 @@ def test_settings_come_along() -> None:
     assert model.learn(64, reset_num_timesteps=False).num_timesteps == 192
 
 
-def test_a_policy_of_its_own_file_predicts_the_same_bits() -> None:
+def test_a_policy_saved_alone_predicts_the_same_bits() -> None:
     policy = PaperCnnPolicy.load(str(MODELS / "images_paper.policy.pt"), device="cpu")
     expected = np.load(MODELS / "images_paper.npz")
     assert np.array_equal(policy.predict(expected["observation"], deterministic=True)[0], expected["actions"])

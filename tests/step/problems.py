@@ -1,4 +1,4 @@
-"""Linear systems whose answer is known, shared by the tests of every step rule."""
+"""Linear systems with known solutions, shared by the tests of every step rule."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Conjugate gradient, on systems whose answer is known."""
+"""Conjugate gradient, on systems with known solutions."""
 
 import itertools
 
@@ -48,8 +48,8 @@ def test_cg_reports_the_true_residual_on_ill_conditioned_systems(matrix: th.Tens
     assert relative_residual(matrix, result.solution, b) == pytest.approx(result.residual, rel=1e-3)
 
 
-def test_cg_goes_on_in_float32_far_below_the_largest_curvature() -> None:
-    """Convolutional policies: one curvature of 1e4 and more, from what all images share, beside many that damping decides."""
+def test_cg_continues_in_float32_far_below_the_largest_curvature() -> None:
+    """Like convolutional policies: one curvature of at least 1e4, from the images' common part, and many below the damping."""
     matrix = th.cat([th.tensor([1e5]), th.linspace(0.1, 1.0, 30)]).diag()
     expected = th.ones(31)
     result = conjugate_gradient(matrix.mv, matrix @ expected, 40, 0.0, damping=0.1)
@@ -74,7 +74,7 @@ def test_cg_finds_the_shortest_solution_of_a_singular_consistent_system() -> Non
 
 
 def gain_squared(matrix: th.Tensor, b: th.Tensor, x: th.Tensor) -> float:
-    """What b gains along x, squared, for a curvature of 1: the solver's aim."""
+    """The squared gain of b along x for a curvature of 1, which the solver maximises."""
     return (th.dot(b, x) ** 2 / th.dot(x, matrix @ x)).item()
 
 
@@ -91,7 +91,7 @@ def test_cg_gains_more_with_every_step_though_the_residual_grows() -> None:
 
 @pytest.mark.parametrize("dtype", [th.float32, th.float64])
 @pytest.mark.parametrize("seed", range(20))
-def test_rounding_does_not_take_over_on_a_singular_inconsistent_system(dtype: th.dtype, seed: int) -> None:
+def test_rounding_does_not_dominate_on_a_singular_inconsistent_system(dtype: th.dtype, seed: int) -> None:
     matrix = rotated(5.0, 3.0, 1.0, 0.2, 0.0, 0.0, seed=seed)
     b = th.ones(6, dtype=th.float64)
     gains = []

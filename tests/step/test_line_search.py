@@ -51,7 +51,7 @@ HARD: dict[str, tuple[Callable[[float], Trial], float]] = {
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_line_search_backs_off_to_the_first_good_fraction(name: str) -> None:
+def test_line_search_shrinks_to_the_first_good_fraction(name: str) -> None:
     evaluate, fraction = HARD[name]
     result, tried = search(evaluate)
     assert result == LineSearchResult(fraction, evaluate(fraction), len(tried))
@@ -81,8 +81,8 @@ def test_line_search_accepts_a_kl_on_the_bound() -> None:
 
 
 @pytest.mark.parametrize(("accept_ratio", "fraction"), [(0.0, 1.0), (0.25, 1.0), (0.26, 0.5), (0.63, 0.25), (0.9, 0.125)])
-def test_line_search_wants_its_share_of_the_promised_gain(accept_ratio: float, fraction: float) -> None:
-    # L = t - 0.75 t² gains the share 1 - 0.75 t of what the linear model promises
+def test_line_search_requires_its_share_of_the_predicted_gain(accept_ratio: float, fraction: float) -> None:
+    # L = t - 0.75 t² gains the share 1 - 0.75 t of the gain that the linear model predicts
     assert search(lambda t: Trial(t - 0.75 * t * t, 0.0), accept_ratio=accept_ratio)[0].fraction == fraction
 
 

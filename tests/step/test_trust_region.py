@@ -1,4 +1,4 @@
-"""The whole step, on problems whose answer is known."""
+"""The whole step, on problems with known solutions."""
 
 import math
 import re
@@ -28,7 +28,7 @@ from tests.step.problems import (
 
 @dataclass
 class Posed:
-    """A problem whose parts are given one by one."""
+    """A problem made of given parts."""
 
     parameters: Sequence[th.Tensor]
     old: Trial
@@ -133,7 +133,7 @@ def test_no_product_follows_one_that_is_not_finite() -> None:
 
 @pytest.mark.parametrize(("scale", "spared"), [(1.0, True), (1e-3, True), (1e-6, False)])
 @pytest.mark.parametrize("cg_max_steps", [2, 20])
-def test_the_length_costs_no_product_unless_damping_drowns_the_fisher_matrix(
+def test_the_length_costs_no_product_unless_damping_dominates_the_fisher_matrix(
     scale: float, spared: bool, cg_max_steps: int
 ) -> None:
     problem = Problem(dtype=th.float32)
@@ -166,7 +166,7 @@ def test_the_length_costs_no_product_unless_damping_drowns_the_fisher_matrix(
     max_iter=st.integers(1, 12),
     accept_ratio=st.floats(0.0, 1.0),
 )
-def test_step_keeps_its_promises_or_leaves_every_bit(
+def test_step_keeps_the_bound_and_gains_or_changes_no_bit(
     seed: int,
     max_kl: float,
     damping: float,
@@ -219,7 +219,7 @@ def test_one_cg_step_follows_the_gradient() -> None:
 
 
 def strange_parameters(dtype: th.dtype) -> th.Tensor:
-    """Values that arithmetic would not give back: two NaN with payloads, both infinities, -0.0, a subnormal."""
+    """Values that arithmetic would not restore: two NaN with payloads, both infinities, -0.0, a subnormal."""
     bits = {th.float32: (th.int32, 0x7FC12345, -0x3EDCBB), th.float64: (th.int64, 0x7FF8123456789ABC, -0x7EDCBA987654)}
     integer, payload, negative_payload = bits[dtype]
     nans = th.tensor([payload, negative_payload], dtype=integer).view(dtype)
@@ -352,12 +352,12 @@ SETTINGS = {
         *(("accept_ratio", value) for value in (-0.1, 1.1, NAN)),
     ],
 )
-def test_settings_refuse_nonsense_by_name(name: str, value: object) -> None:
+def test_bad_settings_are_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"`{name}` must be .*, not {re.escape(repr(value))}"):
         TrustRegionSettings(**{**SETTINGS, name: value})  # type: ignore[arg-type]
 
 
-def test_settings_that_make_sense_are_kept() -> None:
+def test_good_settings_are_kept() -> None:
     assert TrustRegionSettings(**SETTINGS).shrinking_factor == 0.8  # type: ignore[arg-type]
 
 

@@ -190,7 +190,7 @@ def test_only_the_standard_deviation_trains() -> None:
     th.testing.assert_close(matrix_of(product, 2), 2.0 * th.eye(2, dtype=th.float64))
 
 
-def test_a_policy_that_is_not_finite_gives_nan_and_no_exception() -> None:
+def test_a_non_finite_policy_gives_nan_and_no_exception() -> None:
     policy = make_policy()
     batch = make_batch(policy)
     with th.no_grad():

@@ -132,7 +132,7 @@ class OwnFeatures(NormalisedFeatures):
         self.layers = nn.Sequential(nn.Linear(3, 8), RunningNorm(), nn.utils.spectral_norm(nn.Linear(8, 8)))
 
 
-def test_averages_of_the_users_own_follow_the_data() -> None:
+def test_custom_averages_follow_the_data() -> None:
     model = make(features_extractor_class=OwnFeatures)
     norm, before = model.policy.features_extractor.get_submodule("layers.1"), model.policy.state_dict()
     vector = before["features_extractor.layers.2.weight_u"].clone()

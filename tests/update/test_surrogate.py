@@ -84,7 +84,7 @@ def test_at_the_old_policy_kl_is_zero_and_the_value_the_mean_advantage(actor: st
     assert trial.surrogate == pytest.approx(batch.advantages.mean().item(), rel=1e-12)
 
 
-def test_evaluation_ends_where_the_bound_is_broken_for_good() -> None:
+def test_evaluation_stops_once_the_bound_is_exceeded() -> None:
     policy = make_policy(**ACTORS["gaussian"])
     batch = make_batch(policy)
     network = actor_of(policy)
@@ -100,8 +100,8 @@ def test_evaluation_ends_where_the_bound_is_broken_for_good() -> None:
 
 @pytest.mark.parametrize("ent_coef", ENT_COEFS)
 @pytest.mark.parametrize("actor", ACTORS)
-def test_gradient_is_that_of_finite_differences(actor: str, ent_coef: float) -> None:
-    # gSDE lets no gradient of its noise into the hidden layers, although they change it: there, none
+def test_gradient_matches_finite_differences(actor: str, ent_coef: float) -> None:
+    # gSDE's noise depends on the hidden layers without a gradient, which finite differences would notice: so it has none
     policy = make_policy(**ACTORS[actor], net_arch=[] if "gsde" in actor else [4])
     batch = make_batch(policy)
     surrogate = Surrogate(actor_of(policy), batch, ent_coef, 100)
@@ -243,7 +243,7 @@ def test_gradient_is_one_forward_and_one_backward_pass_over_the_batch(chunk_size
 
 @pytest.mark.parametrize("ent_coef", ENT_COEFS)
 @pytest.mark.parametrize("actor", ACTORS)
-def test_the_first_pass_brings_the_gradient_along(actor: str, ent_coef: float) -> None:
+def test_the_first_pass_also_computes_the_gradient(actor: str, ent_coef: float) -> None:
     policy = make_policy(**ACTORS[actor])
     batch = make_batch(policy)
     parameters = actor_parameters(policy)
@@ -316,7 +316,7 @@ def test_sums_keep_float64_digits_for_a_float32_policy() -> None:
 
 @pytest.mark.parametrize("actor", ACTORS)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_policy_that_is_not_finite_gives_numbers_that_are_not_and_no_exception(actor: str, value: float) -> None:
+def test_a_non_finite_policy_gives_non_finite_numbers_and_no_exception(actor: str, value: float) -> None:
     policy = make_policy(**ACTORS[actor])
     batch = make_batch(policy)
     surrogate = Surrogate(actor_of(policy), batch, 0.0, 100)
@@ -326,7 +326,7 @@ def test_a_policy_that_is_not_finite_gives_numbers_that_are_not_and_no_exception
     trial = surrogate.evaluate()
     assert not (math.isfinite(trial.surrogate) and math.isfinite(trial.kl))
     assert not th.isfinite(surrogate.gradient(actor_parameters(policy))).all()
-    assert th.distributions.Distribution._validate_args  # the check is back on for everybody else
+    assert th.distributions.Distribution._validate_args  # the check is on again
 
 
 class Constant(nn.Module):
