@@ -4,8 +4,20 @@ from importlib.metadata import version
 
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
+from sb3_trpo.envs.pickled_state import deepcopy_state
+from sb3_trpo.envs.snapshots import register_simulator
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 
 __version__ = version("sb3-trpo")
 
-__all__ = ["TRPO", "CnnPolicy", "MlpPolicy", "MultiInputPolicy", "PaperCnnPolicy", "VineTRPO", "__version__"]
+__all__ = [
+    "TRPO",
+    "CnnPolicy",
+    "MlpPolicy",
+    "MultiInputPolicy",
+    "PaperCnnPolicy",
+    "VineTRPO",
+    "__version__",
+    "deepcopy_state",
+    "register_simulator",
+]

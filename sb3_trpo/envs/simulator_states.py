@@ -1,0 +1,183 @@
+"""The environments and wrappers whose state is known: which attributes are no state, and what state is no attribute."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import wrappers
+from gymnasium.envs.classic_control import (
+    AcrobotEnv,
+    CartPoleEnv,
+    Continuous_MountainCarEnv,
+    MountainCarEnv,
+    PendulumEnv,
+)
+from stable_baselines3.common import atari_wrappers
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecCheckNan,
+    VecExtractDictObs,
+    VecFrameStack,
+    VecNormalize,
+    VecTransposeImage,
+)
+
+from sb3_trpo.envs.mujoco_state import MujocoLayer
+
+
+class Inside(Protocol):
+    """State of a layer that is not in its attributes."""
+
+    def get(self) -> Any:
+        """
+        Save it.
+
+        :return: plain data
+        """
+
+    def set(self, state: Any) -> None:
+        """
+        Restore it.
+
+        :param state: what :meth:`get` returned
+        """
+
+
+class KnownLayer(NamedTuple):
+    """
+    What is known of a class of environments or wrappers.
+
+    :param constant: names of attributes that are no state, or that ``inside`` saves
+    :param inside: makes what saves the state that is not in the attributes; None: there is none
+    """
+
+    constant: frozenset[str]
+    inside: Callable[[Any], Inside] | None = None
+
+
+class _Stack:
+    """The frames of ``VecFrameStack``."""
+
+    def __init__(self, env: VecFrameStack) -> None:
+        self._env = env
+
+    def _stacks(self) -> list[Any]:
+        stacked = self._env.stacked_obs
+        return list(getattr(stacked, "sub_stacked_observations", {}).values()) or [stacked]
+
+    def get(self) -> list[np.ndarray]:
+        return [stack.stacked_obs.copy() for stack in self._stacks()]
+
+    def set(self, state: list[np.ndarray]) -> None:
+        for stack, frames in zip(self._stacks(), state, strict=True):
+            stack.stacked_obs = frames.copy()
+
+
+class _Statistics:
+    """The running statistics of gymnasium's ``NormalizeObservation`` or ``NormalizeReward``."""
+
+    def __init__(self, env: Any) -> None:
+        self._statistics = getattr(env, "obs_rms", None) or env.return_rms
+
+    def get(self) -> tuple[np.ndarray, np.ndarray, float]:
+        return np.array(self._statistics.mean), np.array(self._statistics.var), self._statistics.count
+
+    def set(self, state: tuple[np.ndarray, np.ndarray, float]) -> None:
+        mean, var, self._statistics.count = state
+        self._statistics.mean, self._statistics.var = mean.copy(), var.copy()
+
+
+class _Game:
+    """A game of the Arcade Learning Environment, its random generator included."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def get(self) -> bytes:
+        state: bytes = self._env.ale.cloneState(include_rng=True).serialize()
+        return state
+
+    def set(self, state: bytes) -> None:
+        from ale_py import ALEState
+
+        self._env.ale.restoreState(ALEState(state))
+
+
+_ENV = frozenset(
+    [
+        *("spec", "metadata", "render_mode", "action_space", "observation_space", "_ezpickle_args", "_ezpickle_kwargs"),
+        *("screen", "clock", "isopen", "screen_width", "screen_height", "screen_dim"),
+    ]
+)
+_WRAPPER = frozenset(["env", "_action_space", "_observation_space", "_metadata", "_cached_spec", "_saved_kwargs"])
+_VEC_ENV = frozenset(
+    [
+        *("num_envs", "observation_space", "action_space", "render_mode", "metadata", "envs", "keys", "reset_infos"),
+        *("buf_obs", "buf_dones", "buf_rews", "buf_infos", "actions", "venv", "class_attributes"),
+    ]
+)
+_MUJOCO = frozenset(["model", "data", "mujoco_renderer", "observation_structure", "fullpath"])
+_CHECKER = frozenset(
+    ["checked_reset", "checked_step", "checked_render", "checked_data_reuse", "close_called", "_previous_data"]
+)
+# Branches leave these as they are: `training` is off meanwhile, so the statistics stand still. To save a run for good,
+# statistics have to be saved too, and this is where to add them (`inside`, as _Statistics does).
+_NORMALIZER = frozenset(
+    [
+        *("obs_rms", "ret_rms", "training", "norm_obs", "norm_reward", "norm_obs_keys", "obs_spaces"),
+        *("clip_obs", "clip_reward", "gamma", "epsilon"),
+    ]
+)
+
+_WRAPPERS = [
+    *("AddRenderObservation", "AtariPreprocessing", "Autoreset", "ClipAction", "ClipReward", "DelayObservation"),
+    *("DiscretizeAction", "DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation"),
+    *("FrameStackObservation", "GrayscaleObservation", "MaxAndSkipObservation", "OrderEnforcing"),
+    *("RecordEpisodeStatistics", "RepeatAction", "RescaleAction", "RescaleObservation", "ReshapeObservation"),
+    *("ResizeObservation", "StickyAction", "TimeAwareObservation", "TimeLimit", "TransformAction"),
+    *("TransformObservation", "TransformReward"),
+]
+"""Gymnasium's wrappers whose state is plain data in their attributes. Versions of gymnasium lack one or another."""
+
+
+@cache
+def known_layers() -> dict[type, KnownLayer]:
+    """
+    List the known layers; MuJoCo and the Arcade Learning Environment, which take long to import, only when asked.
+
+    :return: what is known, by class; it holds for subclasses too
+    """
+    atari = ["StickyActionEnv", "NoopResetEnv", "FireResetEnv", "EpisodicLifeEnv", "MaxAndSkipEnv", "ClipRewardEnv"]
+    return {
+        **dict.fromkeys([AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv], KnownLayer(_ENV)),
+        **{getattr(wrappers, name): KnownLayer(_WRAPPER) for name in _WRAPPERS if hasattr(wrappers, name)},
+        **{getattr(atari_wrappers, name): KnownLayer(_WRAPPER) for name in [*atari, "WarpFrame", "AtariWrapper"]},
+        wrappers.FrameStackObservation: KnownLayer(_WRAPPER | {"stacked_obs"}),
+        wrappers.PassiveEnvChecker: KnownLayer(_WRAPPER | _CHECKER),
+        wrappers.NormalizeObservation: KnownLayer(_WRAPPER | {"obs_rms"}, _Statistics),
+        wrappers.NormalizeReward: KnownLayer(_WRAPPER | {"return_rms"}, _Statistics),
+        **dict.fromkeys([DummyVecEnv, VecTransposeImage, VecExtractDictObs], KnownLayer(_VEC_ENV)),
+        VecCheckNan: KnownLayer(_VEC_ENV | {"_actions", "_observations"}),
+        VecFrameStack: KnownLayer(_VEC_ENV | {"stacked_obs"}, _Stack),
+        VecNormalize: KnownLayer(_VEC_ENV | _NORMALIZER),
+        **_mujoco(),
+        **_games(),
+    }
+
+
+def _mujoco() -> dict[type, KnownLayer]:
+    try:
+        from gymnasium.envs.mujoco import MujocoEnv
+    except (ImportError, gym.error.DependencyNotInstalled):
+        return {}
+    return {MujocoEnv: KnownLayer(_ENV | _MUJOCO, MujocoLayer)}
+
+
+def _games() -> dict[type, KnownLayer]:
+    try:
+        from ale_py.env import AtariEnv
+    except ImportError:
+        return {}
+    return {AtariEnv: KnownLayer(_ENV | {"ale", "_action_set"}, _Game)}
