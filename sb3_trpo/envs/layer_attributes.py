@@ -3,15 +3,26 @@
 import logging
 import pathlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from sb3_trpo.envs.plain_data import IMMUTABLE, GeneratorState, NotPlainError, freeze, is_generator, set_generator, thaw
+from sb3_trpo.envs.plain_data import (
+    FREEZE,
+    IMMUTABLE,
+    THAW,
+    GeneratorState,
+    NotPlainError,
+    freeze,
+    is_generator,
+    set_generator,
+    thaw,
+)
 
 _CONSTANT = (gym.Space, EnvSpec, type, ModuleType, FunctionType, np.ufunc, re.Pattern, pathlib.PurePath, logging.Logger)
 """Types of attributes that are left as they are. Spaces have generators, which are saved apart."""
@@ -34,9 +45,61 @@ def cannot_be_saved(layer: object, why: str = "") -> str:
     )
 
 
+_QUICK_TO_FREEZE: dict[type, Callable[[Any], Any]] = {np.random.Generator: FREEZE[np.random.Generator]}
+_QUICK_TO_THAW: dict[type, Callable[[Any], Any]] = {np.ndarray: THAW[np.ndarray]}
+
+
+class OneAttribute:
+    """
+    The only attribute of a layer that changes, a number.
+
+    :param layer: the environment or wrapper
+    :param name: name of the attribute
+    """
+
+    def __init__(self, layer: Any, name: str) -> None:
+        self._attributes = vars(layer)
+        self._name = name
+
+    def get(self) -> Any:
+        """
+        Save the attribute.
+
+        :return: its value
+        """
+        return self._attributes[self._name]
+
+    def set(self, value: Any) -> None:
+        """
+        Restore the attribute.
+
+        :param value: what :meth:`get` returned
+        """
+        self._attributes[self._name] = value
+
+
+class Stays(NamedTuple):
+    """In place of an attribute that is left as it is."""
+
+
+class AttributesState(NamedTuple):
+    """
+    The attributes of one layer.
+
+    :param names: their names
+    :param values: plain data, :class:`Stays`, or the states of random generators
+    """
+
+    names: tuple[str, ...]
+    values: Sequence[Any]
+
+
 class LayerAttributes:
     """
     All attributes of a layer that may change.
+
+    Most are numbers. As long as the attributes are of the same types as the last time, which is nearly always, only those
+    that can change in place are looked at one by one.
 
     :param layer: the environment or wrapper
     :param constant: names of attributes that are no state, or that are saved elsewhere
@@ -45,44 +108,72 @@ class LayerAttributes:
 
     def __init__(self, layer: Any, constant: Collection[str], layers: Collection[Any] = ()) -> None:
         self._layer = layer
+        self._attributes = vars(layer)
         self._constant = frozenset(constant)
         self._layers = {id(other) for other in (layer, *layers)}
+        self._find_names()
+        self._to_freeze, self._to_thaw = _Mutable(_QUICK_TO_FREEZE), _Mutable(_QUICK_TO_THAW)
 
-    def get(self) -> dict[str, Any]:
+    def _find_names(self) -> None:
+        attributes = self._attributes
+        self._n_attributes = len(attributes)
+        self._names = tuple([name for name in attributes if name not in self._constant])
+        # with less than two names `itemgetter` returns no tuple
+        self._read = itemgetter(*self._names) if len(self._names) > 1 else self._read_few
+
+    def _read_few(self, attributes: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple([attributes[name] for name in self._names])
+
+    def get(self) -> AttributesState:
         """
         Save the attributes.
 
-        :return: plain data by name
+        :return: plain data
         :raises ValueError: naming the first attribute that is not plain data
         """
-        saved = {}
-        for name, value in vars(self._layer).items():
-            if name in self._constant:
-                continue
-            if type(value) in IMMUTABLE:
-                saved[name] = value
-            elif not self._stays(value):
-                saved[name] = self._freeze(name, value)
-        return saved
+        attributes = self._attributes
+        if len(attributes) != self._n_attributes:
+            self._find_names()
+        try:
+            values: Sequence[Any] = self._read(attributes)
+        except KeyError:  # one went, another came
+            self._find_names()
+            values = self._read(attributes)
+        mutable = self._to_freeze.among(values)
+        if mutable:
+            values = list(values)
+            for i, freeze_kind in mutable:
+                values[i] = freeze_kind(values[i]) if freeze_kind else self._freeze(self._names[i], values[i])
+        return AttributesState(self._names, values)
 
-    def set(self, saved: dict[str, Any]) -> None:
+    def set(self, saved: AttributesState) -> None:
         """
         Restore the attributes; those that have come since go.
 
         :param saved: what :meth:`get` returned
         """
-        attributes = vars(self._layer)
-        for name, value in saved.items():
-            if type(value) in IMMUTABLE:
-                attributes[name] = value
-            elif type(value) is GeneratorState:
-                self._set_generator(name, value)
-            else:
-                attributes[name] = thaw(value)
-        if len(attributes) > len(saved):
-            for name in attributes.keys() - saved.keys() - self._constant:
-                if not self._stays(attributes[name]):
-                    del attributes[name]
+        names, values = saved
+        attributes = self._attributes
+        mutable = self._to_thaw.among(values)
+        if mutable:
+            values = list(values)
+            for i, thaw_kind in mutable:
+                values[i] = thaw_kind(values[i]) if thaw_kind else self._thaw(attributes.get(names[i]), values[i])
+        attributes.update(zip(names, values))  # noqa: B905 (`strict` takes longer than the rest)
+        if names is not self._names or len(attributes) != self._n_attributes:
+            for name in attributes.keys() - set(names) - self._constant:
+                del attributes[name]
+
+    def _freeze(self, name: str, value: Any) -> Any:
+        if type(value) not in FREEZE and self._stays(value):
+            return Stays()
+        generator = getattr(value, "__self__", None)
+        try:
+            return freeze(generator if isinstance(value, _METHODS) and is_generator(generator) else value)
+        except NotPlainError:
+            kind = type(value).__qualname__
+            why = f"its attribute `{name}` ({kind}) is, or holds, more than numbers, strings, arrays, random generators and "
+            raise ValueError(cannot_be_saved(self._layer, f"{why}lists, tuples and dicts of these")) from None
 
     def _stays(self, value: Any) -> bool:
         """Whether it is left as it is: another layer, or a function, of which only the replay check can tell more."""
@@ -93,18 +184,40 @@ class LayerAttributes:
         owner = getattr(value, "__self__", None)
         return owner is None or isinstance(owner, (ModuleType, type)) or id(owner) in self._layers
 
-    def _freeze(self, name: str, value: Any) -> Any:
-        owner = getattr(value, "__self__", None)
-        try:
-            return freeze(owner if isinstance(value, _METHODS) and is_generator(owner) else value)
-        except NotPlainError:
-            kind = type(value).__qualname__
-            why = f"its attribute `{name}` ({kind}) is, or holds, more than numbers, strings, arrays, random generators and "
-            raise ValueError(cannot_be_saved(self._layer, f"{why}lists, tuples and dicts of these")) from None
-
-    def _set_generator(self, name: str, saved: GeneratorState) -> None:
-        current = vars(self._layer).get(name)
+    @staticmethod
+    def _thaw(current: Any, saved: Any) -> Any:
+        kind = type(saved)
+        if kind is Stays:
+            return current
+        if kind is not GeneratorState:
+            return thaw(saved)
         if isinstance(current, _METHODS):  # the method of a generator
-            set_generator(current.__self__, saved)  # type: ignore[union-attr]
-        else:
-            vars(self._layer)[name] = set_generator(current, saved)
+            set_generator(getattr(current, "__self__", None), saved)
+            return current
+        return set_generator(current, saved)
+
+
+class _Mutable:
+    """
+    Finds those of many values that can change in place. It remembers the types of the last ones.
+
+    :param quick: functions that copy values of some types, of which nothing else needs to be known
+    """
+
+    def __init__(self, quick: dict[type, Callable[[Any], Any]]) -> None:
+        self._quick = quick
+        self._types: tuple[type, ...] = ()
+        self._found: list[tuple[int, Callable[[Any], Any] | None]] = []
+
+    def among(self, values: Sequence[Any]) -> list[tuple[int, Callable[[Any], Any] | None]]:
+        """
+        Find the values that can change in place.
+
+        :param values: the values
+        :return: their places, and what copies them; None: it takes more than that
+        """
+        types = tuple(map(type, values))
+        if types != self._types:
+            self._types = types
+            self._found = [(i, self._quick.get(kind)) for i, kind in enumerate(types) if kind not in IMMUTABLE]
+        return self._found

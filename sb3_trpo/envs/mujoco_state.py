@@ -1,5 +1,6 @@
 """The state of a MuJoCo simulation: all arrays of its data and of its model, byte for byte."""
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,10 +60,13 @@ class MujocoLayer:
         in_buffer = [array for array in _arrays(data, ()) if start <= array.ctypes.data < start + data.nbuffer]
         (self._block,) = _blocks(in_buffer)
         self._model_blocks = _blocks(_arrays(model, _LARGE))
+        self._sizes = [block.size for block in self._model_blocks]
         self._scalars = [name for name in _SCALARS if hasattr(data, name)]
-        names = [name for name in dir(model.opt) if not name.startswith("_")]
-        values = {name: getattr(model.opt, name) for name in names}
+        self._read_scalars = attrgetter(*self._scalars)
+        self._opt = model.opt
+        values = {name: getattr(model.opt, name) for name in dir(model.opt) if not name.startswith("_")}
         self._options = [name for name, value in values.items() if isinstance(value, (int, float))]
+        self._read_options = attrgetter(*self._options)
         self._option_arrays = [value for value in values.values() if isinstance(value, np.ndarray)]
 
     def get(self) -> MujocoState:
@@ -76,10 +80,10 @@ class MujocoLayer:
             self._find_memory()
         return MujocoState(
             data=self._block.copy(),
-            scalars=tuple([getattr(data, name) for name in self._scalars]),
+            scalars=self._read_scalars(data),
             energy=data.energy.copy(),
             model=[block.copy() for block in self._model_blocks],
-            options=tuple([getattr(model.opt, name) for name in self._options]),
+            options=self._read_options(self._opt),
             option_arrays=[array.copy() for array in self._option_arrays],
         )
 
@@ -95,12 +99,11 @@ class MujocoLayer:
         data, model = self._env.data, self._env.model
         if data is not self._data or model is not self._model:
             self._find_memory()
-        blocks = [self._block, *self._model_blocks]
-        saved = [state.data, *state.model]
-        if [block.size for block in blocks] != [block.size for block in saved]:
+        if [self._block.size, *self._sizes] != [state.data.size, *map(len, state.model)]:
             raise ValueError(f"this state belongs to another MuJoCo model than that of {type(self._env).__qualname__}")
         mujoco.mj_resetData(model, data)  # empties the arena, whose contents belong to another state
-        for block, part in zip(blocks, saved, strict=True):
+        self._block[:] = state.data
+        for block, part in zip(self._model_blocks, state.model, strict=True):
             block[:] = part
         for name, value in zip(self._scalars, state.scalars, strict=True):
             setattr(data, name, value)
@@ -108,10 +111,9 @@ class MujocoLayer:
         self._set_options(state)
 
     def _set_options(self, state: MujocoState) -> None:
-        options = self._model.opt
-        for name, value in zip(self._options, state.options, strict=True):
-            if getattr(options, name) != value:
-                setattr(options, name, value)
+        if self._read_options(self._opt) != state.options:
+            for name, value in zip(self._options, state.options, strict=True):
+                setattr(self._opt, name, value)
         for array, part in zip(self._option_arrays, state.option_arrays, strict=True):
             array[:] = part
 

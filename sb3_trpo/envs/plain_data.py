@@ -6,11 +6,10 @@ import fractions
 import random
 import uuid
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from enum import Enum
-from functools import cache
 from types import EllipsisType, NoneType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -20,6 +19,7 @@ IMMUTABLE: frozenset[type] = frozenset(
         *(NoneType, bool, int, float, complex, str, bytes, range, slice, EllipsisType),
         *(datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone),
         *(decimal.Decimal, fractions.Fraction, uuid.UUID),
+        *(kind for kind in np.ScalarType if issubclass(kind, np.generic)),
     ]
 )
 """Types whose values never change. A subclass may hold more than its value, so it does not count."""
@@ -93,6 +93,10 @@ def is_generator(value: Any) -> bool:
     return type(value) in _GENERATORS
 
 
+def _numpy_state(generator: np.random.Generator) -> GeneratorState:
+    return GeneratorState("numpy.Generator", generator.bit_generator.state)
+
+
 def generator_state(generator: Any) -> GeneratorState:
     """
     Save a random generator.
@@ -135,8 +139,8 @@ def freeze(value: Any) -> Any:
     :return: a copy, with states in place of random generators
     :raises NotPlainError: if it holds anything else
     """
-    freeze_kind, _ = _functions(cast(Hashable, type(value)))
-    return freeze_kind(value)
+    kind = type(value)
+    return value if kind in IMMUTABLE else (FREEZE.get(kind) or _freeze_other(kind))(value)
 
 
 def thaw(frozen: Any) -> Any:
@@ -146,8 +150,17 @@ def thaw(frozen: Any) -> Any:
     :param frozen: what :func:`freeze` returned
     :return: a copy, with new random generators in place of states
     """
-    _, thaw_kind = _functions(cast(Hashable, type(frozen)))
-    return thaw_kind(frozen)
+    return THAW.get(type(frozen), _same)(frozen)
+
+
+def _freeze_other(kind: type) -> Callable[[Any], Any]:
+    """
+    Find out how values of a type that is no container are frozen.
+
+    :param kind: the type
+    :return: what copies such a value, or refuses it
+    """
+    return _same if kind in IMMUTABLE or issubclass(kind, (Enum, np.dtype)) else _refuse
 
 
 def _same(value: Any) -> Any:
@@ -164,41 +177,44 @@ def _refuse(value: Any) -> Any:
     raise NotPlainError
 
 
-def _container(make: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    return lambda value: make(map(freeze, value)), lambda value: make(map(thaw, value))
+def _freeze_mapping(value: Any) -> Any:
+    items = {freeze(key): freeze(part) for key, part in value.items()}
+    return items if type(value) is dict else type(value)(items)
 
 
-def _mapping(make: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    return (
-        lambda value: make({freeze(key): freeze(part) for key, part in value.items()}),
-        lambda value: make({key: thaw(part) for key, part in value.items()}),
-    )
+def _thaw_mapping(frozen: Any) -> Any:
+    items = {key: thaw(part) for key, part in frozen.items()}
+    return items if type(frozen) is dict else type(frozen)(items)
 
 
-_CONTAINERS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    np.ndarray: (_copy_array, _copy_array),
-    th.Tensor: (lambda value: value.detach().clone(), lambda value: value.clone()),
-    **{kind: _container(kind) for kind in (tuple, list, set, frozenset)},
-    **{kind: _mapping(kind) for kind in (dict, OrderedDict, Counter)},
-    deque: (
-        lambda value: deque(map(freeze, value), value.maxlen),
-        lambda value: deque(map(thaw, value), value.maxlen),
-    ),
-    defaultdict: (
-        lambda value: defaultdict(value.default_factory, {freeze(key): freeze(part) for key, part in value.items()}),
-        lambda value: defaultdict(value.default_factory, {key: thaw(part) for key, part in value.items()}),
-    ),
-    GeneratorState: (_refuse, lambda saved: set_generator(None, saved)),
-    **dict.fromkeys(_GENERATORS, (generator_state, _refuse)),
+FREEZE: dict[type, Callable[[Any], Any]] = {
+    np.ndarray: _copy_array,
+    th.Tensor: lambda value: value.detach().clone(),
+    list: lambda value: [freeze(part) for part in value],
+    tuple: lambda value: tuple([freeze(part) for part in value]),
+    set: lambda value: set(map(freeze, value)),
+    frozenset: lambda value: frozenset(map(freeze, value)),
+    deque: lambda value: deque(map(freeze, value), value.maxlen),
+    dict: _freeze_mapping,
+    OrderedDict: _freeze_mapping,
+    Counter: _freeze_mapping,
+    defaultdict: lambda value: defaultdict(value.default_factory, _freeze_mapping(dict(value))),
+    **dict.fromkeys(_GENERATORS, generator_state),
+    np.random.Generator: _numpy_state,  # the same, sooner: nearly every environment has one
 }
-
-
-@cache
-def _functions(kind: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """How values of a type are frozen and thawed."""
-    if kind in _CONTAINERS:
-        return _CONTAINERS[kind]
-    numpy_scalar = issubclass(kind, np.generic) and kind.__module__ == "numpy"
-    if kind in IMMUTABLE or numpy_scalar or issubclass(kind, (Enum, np.dtype)):
-        return _same, _same
-    return _refuse, _refuse
+"""How each type of plain data that can change in place is frozen."""
+THAW: dict[type, Callable[[Any], Any]] = {
+    np.ndarray: np.ndarray.copy,
+    th.Tensor: th.Tensor.clone,
+    list: lambda frozen: [thaw(part) for part in frozen],
+    tuple: lambda frozen: tuple([thaw(part) for part in frozen]),
+    set: set,
+    frozenset: frozenset,
+    deque: lambda frozen: deque(map(thaw, frozen), frozen.maxlen),
+    dict: _thaw_mapping,
+    OrderedDict: _thaw_mapping,
+    Counter: _thaw_mapping,
+    defaultdict: lambda frozen: defaultdict(frozen.default_factory, _thaw_mapping(dict(frozen))),
+    GeneratorState: lambda saved: set_generator(None, saved),
+}
+"""How each type of frozen data that can change in place is thawed."""

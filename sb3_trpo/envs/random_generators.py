@@ -11,43 +11,45 @@ import torch as th
 from sb3_trpo.envs.plain_data import GeneratorState, generator_state, is_generator, set_generator
 
 
-def global_state(of_python_and_numpy: bool) -> dict[str, Any]:
+def global_state() -> dict[str, Any]:
     """
-    Save the global generators.
+    Save the global generators, which takes longer than a step of CartPole.
 
-    :param of_python_and_numpy: whether to save those of Python and NumPy, which takes as long as a step of CartPole
     :return: plain data; torch's generator is the CPU's
     """
-    state: dict[str, Any] = {"torch": th.default_generator.get_state().numpy()}
-    if of_python_and_numpy:
-        state |= {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
-    return state
+    return {
+        "torch": th.default_generator.get_state().numpy(),
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+    }
 
 
 def set_global_state(state: dict[str, Any]) -> None:
     """
-    Restore the global generators that were saved.
+    Restore the global generators.
 
     :param state: what :func:`global_state` returned
     """
     th.default_generator.set_state(th.from_numpy(state["torch"]))
-    if "python" in state:
-        random.setstate(state["python"])
-        np.random.set_state(state["numpy"])
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
 
 
 def drew_globally(before: dict[str, Any]) -> bool:
     """
-    Tell whether somebody has drawn from the global generators of Python or NumPy since.
+    Tell whether somebody has drawn from the global generators since.
 
-    :param before: what :func:`global_state` returned for all of them
-    :return: whether one of the two is in another state now
+    :param before: what :func:`global_state` returned
+    :return: whether one of them is in another state now
     """
-    now = np.random.get_state(legacy=False)
-    same = all(now[name] == before["numpy"][name] for name in ("has_gauss", "gauss")) and all(
-        np.array_equal(now["state"][name], before["numpy"]["state"][name]) for name in ("key", "pos")
+    now = global_state()
+    numpy, numpy_before = now["numpy"], before["numpy"]
+    return not (
+        np.array_equal(now["torch"], before["torch"])
+        and now["python"] == before["python"]
+        and all(numpy[name] == numpy_before[name] for name in ("has_gauss", "gauss"))
+        and all(np.array_equal(numpy["state"][name], numpy_before["state"][name]) for name in ("key", "pos"))
     )
-    return not same or random.getstate() != before["python"]
 
 
 class EnvGenerator:

@@ -28,8 +28,8 @@ def check_replay(simulator: Simulator, act: Act, n_steps: int = 12) -> None:
     """
     Save a state, step and reset the environments, restore the state, do the same again, and compare.
 
-    Afterwards environments and random generators are as before. Whether the environments draw from the global generators of
-    Python or NumPy is noted in ``simulator.draws_globally``.
+    Afterwards environments and random generators are as before. Whether the environments draw from the global generators is
+    noted in ``simulator.draws_globally``.
 
     :param simulator: the training environments, reset or not
     :param act: observations -> actions for the environments; it must leave the global random generators alone
@@ -42,7 +42,7 @@ def check_replay(simulator: Simulator, act: Act, n_steps: int = 12) -> None:
         for _ in range(_BEFORE):
             observations = env.step(act(observations))[0]
         snapshot = simulator.save()
-        generators = global_state(True)
+        generators = global_state()
         actions: list[np.ndarray] = []
         first = list(_run(env, _recorded(act, actions), observations, n_steps))
         draws_globally = drew_globally(generators)

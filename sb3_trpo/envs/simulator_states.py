@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from sb3_trpo.envs.lean_vec_env import LeanVecEnv
 from sb3_trpo.envs.mujoco_state import MujocoLayer
 
 
@@ -51,10 +52,12 @@ class KnownLayer(NamedTuple):
 
     :param constant: names of attributes that are no state, or that ``inside`` saves
     :param inside: makes what saves the state that is not in the attributes; None: there is none
+    :param only: name of the only attribute that changes, a number, where the class is this one and no subclass
     """
 
     constant: frozenset[str]
     inside: Callable[[Any], Inside] | None = None
+    only: str | None = None
 
 
 class _Stack:
@@ -89,6 +92,19 @@ class _Statistics:
         self._statistics.mean, self._statistics.var = mean.copy(), var.copy()
 
 
+class _Seeds:
+    """The seeds and options of the next reset of ``DummyVecEnv``: lists that it replaces, and never writes into."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def get(self) -> tuple[list[int | None], list[dict[str, Any]]]:
+        return self._env._seeds, self._env._options
+
+    def set(self, state: tuple[list[int | None], list[dict[str, Any]]]) -> None:
+        self._env._seeds, self._env._options = state
+
+
 class _Game:
     """A game of the Arcade Learning Environment, its random generator included."""
 
@@ -115,7 +131,7 @@ _WRAPPER = frozenset(["env", "_action_space", "_observation_space", "_metadata",
 _VEC_ENV = frozenset(
     [
         *("num_envs", "observation_space", "action_space", "render_mode", "metadata", "envs", "keys", "reset_infos"),
-        *("buf_obs", "buf_dones", "buf_rews", "buf_infos", "actions", "venv", "class_attributes"),
+        *("buf_obs", "buf_dones", "buf_rews", "buf_infos", "actions", "venv", "class_attributes", "_seeds", "_options"),
     ]
 )
 _MUJOCO = frozenset(["model", "data", "mujoco_renderer", "observation_structure", "fullpath"])
@@ -134,9 +150,9 @@ _NORMALIZER = frozenset(
 _WRAPPERS = [
     *("AddRenderObservation", "AtariPreprocessing", "Autoreset", "ClipAction", "ClipReward", "DelayObservation"),
     *("DiscretizeAction", "DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation"),
-    *("FrameStackObservation", "GrayscaleObservation", "MaxAndSkipObservation", "OrderEnforcing"),
+    *("FrameStackObservation", "GrayscaleObservation", "MaxAndSkipObservation"),
     *("RecordEpisodeStatistics", "RepeatAction", "RescaleAction", "RescaleObservation", "ReshapeObservation"),
-    *("ResizeObservation", "StickyAction", "TimeAwareObservation", "TimeLimit", "TransformAction"),
+    *("ResizeObservation", "StickyAction", "TimeAwareObservation", "TransformAction"),
     *("TransformObservation", "TransformReward"),
 ]
 """Gymnasium's wrappers whose state is plain data in their attributes. Versions of gymnasium lack one or another."""
@@ -154,11 +170,15 @@ def known_layers() -> dict[type, KnownLayer]:
         **dict.fromkeys([AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv], KnownLayer(_ENV)),
         **{getattr(wrappers, name): KnownLayer(_WRAPPER) for name in _WRAPPERS if hasattr(wrappers, name)},
         **{getattr(atari_wrappers, name): KnownLayer(_WRAPPER) for name in [*atari, "WarpFrame", "AtariWrapper"]},
+        wrappers.TimeLimit: KnownLayer(_WRAPPER, only="_elapsed_steps"),
+        wrappers.OrderEnforcing: KnownLayer(_WRAPPER, only="_has_reset"),
         wrappers.FrameStackObservation: KnownLayer(_WRAPPER | {"stacked_obs"}),
         wrappers.PassiveEnvChecker: KnownLayer(_WRAPPER | _CHECKER),
         wrappers.NormalizeObservation: KnownLayer(_WRAPPER | {"obs_rms"}, _Statistics),
         wrappers.NormalizeReward: KnownLayer(_WRAPPER | {"return_rms"}, _Statistics),
-        **dict.fromkeys([DummyVecEnv, VecTransposeImage, VecExtractDictObs], KnownLayer(_VEC_ENV)),
+        **dict.fromkeys([DummyVecEnv, LeanVecEnv], KnownLayer(_VEC_ENV, _Seeds)),
+        VecTransposeImage: KnownLayer(_VEC_ENV | {"skip", "image_space_keys"}),
+        VecExtractDictObs: KnownLayer(_VEC_ENV | {"key"}),
         VecCheckNan: KnownLayer(_VEC_ENV | {"_actions", "_observations"}),
         VecFrameStack: KnownLayer(_VEC_ENV | {"stacked_obs"}, _Stack),
         VecNormalize: KnownLayer(_VEC_ENV | _NORMALIZER),

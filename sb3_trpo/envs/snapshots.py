@@ -17,7 +17,7 @@ import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
-from sb3_trpo.envs.layer_attributes import LayerAttributes, cannot_be_saved
+from sb3_trpo.envs.layer_attributes import LayerAttributes, OneAttribute, cannot_be_saved
 from sb3_trpo.envs.monitors import without_monitors
 from sb3_trpo.envs.random_generators import EnvGenerator, SpaceGenerators, drew_globally, global_state, set_global_state
 from sb3_trpo.envs.simulator_states import KnownLayer, known_layers
@@ -49,13 +49,13 @@ class Snapshot(NamedTuple):
     :param layers: class of each layer, from outside to inside, environment by environment
     :param states: state of each layer, part by part
     :param spaces: states of the spaces' random generators
-    :param generators: states of the global random generators
+    :param generators: states of the global random generators; None: nobody draws from them
     """
 
     layers: tuple[str, ...]
     states: list[Any]
     spaces: list[Any]
-    generators: dict[str, Any]
+    generators: dict[str, Any] | None
 
 
 class _Part(NamedTuple):
@@ -111,9 +111,14 @@ def _np_random(layer: Any) -> list[_Part]:
 
 
 def _known_parts(layer: Any, known: KnownLayer, layers: list[Any]) -> list[_Part]:
+    itself = type(layer) in known_layers()
+    if itself and known.only is not None:
+        one = OneAttribute(layer, known.only)
+        return [_Part(one.get, one.set)]
     attributes = LayerAttributes(layer, known.constant, layers)
-    attributes.get()  # refuses what is not plain data
-    parts = [_Part(attributes.get, attributes.set)]
+    nothing = not attributes.get().names  # refuses what is not plain data
+    # a class of the library itself will get no attributes later
+    parts = [] if nothing and itself else [_Part(attributes.get, attributes.set)]
     if known.inside is not None:
         try:
             inside = known.inside(layer)
@@ -128,8 +133,9 @@ class Simulator:
     The training environments as a simulator that can go back.
 
     :param env: the training environments
-    :param draws_globally: whether a snapshot has the states of Python's and NumPy's global random generators, which take as
-        long to save as a step of CartPole. If not, an excursion still puts them back, and finds out if it should be so
+    :param draws_globally: whether a snapshot has the states of the global random generators of Python, NumPy and torch, which
+        take longer to save than a step of CartPole. If not, an excursion puts them back all the same, and finds out if it
+        should be so
     :raises ValueError: if the state of a layer cannot be saved and restored
     """
 
@@ -162,8 +168,8 @@ class Simulator:
 
         :return: the state
         """
-        spaces = self._spaces.get()
-        return Snapshot(self._names, [get() for get in self._getters], spaces, global_state(self.draws_globally))
+        generators = global_state() if self.draws_globally else None
+        return Snapshot(self._names, [get() for get in self._getters], self._spaces.get(), generators)
 
     def restore(self, snapshot: Snapshot, seed: int | None = None) -> None:
         """
@@ -180,7 +186,8 @@ class Simulator:
             if state is not _NOT_SAVED:
                 set_state(state)
         self._spaces.set(snapshot.spaces)
-        set_global_state(snapshot.generators)
+        if snapshot.generators is not None:
+            set_global_state(snapshot.generators)
         if seed is not None:
             self._seed(seed)
 
@@ -201,7 +208,9 @@ class Simulator:
             and the next thing that happens to its environment is a reset
         :return: the environments to step
         """
-        here = self._save_everything(perhaps_not_reset)
+        spaces, generators = self._spaces.get(), global_state()
+        states = [_try(get) if perhaps_not_reset else get() for get in self._getters]
+        here = Snapshot(self._names, states, spaces, generators)
         learning = [layer for layer in self._layers if isinstance(layer, VecNormalize) and layer.training]
         with without_monitors(self.env) as env, _outputs_kept(self.env):
             try:
@@ -209,15 +218,10 @@ class Simulator:
                     normalizer.training = False
                 yield env
             finally:
-                self.draws_globally = self.draws_globally or drew_globally(here.generators)
+                self.draws_globally = self.draws_globally or drew_globally(generators)
                 self.restore(here)
                 for normalizer in learning:
                     normalizer.training = True
-
-    def _save_everything(self, perhaps_not_reset: bool) -> Snapshot:
-        spaces, generators = self._spaces.get(), global_state(True)
-        states = [_try(get) if perhaps_not_reset else get() for get in self._getters]
-        return Snapshot(self._names, states, spaces, generators)
 
 
 def _try(get: Callable[[], Any]) -> Any:
