@@ -105,6 +105,20 @@ class _Seeds:
         self._env._seeds, self._env._options = state
 
 
+class _Checker:
+    """Gymnasium's ``PassiveEnvChecker``, which looks at the first steps only, and can do so but after a reset."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def get(self) -> None:
+        """Its state does not matter to the steps."""
+
+    def set(self, state: None) -> None:
+        if not self._env.checked_reset:  # made anew, and continued in the middle of an episode
+            self._env.checked_reset = self._env.checked_step = self._env.checked_data_reuse = True
+
+
 class _Game:
     """A game of the Arcade Learning Environment, its random generator included."""
 
@@ -173,7 +187,7 @@ def known_layers() -> dict[type, KnownLayer]:
         wrappers.TimeLimit: KnownLayer(_WRAPPER, only="_elapsed_steps"),
         wrappers.OrderEnforcing: KnownLayer(_WRAPPER, only="_has_reset"),
         wrappers.FrameStackObservation: KnownLayer(_WRAPPER | {"stacked_obs"}),
-        wrappers.PassiveEnvChecker: KnownLayer(_WRAPPER | _CHECKER),
+        wrappers.PassiveEnvChecker: KnownLayer(_WRAPPER | _CHECKER, _Checker),
         wrappers.NormalizeObservation: KnownLayer(_WRAPPER | {"obs_rms"}, _Statistics),
         wrappers.NormalizeReward: KnownLayer(_WRAPPER | {"return_rms"}, _Statistics),
         **dict.fromkeys([DummyVecEnv, LeanVecEnv], KnownLayer(_VEC_ENV, _Seeds)),

@@ -1,5 +1,7 @@
 """Vine sampling: exact Q-values, the paper's estimators, a trunk without a trace of the branches, honest counts."""
 
+import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.actor.network import actor_network
-from sb3_trpo.algorithms.vine import VineBatch
+from sb3_trpo.algorithms.vine import VineBatch, _random_numbers
+from sb3_trpo.rollout.numpy_actor import NumpyActor
 from sb3_trpo.rollout.recorders import torch_values
 from sb3_trpo.step.trust_region import Outcome
 from sb3_trpo.update.fisher import fisher_subsets
@@ -289,6 +292,7 @@ def test_simulator_calls_are_counted(capsys: pytest.CaptureFixture[str]) -> None
 
     recorder = Recorder()
     model = VineTRPO("MlpPolicy", DummyVecEnv([Counting] * 2), verbose=1, **SMALL)
+    calls = 0  # the replay check has made some
     model.learn(300, callback=recorder, progress_bar=True)
     per_rollout = 24 * 2 + 6 * 2 * 5
     assert calls == model.num_timesteps == model.trunk_steps + model.branch_steps == 3 * per_rollout
@@ -431,6 +435,66 @@ def test_a_bad_number_in_a_branch_is_named_and_leaves_the_trunk() -> None:
     assert th.equal(before, th.nn.utils.parameters_to_vector(model.policy.parameters()))
     env: Any = model.env
     assert env.envs[0].unwrapped.place == -24
+
+
+class BadAfterTheEnd(Line):
+    """Ends soon where it is told so; afterwards its rewards and observations are NaN."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__(end)
+        self.over = False
+
+    def get_state(self) -> Any:
+        return self.place, self.over
+
+    def set_state(self, state: Any) -> None:
+        self.place, self.over = state
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        bad = self.over
+        self.over = self.over or terminated
+        return (
+            (np.full_like(observation, np.nan), np.nan, False, False, info)
+            if bad
+            else (observation, reward, terminated, truncated, info)
+        )
+
+    def reset(self, **kwargs: Any) -> Any:
+        observation, info = super().reset(**kwargs)
+        return (np.full_like(observation, np.nan) if self.over else observation), info
+
+
+@pytest.mark.parametrize("sde", [False, True])
+def test_bad_numbers_of_an_environment_that_is_over_do_not_matter(sde: bool) -> None:
+    env = DummyVecEnv([lambda: BadAfterTheEnd(100), lambda: BadAfterTheEnd(2)])
+    policy = "MlpPolicy" if not sde else OwnCategoricalPolicy  # the second one acts with torch
+    model = VineTRPO(policy, env, **SMALL)
+    env.reset()
+    snapshot = model._simulator.save()
+    model._simulator.restore(snapshot)
+    actor = None if sde else NumpyActor(model.policy, model.branch_length, 2)
+    with model._simulator.excursion() as branch_env:
+        returns = model._branch(branch_env, np.array([1, 1]), actor, partial(torch_values, model.policy), 0)
+    assert np.isfinite(returns).all()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_random_numbers_leave_other_devices_alone(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("another device's generator was seeded")
+
+    for module in (th.cuda, th.xpu, th.mps):
+        monkeypatch.setattr(module, "manual_seed_all" if module is not th.mps else "manual_seed", refuse)
+    monkeypatch.setattr(th.cuda, "manual_seed", refuse)
+    before = th.get_rng_state()
+    with contextlib.suppress(KeyError), _random_numbers(3, th.device("cpu")):
+        assert th.initial_seed() == 3
+        drawn = th.rand(2)
+        if fails:
+            raise KeyError
+    assert th.equal(th.get_rng_state(), before)
+    assert th.equal(drawn, th.rand(2, generator=th.Generator().manual_seed(3)))
 
 
 @pytest.mark.parametrize(

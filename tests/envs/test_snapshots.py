@@ -1,7 +1,9 @@
 """Saving, stepping, restoring and stepping again gives the same observations, rewards and ends; nothing else notices."""
 
 import importlib
+import pickle
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -56,6 +58,8 @@ ENVS: dict[str, Callable[[], VecEnv]] = {
     "wrapped": lambda: DummyVecEnv([lambda: Monitor(wrapped_classic())]),
     "robot in many wrappers": lambda: DummyVecEnv([wrapped_robot] * 2),
     "game in gymnasium's wrappers": lambda: DummyVecEnv([wrapped_game]),
+    "Dict space": lambda: VecNormalize(VecFrameStack(DummyVecEnv([DictEnv] * 2), 3), norm_obs_keys=["vector"]),
+    "one part of a Dict space": lambda: VecExtractDictObs(DummyVecEnv([DictEnv]), "vector"),
     "checked": lambda: VecCheckNan(make_vec_env("CartPole-v1", 2, seed=0)),
     "monitored outside": lambda: VecNormalize(VecMonitor(DummyVecEnv([lambda: gym.make("CartPole-v1")] * 3))),
     "game": lambda: VecTransposeImage(VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", 2, seed=0), 4)),
@@ -67,7 +71,9 @@ ENVS: dict[str, Callable[[], VecEnv]] = {
 def wrapped_robot() -> gym.Env[Any, Any]:
     env: gym.Env[Any, Any] = wrappers.TransformReward(gym.make("Walker2d-v5"), lambda reward: 2.0 * float(reward))
     env = wrappers.StickyAction(wrappers.NormalizeReward(wrappers.NormalizeObservation(env)), 0.5)
-    env = wrappers.DelayObservation(wrappers.ClipReward(wrappers.RescaleAction(env, -0.5, 0.5), -1.0, 1.0), 2)
+    env = wrappers.DelayObservation(
+        wrappers.ClipReward(wrappers.RescaleAction(env, np.float32(-0.5), np.float32(0.5)), -1.0, 1.0), 2
+    )
     return wrappers.TransformObservation(env, lambda obs: -obs, env.observation_space)
 
 
@@ -97,18 +103,20 @@ def run(env: VecEnv, actions: list[Any]) -> list[Any]:
     for action in actions:
         observations, rewards, dones, infos = env.step(np.array(action))
         ends = [(info["TimeLimit.truncated"], info.get("terminal_observation")) for info in infos]
-        steps.append((np.array(observations), rewards.copy(), dones.copy(), ends))
+        parts = list(observations.values()) if isinstance(observations, dict) else [observations]
+        steps.append(([part.copy() for part in parts], rewards.copy(), dones.copy(), ends))
     return steps
 
 
 def assert_equal(first: list[Any], second: list[Any]) -> None:
     for (obs, rewards, dones, ends), (obs2, rewards2, dones2, ends2) in zip(first, second, strict=True):
-        np.testing.assert_array_equal(obs, obs2)
+        for part, part2 in zip(obs, obs2, strict=True):
+            np.testing.assert_array_equal(part, part2)
         np.testing.assert_array_equal(rewards, rewards2)
         np.testing.assert_array_equal(dones, dones2)
         for (limit, last), (limit2, last2) in zip(ends, ends2, strict=True):
             assert limit == limit2
-            np.testing.assert_array_equal(last, last2)
+            np.testing.assert_equal(last, last2)
 
 
 def sample(env: VecEnv, n_steps: int) -> list[Any]:
@@ -165,6 +173,38 @@ def sample_without_a_trace(env: VecEnv, n_steps: int) -> list[Any]:
     space = env.action_space
     shape = space.shape if isinstance(space, spaces.Box) else ()
     return [np.zeros((env.num_envs, *shape), dtype=space.dtype) for _ in range(n_steps)]
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "Hopper-v5", "Ant-v5", "normalised", "game", "Dict space"])
+def test_a_snapshot_is_restored_in_another_process(name: str, tmp_path: Path) -> None:
+    env = ENVS[name]()
+    env.action_space.seed(0)
+    simulator = Simulator(env)
+    env.reset()
+    run(env, sample(env, 20))
+    actions = sample(env, 60)
+    (tmp_path / "in.pickle").write_bytes(pickle.dumps((name, simulator.save(), actions)))
+    with simulator.excursion():
+        first = run(env, actions)
+    code = f"from tests.envs.test_snapshots import continue_run; continue_run({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=Path(__file__).parents[2])
+    assert_equal(pickle.loads((tmp_path / "out.pickle").read_bytes()), first)
+
+
+def continue_run(folder: str) -> None:
+    """Go on from a snapshot in environments made anew."""
+    name, snapshot, actions = pickle.loads((Path(folder) / "in.pickle").read_bytes())
+    env = ENVS[name]()
+    simulator = Simulator(env)
+    with simulator.excursion():
+        simulator.restore(snapshot)
+        (Path(folder) / "out.pickle").write_bytes(pickle.dumps(run(env, actions)))
+
+
+def test_a_snapshot_of_other_environments_is_refused() -> None:
+    snapshot = Simulator(make_vec_env("CartPole-v1", 2)).save()
+    with pytest.raises(ValueError, match="this snapshot is one of other environments"):
+        Simulator(make_vec_env("CartPole-v1", 1)).restore(snapshot)
 
 
 def test_two_monitors_in_a_row_come_back() -> None:
@@ -374,7 +414,7 @@ def test_random_generators_of_every_kind_go_back(name: str) -> None:
         simulator.restore(snapshot)
         assert_equal(run(env, actions), first)
     assert_equal(run(env, actions), first)  # as if nothing had happened
-    winds = [step[0][0, 3] for step in first]
+    winds = [step[0][0][0, 3] for step in first]
     assert len(set(winds)) == 5
 
 
@@ -388,7 +428,7 @@ def test_a_seed_gives_other_random_numbers_in_the_same_state() -> None:
     runs = []
     for seed in (None, 1, 2, 1):
         simulator.restore(snapshot, seed)
-        runs.append(np.array([step[0] for step in run(env, [[1, 1]] * 5)]))
+        runs.append(np.array([step[0][0] for step in run(env, [[1, 1]] * 5)]))
     np.testing.assert_array_equal(runs[1], runs[3])
     assert len({steps.tobytes() for steps in runs}) == 3
     assert not np.array_equal(runs[1][0, 0], runs[1][0, 1])  # each environment has its own
