@@ -47,6 +47,17 @@ def change_containers(thing: Any) -> Any:
     return repr(vars(thing))
 
 
+def count(thing: Any) -> Any:
+    thing.n = getattr(thing, "n", 0) + 1
+    return thing.n
+
+
+def rename(thing: Any) -> Any:
+    name, n = vars(thing).popitem()
+    setattr(thing, f"x{n + 1}", n + 1)
+    return name
+
+
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "array": (lambda: Thing(array=np.zeros(2)), lambda t: t.array.__iadd__(1.0).sum()),
     "tensor": (lambda: Thing(tensor=th.zeros(2)), lambda t: t.tensor.add_(1.0).sum().item()),
@@ -73,11 +84,8 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     ),
     "method of a generator": (lambda: Thing(draw=np.random.default_rng(0).random, n=1), lambda t: t.draw()),
     "method of an old generator": (lambda: Thing(draw=np.random.RandomState(0).uniform, n=1), lambda t: t.draw()),
-    "attribute that comes": (Thing, lambda t: setattr(t, "n", getattr(t, "n", 0) + 1) or t.n),
-    "attribute that goes and another that comes": (
-        lambda: Thing(place=0.0, x0=0),
-        lambda t: vars(t).update({f"x{vars(t).popitem()[1] + 1}": len(vars(t))}) or repr(vars(t)),
-    ),
+    "attribute that comes": (Thing, count),
+    "attribute that goes and another that comes": (lambda: Thing(place=0.0, x0=0), rename),
     "phase": (
         lambda: Thing(n=0, phase=Phase.FIRST),
         lambda t: vars(t).update(n=t.n + 1, phase=Phase.SECOND if t.n else Phase.FIRST) or (t.n, t.phase),
