@@ -45,13 +45,13 @@ def cannot_be_saved(layer: object, why: str = "") -> str:
     )
 
 
-_QUICK_TO_FREEZE: dict[type, Callable[[Any], Any]] = {np.random.Generator: FREEZE[np.random.Generator]}
-_QUICK_TO_THAW: dict[type, Callable[[Any], Any]] = {np.ndarray: THAW[np.ndarray]}
+_THAW_ALONE = {kind: function for kind, function in THAW.items() if kind is not GeneratorState}
+"""A generator is restored in place, so the present one is needed."""
 
 
-class OneAttribute:
+class OneNumber:
     """
-    The only attribute of a layer that changes, a number.
+    The only attribute of a layer that its own class changes, if it is a number or a truth value.
 
     :param layer: the environment or wrapper
     :param name: name of the attribute
@@ -61,21 +61,56 @@ class OneAttribute:
         self._attributes = vars(layer)
         self._name = name
 
-    def get(self) -> Any:
+    def get(self) -> float | None:
         """
         Save the attribute.
 
         :return: its value
         """
-        return self._attributes[self._name]
+        number: float | None = self._attributes[self._name]
+        return number
 
-    def set(self, value: Any) -> None:
+    def set(self, value: float | None) -> None:
         """
         Restore the attribute.
 
         :param value: what :meth:`get` returned
         """
         self._attributes[self._name] = value
+
+
+class NamedAttributes:
+    """
+    The attributes of a layer that its own class changes.
+
+    :param layer: the environment or wrapper
+    :param names: names of the attributes, which hold plain data
+    """
+
+    def __init__(self, layer: Any, names: tuple[str, ...]) -> None:
+        self._attributes = vars(layer)
+        self._names = names
+
+    def get(self) -> dict[str, Any]:
+        """
+        Save the attributes.
+
+        :return: plain data by name; those that there are
+        """
+        attributes = self._attributes
+        return {name: freeze(attributes[name]) for name in self._names if name in attributes}
+
+    def set(self, saved: dict[str, Any]) -> None:
+        """
+        Restore the attributes.
+
+        :param saved: what :meth:`get` returned
+        """
+        for name in self._names:
+            if name in saved:
+                self._attributes[name] = thaw(saved[name])
+            else:
+                self._attributes.pop(name, None)
 
 
 class Stays(NamedTuple):
@@ -112,7 +147,7 @@ class LayerAttributes:
         self._constant = frozenset(constant)
         self._layers = {id(other) for other in (layer, *layers)}
         self._find_names()
-        self._to_freeze, self._to_thaw = _Mutable(_QUICK_TO_FREEZE), _Mutable(_QUICK_TO_THAW)
+        self._to_freeze, self._to_thaw = _Mutable(FREEZE), _Mutable(_THAW_ALONE)
 
     def _find_names(self) -> None:
         attributes = self._attributes
@@ -143,7 +178,10 @@ class LayerAttributes:
         if mutable:
             values = list(values)
             for i, freeze_kind in mutable:
-                values[i] = freeze_kind(values[i]) if freeze_kind else self._freeze(self._names[i], values[i])
+                try:
+                    values[i] = freeze_kind(values[i]) if freeze_kind else self._freeze(values[i])
+                except NotPlainError:
+                    raise ValueError(self._refusal(self._names[i])) from None
         return AttributesState(self._names, values)
 
     def set(self, saved: AttributesState) -> None:
@@ -164,16 +202,16 @@ class LayerAttributes:
             for name in attributes.keys() - set(names) - self._constant:
                 del attributes[name]
 
-    def _freeze(self, name: str, value: Any) -> Any:
-        if type(value) not in FREEZE and self._stays(value):
+    def _freeze(self, value: Any) -> Any:
+        if self._stays(value):
             return Stays()
         generator = getattr(value, "__self__", None)
-        try:
-            return freeze(generator if isinstance(value, _METHODS) and is_generator(generator) else value)
-        except NotPlainError:
-            kind = type(value).__qualname__
-            why = f"its attribute `{name}` ({kind}) is, or holds, more than numbers, strings, arrays, random generators and "
-            raise ValueError(cannot_be_saved(self._layer, f"{why}lists, tuples and dicts of these")) from None
+        return freeze(generator if isinstance(value, _METHODS) and is_generator(generator) else value)
+
+    def _refusal(self, name: str) -> str:
+        kind = type(self._attributes[name]).__qualname__
+        why = f"its attribute `{name}` ({kind}) is, or holds, more than numbers, strings, arrays, random generators and "
+        return cannot_be_saved(self._layer, f"{why}lists, tuples and dicts of these")
 
     def _stays(self, value: Any) -> bool:
         """Whether it is left as it is: another layer, or a function, of which only the replay check can tell more."""
@@ -189,7 +227,7 @@ class LayerAttributes:
         kind = type(saved)
         if kind is Stays:
             return current
-        if kind is not GeneratorState:
+        if kind is not GeneratorState:  # an immutable value of a rare type
             return thaw(saved)
         if isinstance(current, _METHODS):  # the method of a generator
             set_generator(getattr(current, "__self__", None), saved)

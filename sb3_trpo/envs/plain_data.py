@@ -116,19 +116,18 @@ def set_generator(generator: Any, saved: GeneratorState) -> Any:
     :param saved: its state
     :return: the generator
     """
-    kind = _GENERATORS[_TYPES[saved.kind]]
-    if type(generator) is not _TYPES[saved.kind] or not _takes(generator, saved.state):
-        generator = kind.make(saved.state)
+    kind_of_generator = _TYPES[saved.kind]
+    kind = _GENERATORS[kind_of_generator]
+    if type(generator) is kind_of_generator:
+        try:
+            kind.set(generator, saved.state)
+        except ValueError:  # of another algorithm: PCG64 does not take the state of MT19937
+            pass
+        else:
+            return generator
+    generator = kind.make(saved.state)
     kind.set(generator, saved.state)
     return generator
-
-
-def _takes(generator: Any, state: Any) -> bool:
-    """Whether the state is one of this generator's algorithm: PCG64 does not take the state of MT19937."""
-    if not isinstance(generator, np.random.Generator):
-        return True
-    algorithm: str = state["bit_generator"]
-    return type(generator.bit_generator).__name__ == algorithm
 
 
 def freeze(value: Any) -> Any:
@@ -191,7 +190,7 @@ FREEZE: dict[type, Callable[[Any], Any]] = {
     np.ndarray: _copy_array,
     th.Tensor: lambda value: value.detach().clone(),
     list: lambda value: [freeze(part) for part in value],
-    tuple: lambda value: tuple([freeze(part) for part in value]),
+    tuple: lambda value: value if IMMUTABLE.issuperset(map(type, value)) else tuple([freeze(part) for part in value]),
     set: lambda value: set(map(freeze, value)),
     frozenset: lambda value: frozenset(map(freeze, value)),
     deque: lambda value: deque(map(freeze, value), value.maxlen),
@@ -207,7 +206,7 @@ THAW: dict[type, Callable[[Any], Any]] = {
     np.ndarray: np.ndarray.copy,
     th.Tensor: th.Tensor.clone,
     list: lambda frozen: [thaw(part) for part in frozen],
-    tuple: lambda frozen: tuple([thaw(part) for part in frozen]),
+    tuple: lambda frozen: frozen if IMMUTABLE.issuperset(map(type, frozen)) else tuple([thaw(part) for part in frozen]),
     set: set,
     frozenset: frozenset,
     deque: lambda frozen: deque(map(thaw, frozen), frozen.maxlen),

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 
-from sb3_trpo.envs.plain_data import GeneratorState, generator_state, is_generator, set_generator
+from sb3_trpo.envs.plain_data import GeneratorState, generator_state, set_generator
 
 
 def global_state() -> dict[str, Any]:
@@ -54,40 +54,38 @@ def drew_globally(before: dict[str, Any]) -> bool:
 
 class EnvGenerator:
     """
-    The ``np_random`` of an environment.
+    The ``np_random`` of an environment. It is None until it is asked for.
 
     :param env: the environment
     """
 
-    _names = ("_np_random", "_np_random_seed")
-
     def __init__(self, env: gym.Env[Any, Any]) -> None:
-        self._env = env
+        self._attributes = vars(env)
 
-    def get(self) -> dict[str, Any]:
+    def get(self) -> tuple[dict[str, Any] | None, int | None]:
         """
         Save the generator.
 
-        :return: plain data; nothing, where it has not been made yet
+        :return: its state and its seed
         """
-        attributes = vars(self._env)
-        values = {name: attributes[name] for name in self._names if name in attributes}
-        return {name: generator_state(value) if is_generator(value) else value for name, value in values.items()}
+        generator = self._attributes.get("_np_random")
+        state = None if generator is None else generator.bit_generator.state
+        return state, self._attributes.get("_np_random_seed")
 
-    def set(self, state: dict[str, Any]) -> None:
+    def set(self, state_and_seed: tuple[dict[str, Any] | None, int | None]) -> None:
         """
-        Restore the generator.
+        Restore the generator, in place where there is one of its kind.
 
-        :param state: what :meth:`get` returned
+        :param state_and_seed: what :meth:`get` returned
         """
-        attributes = vars(self._env)
-        for name in self._names:
-            if name not in state:
-                attributes.pop(name, None)
-            elif isinstance(state[name], GeneratorState):
-                attributes[name] = set_generator(attributes.get(name), state[name])
-            else:
-                attributes[name] = state[name]
+        state, self._attributes["_np_random_seed"] = state_and_seed
+        if state is None:
+            self._attributes["_np_random"] = None
+            return
+        try:
+            self._attributes["_np_random"].bit_generator.state = state
+        except (KeyError, AttributeError, ValueError):  # none yet, or one of another algorithm
+            self._attributes["_np_random"] = set_generator(None, GeneratorState("numpy.Generator", state))
 
 
 class SpaceGenerators:
@@ -102,22 +100,32 @@ class SpaceGenerators:
         spaces = {id(part): part for space in found for part in _parts(space)}
         self._spaces = list(spaces.values())
 
-    def get(self) -> list[GeneratorState | None]:
+    def get(self) -> list[GeneratorState | None] | None:
         """
         Save the generators.
 
-        :return: one state a space; None where nobody has drawn yet
+        :return: one state a space, None where nobody has drawn yet; None: nobody has drawn from any
         """
+        if self._unused():
+            return None
         generators = [space._np_random for space in self._spaces]
         return [None if generator is None else generator_state(generator) for generator in generators]
 
-    def set(self, states: list[GeneratorState | None]) -> None:
+    def _unused(self) -> bool:
+        for space in self._spaces:  # noqa: SIM110 (`all` takes three times as long)
+            if space._np_random is not None:
+                return False
+        return True
+
+    def set(self, states: list[GeneratorState | None] | None) -> None:
         """
         Restore the generators.
 
         :param states: what :meth:`get` returned
         """
-        for space, state in zip(self._spaces, states, strict=True):
+        if states is None and self._unused():
+            return
+        for space, state in zip(self._spaces, states or [None] * len(self._spaces), strict=True):
             if state is not None:
                 space._np_random = set_generator(space._np_random, state)
             elif space._np_random is not None:

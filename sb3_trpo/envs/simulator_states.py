@@ -52,12 +52,13 @@ class KnownLayer(NamedTuple):
 
     :param constant: names of attributes that are no state, or that ``inside`` saves
     :param inside: makes what saves the state that is not in the attributes; None: there is none
-    :param only: name of the only attribute that changes, a number, where the class is this one and no subclass
+    :param only: names of the attributes that the class itself changes, all plain data; they are enough where no layer is of a
+        class that is not known, which may change others; the name itself, where it is one, a number
     """
 
     constant: frozenset[str]
     inside: Callable[[Any], Inside] | None = None
-    only: str | None = None
+    only: tuple[str, ...] | str | None = None
 
 
 class _Stack:
@@ -138,6 +139,7 @@ class _Game:
 _ENV = frozenset(
     [
         *("spec", "metadata", "render_mode", "action_space", "observation_space", "_ezpickle_args", "_ezpickle_kwargs"),
+        *("_np_random", "_np_random_seed"),  # every environment has them, so they are saved apart
         *("screen", "clock", "isopen", "screen_width", "screen_height", "screen_dim"),
     ]
 )
@@ -181,7 +183,9 @@ def known_layers() -> dict[type, KnownLayer]:
     """
     atari = ["StickyActionEnv", "NoopResetEnv", "FireResetEnv", "EpisodicLifeEnv", "MaxAndSkipEnv", "ClipRewardEnv"]
     return {
-        **dict.fromkeys([AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv], KnownLayer(_ENV)),
+        **dict.fromkeys([AcrobotEnv, Continuous_MountainCarEnv, MountainCarEnv], KnownLayer(_ENV, only=("state",))),
+        CartPoleEnv: KnownLayer(_ENV, only=("state", "steps_beyond_terminated")),
+        PendulumEnv: KnownLayer(_ENV, only=("state", "last_u")),
         **{getattr(wrappers, name): KnownLayer(_WRAPPER) for name in _WRAPPERS if hasattr(wrappers, name)},
         **{getattr(atari_wrappers, name): KnownLayer(_WRAPPER) for name in [*atari, "WarpFrame", "AtariWrapper"]},
         wrappers.TimeLimit: KnownLayer(_WRAPPER, only="_elapsed_steps"),

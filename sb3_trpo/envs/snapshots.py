@@ -17,7 +17,7 @@ import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
-from sb3_trpo.envs.layer_attributes import LayerAttributes, OneAttribute, cannot_be_saved
+from sb3_trpo.envs.layer_attributes import LayerAttributes, NamedAttributes, OneNumber, cannot_be_saved
 from sb3_trpo.envs.monitors import without_monitors
 from sb3_trpo.envs.random_generators import EnvGenerator, SpaceGenerators, drew_globally, global_state, set_global_state
 from sb3_trpo.envs.simulator_states import KnownLayer, known_layers
@@ -48,13 +48,13 @@ class Snapshot(NamedTuple):
 
     :param layers: class of each layer, from outside to inside, environment by environment
     :param states: state of each layer, part by part
-    :param spaces: states of the spaces' random generators
+    :param spaces: states of the spaces' random generators; None: nobody draws from them
     :param generators: states of the global random generators; None: nobody draws from them
     """
 
     layers: tuple[str, ...]
     states: list[Any]
-    spaces: list[Any]
+    spaces: list[Any] | None
     generators: dict[str, Any] | None
 
 
@@ -112,9 +112,10 @@ def _np_random(layer: Any) -> list[_Part]:
 
 def _known_parts(layer: Any, known: KnownLayer, layers: list[Any]) -> list[_Part]:
     itself = type(layer) in known_layers()
-    if itself and known.only is not None:
-        one = OneAttribute(layer, known.only)
-        return [_Part(one.get, one.set)]
+    if known.only is not None and all(type(other) in known_layers() for other in layers):
+        only = known.only
+        named = OneNumber(layer, only) if isinstance(only, str) else NamedAttributes(layer, only)
+        return [_Part(named.get, named.set), *_np_random(layer)]
     attributes = LayerAttributes(layer, known.constant, layers)
     nothing = not attributes.get().names  # refuses what is not plain data
     # a class of the library itself will get no attributes later
@@ -125,7 +126,7 @@ def _known_parts(layer: Any, known: KnownLayer, layers: list[Any]) -> list[_Part
         except ValueError as error:
             raise ValueError(cannot_be_saved(layer, str(error))) from None
         parts.append(_Part(inside.get, inside.set))
-    return parts
+    return parts + _np_random(layer)
 
 
 class Simulator:
