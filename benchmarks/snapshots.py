@@ -1,7 +1,7 @@
 """
-Times of saving and restoring one environment of a VineTRPO, beside that of a step.
+Times of saving and restoring one environment of a VineTRPO, beside that of a step: medians. ::
 
-    python -m benchmarks.snapshots
+    OMP_NUM_THREADS=1 python -m benchmarks.snapshots
 """
 
 import argparse

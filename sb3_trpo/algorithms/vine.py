@@ -198,7 +198,7 @@ class VineTRPO(TRPO):
         self._branching_steps = np.sort(steps)
         self._branching_obs: list[Obs] = []
         self._snapshots: list[Snapshot] = []
-        if not self._simulator.is_of(env):  # set_env, or a model that was loaded without one
+        if not (hasattr(self, "_simulator") and self._simulator.is_of(env)):  # the environment was set later
             self._simulator = self._checked_simulator(env)
         before = self.num_timesteps - self.branch_steps
         try:
@@ -403,6 +403,8 @@ def _without_bad_rows(observations: Any, alive: np.ndarray) -> Any:
     if isinstance(observations, dict):
         return {key: _without_bad_rows(rows, alive) for key, rows in observations.items()}
     bad = ~alive & ~np.isfinite(observations).reshape(len(observations), -1).all(axis=1)
+    if not bad.any():
+        return observations
     return np.where(bad.reshape(-1, *[1] * (observations.ndim - 1)), observations.dtype.type(0), observations)
 
 

@@ -110,9 +110,15 @@ def _np_random(layer: Any) -> list[_Part]:
     return [_Part(generator.get, generator.set)]
 
 
+def _are_stock(layers: list[Any]) -> bool:
+    """Whether all are of known classes, not of subclasses or others, which may change what theirs leave alone."""
+    known = known_layers()
+    return all(type(layer) in known for layer in layers)
+
+
 def _known_parts(layer: Any, known: KnownLayer, layers: list[Any]) -> list[_Part]:
     itself = type(layer) in known_layers()
-    if known.only is not None and all(type(other) in known_layers() for other in layers):
+    if known.only is not None and _are_stock(layers):
         only = known.only
         named = OneNumber(layer, only) if isinstance(only, str) else NamedAttributes(layer, only)
         return [_Part(named.get, named.set), *_np_random(layer)]
@@ -151,7 +157,7 @@ class Simulator:
             raise ValueError(f"vine sampling needs an environment that can be restored: {error}") from None
         self._getters = [part.get for part in parts]
         self._setters = [part.set for part in parts]
-        self._spaces = SpaceGenerators(self._layers)
+        self._spaces = SpaceGenerators([] if _are_stock(self._layers) else self._layers)
 
     def is_of(self, env: VecEnv) -> bool:
         """

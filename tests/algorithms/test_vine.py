@@ -410,6 +410,18 @@ def test_save_and_load(tmp_path: Path) -> None:
     TRPO.load(tmp_path / "vine", env=gym.make("CartPole-v1")).learn(24)
 
 
+def test_an_environment_that_is_set_later_is_checked_then(tmp_path: Path) -> None:
+    VineTRPO("MlpPolicy", "CartPole-v1", **SMALL).save(tmp_path / "vine")
+    model = VineTRPO.load(tmp_path / "vine")
+    env = make_vec_env("CartPole-v1")
+    model.set_env(env)
+    model.learn(24)
+    assert model._simulator.is_of(env)
+    model.set_env(make_vec_env("CartPole-v1"))
+    assert not model._simulator.is_of(model.env)  # type: ignore[arg-type]
+    model.learn(24)
+
+
 def test_from_ppo_of_a_model_with_vines_takes_over_their_settings() -> None:
     settings: dict[str, Any] = {"n_branch_states": 3, "n_branch_actions": 2, "branch_length": 4, "n_branch_rollouts": 2}
     model = VineTRPO.from_ppo(VineTRPO("MlpPolicy", Line(), n_steps=64, batch_size=16, **settings))
