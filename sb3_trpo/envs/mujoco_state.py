@@ -13,7 +13,7 @@ _SCALARS = (
 _LARGE = ("tex_", "mesh_", "skin_", "bvh_", "oct_", "name", "path", "text", "vis", "stat")
 """Prefixes of arrays of the model that hold geometry, textures and names, and stay as they were compiled."""
 _GAP = 64
-"""Bytes that may lie between two arrays of one block: MuJoCo aligns arrays to less."""
+"""Bytes that may lie between two arrays of one block of the model: MuJoCo aligns arrays to no more."""
 
 
 class MujocoState(NamedTuple):
@@ -58,8 +58,8 @@ class MujocoLayer:
         self._data, self._model = data, model
         start = data.qpos.ctypes.data
         in_buffer = [array for array in _arrays(data, ()) if start <= array.ctypes.data < start + data.nbuffer]
-        (self._block,) = _blocks(in_buffer)
-        self._model_blocks = _blocks(_arrays(model, _LARGE))
+        (self._block,) = _blocks(in_buffer, gap=data.nbuffer)  # all of it, what lies between too
+        self._model_blocks = _blocks(_arrays(model, _LARGE), _GAP)
         self._sizes = [block.size for block in self._model_blocks]
         self._scalars = [name for name in _SCALARS if hasattr(data, name)]
         self._read_scalars = attrgetter(*self._scalars)
@@ -124,12 +124,12 @@ def _arrays(owner: Any, without: tuple[str, ...]) -> list[np.ndarray]:
     return [value for value in values if isinstance(value, np.ndarray) and value.size]
 
 
-def _blocks(arrays: list[np.ndarray]) -> list[np.ndarray]:
+def _blocks(arrays: list[np.ndarray], gap: int) -> list[np.ndarray]:
     """The memory of arrays, joined where they lie side by side, as views of bytes."""
     blocks: list[tuple[np.ndarray, int, int]] = []
     for array in sorted(arrays, key=lambda array: array.ctypes.data):
         start, end = array.ctypes.data, array.ctypes.data + array.nbytes
-        if blocks and start - blocks[-1][2] <= _GAP:
+        if blocks and start - blocks[-1][2] <= gap:
             first, begin, last = blocks[-1]
             blocks[-1] = first, begin, max(end, last)
         else:

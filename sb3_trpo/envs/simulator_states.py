@@ -54,11 +54,13 @@ class KnownLayer(NamedTuple):
     :param inside: makes what saves the state that is not in the attributes; None: there is none
     :param only: names of the attributes that the class itself changes, all plain data; they are enough where no layer is of a
         class that is not known, which may change others; the name itself, where it is one, a number
+    :param calls_functions: whether it calls functions of the user's, which may do anything
     """
 
     constant: frozenset[str]
     inside: Callable[[Any], Inside] | None = None
     only: tuple[str, ...] | str | None = None
+    calls_functions: bool = False
 
 
 class _Stack:
@@ -168,8 +170,7 @@ _WRAPPERS = [
     *("DiscretizeAction", "DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation"),
     *("FrameStackObservation", "GrayscaleObservation", "MaxAndSkipObservation"),
     *("RecordEpisodeStatistics", "RepeatAction", "RescaleAction", "RescaleObservation", "ReshapeObservation"),
-    *("ResizeObservation", "StickyAction", "TimeAwareObservation", "TransformAction"),
-    *("TransformObservation", "TransformReward"),
+    *("ResizeObservation", "StickyAction", "TimeAwareObservation"),
 ]
 """Gymnasium's wrappers whose state is plain data in their attributes. Versions of gymnasium lack one or another."""
 
@@ -188,6 +189,10 @@ def known_layers() -> dict[type, KnownLayer]:
         PendulumEnv: KnownLayer(_ENV, only=("state", "last_u")),
         **{getattr(wrappers, name): KnownLayer(_WRAPPER) for name in _WRAPPERS if hasattr(wrappers, name)},
         **{getattr(atari_wrappers, name): KnownLayer(_WRAPPER) for name in [*atari, "WarpFrame", "AtariWrapper"]},
+        **dict.fromkeys(
+            [wrappers.TransformAction, wrappers.TransformObservation, wrappers.TransformReward],
+            KnownLayer(_WRAPPER, calls_functions=True),
+        ),
         wrappers.TimeLimit: KnownLayer(_WRAPPER, only="_elapsed_steps"),
         wrappers.OrderEnforcing: KnownLayer(_WRAPPER, only="_has_reset"),
         wrappers.FrameStackObservation: KnownLayer(_WRAPPER | {"stacked_obs"}),

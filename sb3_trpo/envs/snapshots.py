@@ -111,9 +111,9 @@ def _np_random(layer: Any) -> list[_Part]:
 
 
 def _are_stock(layers: list[Any]) -> bool:
-    """Whether all are of known classes, not of subclasses or others, which may change what theirs leave alone."""
+    """Whether nothing is custom: subclasses, other classes and functions may change what known classes leave alone."""
     known = known_layers()
-    return all(type(layer) in known for layer in layers)
+    return all(type(layer) in known and not known[type(layer)].calls_functions for layer in layers)
 
 
 def _known_parts(layer: Any, known: KnownLayer, layers: list[Any]) -> list[_Part]:
