@@ -193,7 +193,7 @@ def known_layers() -> dict[type, KnownLayer]:
             [wrappers.TransformAction, wrappers.TransformObservation, wrappers.TransformReward],
             KnownLayer(_WRAPPER, calls_functions=True),
         ),
-        wrappers.TimeLimit: KnownLayer(_WRAPPER, only="_elapsed_steps"),
+        **dict.fromkeys(_time_limits(), KnownLayer(_WRAPPER, only="_elapsed_steps")),
         wrappers.OrderEnforcing: KnownLayer(_WRAPPER, only="_has_reset"),
         wrappers.FrameStackObservation: KnownLayer(_WRAPPER | {"stacked_obs"}),
         wrappers.PassiveEnvChecker: KnownLayer(_WRAPPER | _CHECKER, _Checker),
@@ -208,6 +208,11 @@ def known_layers() -> dict[type, KnownLayer]:
         **_mujoco(),
         **_games(),
     }
+
+
+def _time_limits() -> list[type]:
+    """Gymnasium's own, and the subclass that RL Zoo puts in its place."""
+    return [cls for cls in wrappers.TimeLimit.__mro__ if cls.__name__.endswith("TimeLimit")]
 
 
 def _mujoco() -> dict[type, KnownLayer]:

@@ -58,6 +58,12 @@ class Snapshot(NamedTuple):
     generators: dict[str, Any] | None
 
 
+def _name(layer: Any) -> str:
+    """The class, by which a snapshot tells whose it is. RL Zoo replaces gymnasium's ``TimeLimit``: it counts as the same."""
+    cls = next(cls for cls in type(layer).__mro__ if not cls.__module__.startswith("rl_zoo3."))
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 class _Part(NamedTuple):
     """How one part of a layer's state is saved and restored."""
 
@@ -150,7 +156,7 @@ class Simulator:
         self.env = env
         self.draws_globally = draws_globally
         self._layers = list(_layers(env))
-        self._names = tuple(f"{type(layer).__module__}.{type(layer).__qualname__}" for layer in self._layers)
+        self._names = tuple(map(_name, self._layers))
         try:
             parts = [part for layer in self._layers for part in _parts(layer, self._layers)]
         except ValueError as error:

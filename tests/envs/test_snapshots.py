@@ -209,6 +209,18 @@ def test_a_snapshot_of_other_environments_is_refused() -> None:
         Simulator(make_vec_env("CartPole-v1", 1)).restore(snapshot)
 
 
+@pytest.mark.parametrize("known_before", [False, True])
+def test_the_time_limit_of_the_zoo_counts_as_gymnasiums(known_before: bool) -> None:
+    code = (
+        "import gymnasium as gym; from stable_baselines3.common.vec_env import DummyVecEnv as V; "
+        "from sb3_trpo.envs.snapshots import Simulator; make = lambda: gym.make('CartPole-v1'); "
+        f"{'Simulator(V([make]))' if known_before else 'pass'}; import rl_zoo3.gym_patches; "
+        "print(Simulator(V([make])).save().layers)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True)
+    assert str(Simulator(DummyVecEnv([lambda: gym.make("CartPole-v1")])).save().layers) in done.stdout
+
+
 def test_two_monitors_in_a_row_come_back() -> None:
     inner = VecMonitor(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
     outer = VecMonitor(inner)
