@@ -13,100 +13,25 @@ CPU time; with a GPU or a process per environment they are wall-clock time. Exam
 """
 
 import argparse
-import csv
-import os
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import ale_py
-import gymnasium as gym
 import numpy as np
 import torch as th
 import yaml
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from benchmarks.experiment import hyperparameters, set_up, training_parser
-from benchmarks.train import PACKAGES, count, updates, write_run
-
-gym.register_envs(ale_py)
-
-COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "games", "train_seconds", "updates"]
-
-
-class GamesCallback(BaseCallback):
-    """
-    Appends a row to a CSV file every ``log_freq`` env steps, and saves a checkpoint with it.
-
-    :param folder: where the files are
-    :param labels: values of the first columns
-    :param log_freq: env steps between two rows
-    :param clock: what ``train_seconds`` is read from
-    """
-
-    def __init__(self, folder: Path, labels: list[Any], log_freq: int, clock: Callable[[], float]) -> None:
-        super().__init__()
-        self.folder = folder
-        self.labels = labels
-        self.log_freq = log_freq
-        self.clock = clock
-        self.returns: list[float] = []
-        self.earlier_seconds = 0.0
-
-    def _on_training_start(self) -> None:
-        self.next_step = self.num_timesteps + self.log_freq
-        path = self.folder / "curve.csv"
-        rows = []
-        if path.exists():  # what came after the checkpoint is done again
-            with path.open() as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.num_timesteps]
-        self.earlier_seconds = float(rows[-1]["train_seconds"]) if rows else 0.0
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        self.started = self.clock()
-
-    def _on_step(self) -> bool:
-        self.returns += [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
-        return True
-
-    def _on_rollout_start(self) -> None:
-        # between two rollouts, so that a checkpoint is of a whole number of updates
-        if self.num_timesteps < self.next_step:
-            return
-        self.next_step += self.log_freq
-        mean, std = (float(f(self.returns)) if self.returns else float("nan") for f in (np.mean, np.std))
-        seconds = self.earlier_seconds + self.clock() - self.started
-        row = [*self.labels, self.num_timesteps, f"{mean:.2f}", f"{std:.2f}", len(self.returns)]
-        row += [f"{seconds:.1f}", updates(self.model)]
-        with (self.folder / "curve.csv").open("a", newline="") as file:
-            csv.writer(file).writerow(row)
-        self.returns = []
-        save(self.model, self.folder / "checkpoint.zip")
-
-
-def save(model: Any, path: Path) -> None:
-    """
-    Save a model so that a kill at any moment leaves a whole file.
-
-    :param model: the model
-    :param path: of the zip file
-    """
-    model.save(path.with_name("half_written.zip"))
-    os.replace(path.with_name("half_written.zip"), path)
+from benchmarks.library.command_line import count, training_parser
+from benchmarks.library.curve_callbacks import GamesCallback, save_whole
+from benchmarks.library.run_record import ZOO_PACKAGES, write_run
+from benchmarks.library.zoo import hyperparameters, set_up
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    :param arguments: the command line, without the program
-    :return: what it says
-    """
+    """Read the command line, without the program."""
     parser = training_parser("Train on an Atari game; may be killed and run again.", ["sb3_trpo", "sb3_vine_trpo", "sb3_ppo"])
     parser.add_argument("--steps", type=count, required=True, help="env steps, those of a killed run included")
     parser.add_argument("--log-freq", type=count, default=20_480, help="env steps between two rows of the curve")
@@ -117,10 +42,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """
-    :param arguments: the command line, without the program
-    :return: exit status
-    """
+    """Train, or go on from the checkpoint, and evaluate; return the exit status."""
     options = parse(arguments)
     th.set_num_threads(1)
     entry = hyperparameters(options.algo, options.env, options.set)
@@ -140,18 +62,20 @@ def main(arguments: list[str]) -> int:
     games = GamesCallback(options.out, [options.algo, options.env, options.seed], options.log_freq, clock)
     resumed_at = model.num_timesteps
     model.learn(max(0, options.steps - resumed_at), callback=games, log_interval=10**9, reset_num_timesteps=False)
-    save(model, checkpoint)
+    save_whole(model, checkpoint)
 
     mean, std = evaluate(model, manager.create_envs(8, eval_env=True), options)
     result: dict[str, float] = {"resumed_at": resumed_at, "steps": model.num_timesteps}
     result |= {"mean_return": mean, "std_return": std, "games": options.games}
-    write_run(options.out, "benchmarks.atari", arguments, {"hyperparameters": entry, **result}, [*PACKAGES, "rl_zoo3"])
+    write_run(options.out, "benchmarks.atari", arguments, {"hyperparameters": entry, **result}, ZOO_PACKAGES)
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.games} games")
     return 0
 
 
 def refuse_other_settings(options: argparse.Namespace, entry: dict[str, Any]) -> None:
     """
+    Keep a run from going on with other settings.
+
     :param options: the command line
     :param entry: hyperparameters
     :raises SystemExit: if the run in the folder has other hyperparameters or another seed, or a schedule and another length
@@ -168,10 +92,12 @@ def refuse_other_settings(options: argparse.Namespace, entry: dict[str, Any]) ->
 
 def evaluate(model: OnPolicyAlgorithm, env: Any, options: argparse.Namespace) -> tuple[float, float]:
     """
+    Play whole games with the policy's own random actions.
+
     :param model: the trained model
     :param env: environments to play in
     :param options: the command line
-    :return: mean and standard deviation of the returns of whole games, unclipped, with the policy's own random actions
+    :return: mean and standard deviation of the returns, unclipped
     """
     env.seed(options.seed + 10_000)
     returns, _ = evaluate_policy(model, env, options.games, deterministic=False, return_episode_rewards=True)

@@ -7,29 +7,44 @@ the last games of its training. ::
     python -m benchmarks.atari_report  # prints Markdown, writes docs/img/atari.png
 """
 
-import csv
+import argparse
 import json
+import sys
+from pathlib import Path
 
-from benchmarks.report import NAMES, ROOT, draw, read_runs
+from benchmarks.library.arms import LABELS
+from benchmarks.library.learning_curves import draw_comparison
+from benchmarks.library.paths import PICTURES, RESULTS
+from benchmarks.library.runs import curve_files, read_rows, read_runs
+from benchmarks.library.tables import print_head, print_row
 
-RESULTS = ROOT / "benchmarks" / "results" / "atari"
+RUNS = RESULTS / "atari"
 
 
-def main() -> None:
+def cells(path: Path) -> list[str]:
+    """
+    Describe one run.
+
+    :param path: its ``curve.csv``
+    :return: its row of the table
+    """
+    last, finished = read_rows(path)[-1], path.with_name("run.json")
+    score = json.loads(finished.read_text()) if finished.exists() else last
+    steps = int(score.get("steps") or last["step"])
+    games = f"{float(score['mean_return']):.1f} ± {float(score['std_return']):.1f} ({score['games']})"
+    games += "" if finished.exists() else ", unfinished"
+    minutes = f"{float(last['train_seconds']) / 60:.0f} min"
+    return [last["env"], LABELS[path.parts[-3]], last["seed"], f"{steps:,}", minutes, games]
+
+
+def main(arguments: list[str]) -> None:
     """Print the table and draw the curves."""
-    print("| game | algorithm | seed | env steps | time | return, mean ± std of the games |\n|---|---|---|---|---|---|")
-    for path in sorted(RESULTS.glob("*/*/seed*/curve.csv")):
-        with path.open() as file:
-            last = list(csv.DictReader(file))[-1]
-        finished = path.with_name("run.json")
-        score = json.loads(finished.read_text()) if finished.exists() else last
-        steps = int(score.get("steps") or last["step"])
-        cells = [last["env"], NAMES[path.parts[-3]], last["seed"], f"{steps:,}"]
-        cells += [f"{float(last['train_seconds']) / 60:.0f} min"]
-        cells += [f"{float(score['mean_return']):.1f} ± {float(score['std_return']):.1f} ({score['games']})"]
-        print(f"| {' | '.join(cells)}{'' if finished.exists() else ', unfinished'} |")
-    draw(ROOT / "docs" / "img" / "atari.png", read_runs(RESULTS), ["steps"], each_seed=True)
+    argparse.ArgumentParser(description="Table and plot of the Atari runs.").parse_args(arguments)
+    print_head("game", "algorithm", "seed", "env steps", "time", "return, mean ± std of the games")
+    for path in curve_files(RUNS):
+        print_row(*cells(path))
+    draw_comparison(PICTURES / "atari.png", read_runs(RUNS), ["steps"], each_seed=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -10,59 +10,79 @@ and the median number of Fisher-vector products::
 
 import argparse
 import statistics
-from typing import Any
+import sys
+from collections.abc import Callable
 
 import torch as th
 
-import sb3_trpo.step.trust_region as trust_region
+from benchmarks.library.patching import replaced
+from benchmarks.library.tables import print_head, print_row
 from sb3_trpo import TRPO
+from sb3_trpo.step.conjugate_gradient import CGResult, MatVec
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "CartPole-v1")
 LIMITS = {f"cg_tol {tol}": (100, tol) for tol in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)} | {"defaults": (15, 0.005)}
 N_UPDATES = 30
-SOLVER = trust_region.conjugate_gradient
+SOLVER = "sb3_trpo.step.conjugate_gradient.conjugate_gradient"
+"""The function that every update calls; a run in which it is not called fails."""
 
 
-def solutions(matvec: trust_region.MatVec, b: th.Tensor, smallest: float) -> list[tuple[float, int]]:
+def solutions(matvec: MatVec, b: th.Tensor, damping: float, solve: Callable[..., CGResult]) -> list[tuple[float, int]]:
     """
+    Solve a system to each of the limits.
+
     :param matvec: v -> A v
     :param b: right-hand side
-    :param smallest: bound below the eigenvalues of A
-    :return: cosine to the converged solution, and products, for each of the limits
+    :param damping: on the diagonal of A, a lower bound of its eigenvalues
+    :param solve: the solver
+    :return: cosine to the converged solution, and products, for each of :data:`LIMITS`
     """
 
     def precise(vector: th.Tensor) -> th.Tensor:
         return matvec(vector.float()).double()
 
-    exact = SOLVER(precise, b.double(), 300, 1e-5, smallest).solution
-    found = [SOLVER(matvec, b, max_steps, tol, smallest) for max_steps, tol in LIMITS.values()]
+    exact = solve(precise, b.double(), 300, 1e-5, damping).solution
+    found = [solve(matvec, b, max_steps, tol, damping) for max_steps, tol in LIMITS.values()]
     return [(th.nn.functional.cosine_similarity(cg.solution.double(), exact, dim=0).item(), cg.iterations) for cg in found]
 
 
-def main() -> None:
-    """Measure and print."""
-    argparse.ArgumentParser(description="How good the conjugate gradient direction is at each tolerance.").parse_args()
-    th.set_num_threads(1)
-    print(f"| env | {' | '.join(LIMITS)} |")
-    print("|---|" + "---|" * len(LIMITS))
-    for env_id in ENVS:
-        results: list[list[tuple[float, int]]] = []
+def train(env_id: str) -> list[list[tuple[float, int]]]:
+    """
+    Train with the defaults and solve every update's system to each of the limits besides.
 
-        def watched(
-            matvec: trust_region.MatVec, b: th.Tensor, max_steps: int, tol: float, smallest: float, results: Any = results
-        ) -> trust_region.CGResult:
-            results.append(solutions(matvec, b, smallest))
-            return SOLVER(matvec, b, max_steps, tol, smallest)
+    :param env_id: environment id
+    :return: the :func:`solutions` of every update
+    :raises RuntimeError: if the updates did not call :data:`SOLVER`
+    """
+    results: list[list[tuple[float, int]]] = []
 
-        trust_region.conjugate_gradient = watched  # type: ignore[assignment]
+    def watched(solve: Callable[..., CGResult]) -> Callable[..., CGResult]:
+        def solve_and_compare(matvec: MatVec, b: th.Tensor, max_steps: int, tol: float, damping: float = 0.0) -> CGResult:
+            results.append(solutions(matvec, b, damping, solve))
+            return solve(matvec, b, max_steps, tol, damping)
+
+        return solve_and_compare
+
+    with replaced(SOLVER, watched):
         TRPO("MlpPolicy", env_id, seed=0, device="cpu").learn(2048 * N_UPDATES)
-        trust_region.conjugate_gradient = SOLVER
+    if not results:
+        raise RuntimeError(f"no update called `{SOLVER}`")
+    return results
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
+    description = "How good the conjugate gradient direction is at each tolerance."
+    argparse.ArgumentParser(description=description).parse_args(arguments)
+    th.set_num_threads(1)
+    print_head("env", *LIMITS)
+    for env_id in ENVS:
         cells = []
-        for column in zip(*results, strict=True):
+        for column in zip(*train(env_id), strict=True):
             cosines, products = zip(*column, strict=True)
             cells.append(f"{statistics.median(cosines):.4f} / {min(cosines):.4f}; {statistics.median(products):.0f}")
-        print(f"| {env_id} | {' | '.join(cells)} |", flush=True)
+        print_row(env_id, *cells)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,7 +1,8 @@
 """
-Does speed cost learning? Curves of sb3-trpo and sb3-contrib's TRPO with the same hyperparameters, from the rows of
-``benchmarks.train``: the mean over seeds, and the 95% interval of the difference (Welch's t) of two scores of a run: the mean
-return over its curve, and that of its final model.
+Does speed cost learning? Curves of sb3-trpo and sb3-contrib's TRPO with the same hyperparameters.
+
+Reads the rows of ``benchmarks.train``. Prints the mean over seeds, and the 95% interval of the difference (Welch's t) of two
+scores of a run: the mean return over its curve, and that of its final model.
 
 The same trust region means ``target_kl`` and ``cg_damping`` times the action dimension d. The runs::
 
@@ -15,55 +16,64 @@ The same trust region means ``target_kl`` and ``cg_damping`` times the action di
 """
 
 import argparse
+import sys
+from typing import Any
 
 import numpy as np
-from scipy import stats  # type: ignore[import-untyped]
 
-from benchmarks.report import ROOT, read_runs
+from benchmarks.library.arms import ALGORITHMS, OURS, PEER
+from benchmarks.library.paths import PICTURES, RESULTS
+from benchmarks.library.picture import picture
+from benchmarks.library.runs import Curve, read_runs
+from benchmarks.library.scores import welch
+from benchmarks.library.tables import print_head, print_row
 
-RUNS = ROOT / "benchmarks" / "results" / "equal_settings"
-NAMES = {"sb3_trpo": "sb3-trpo", "sb3_contrib_trpo": "sb3-contrib"}
+NAMES = {name: ALGORITHMS[name].package for name in (OURS, PEER)}
 
 
-def difference(ours: np.ndarray, peer: np.ndarray) -> tuple[float, float, float]:
+def print_environment(env_id: str, ours: np.ndarray, peer: np.ndarray) -> None:
     """
-    Welch's interval.
+    Print a row for each score of a run.
 
-    :param ours: one score a seed
-    :param peer: one score a seed
-    :return: difference of the means, and its 95% interval
+    :param env_id: environment id
+    :param ours: returns, shape (seeds, E)
+    :param peer: returns, shape (seeds, E)
     """
-    interval = stats.ttest_ind(ours, peer, equal_var=False).confidence_interval(0.95)
-    return float(ours.mean() - peer.mean()), float(interval.low), float(interval.high)
+    for label, a, b in (("mean over the curve", ours.mean(1), peer.mean(1)), ("final model", ours[:, -1], peer[:, -1])):
+        middle, low, high = welch(a, b)
+        print_row(env_id, label, f"{a.mean():.0f}", f"{b.mean():.0f}", f"{middle:+.0f} [{low:.0f}, {high:.0f}]")
 
 
-def main() -> None:
+def draw_environment(axis: Any, env_id: str, runs: dict[str, list[Curve]]) -> None:
+    """
+    Draw the mean and every seed of both sides.
+
+    :param axis: matplotlib's
+    :param env_id: environment id
+    :param runs: of both sides, evaluated at the same steps
+    """
+    for name, label in NAMES.items():
+        steps, returns = runs[name][0].steps, np.array([run.returns for run in runs[name]])
+        (line,) = axis.plot(steps, returns.mean(axis=0), label=f"{label}, mean of {len(returns)} seeds")
+        for one in returns:
+            axis.plot(steps, one, color=line.get_color(), alpha=0.25, linewidth=0.8)
+    axis.set(xlabel="env steps", ylabel="return (deterministic)", title=env_id)
+    axis.grid(alpha=0.3)
+    axis.legend()
+
+
+def main(arguments: list[str]) -> None:
     """Print the table and draw the curves."""
-    argparse.ArgumentParser(description="Curves at equal hyperparameters, and their differences.").parse_args()
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    print("| env | score of a run | sb3-trpo | sb3-contrib | difference, 95% interval |\n|---|---|---|---|---|")
-    environments = read_runs(RUNS)
-    figure, axes = plt.subplots(1, len(environments), figsize=(6 * len(environments), 4), layout="constrained")
-    for (env_id, algorithms), axis in zip(environments.items(), axes, strict=True):
-        curves = {name: np.array([run.returns for run in algorithms[name]]) for name in NAMES}
-        for name, returns in curves.items():
-            steps = algorithms[name][0].steps
-            (line,) = axis.plot(steps, returns.mean(axis=0), label=f"{NAMES[name]}, mean of {len(returns)} seeds")
-            for one in returns:
-                axis.plot(steps, one, color=line.get_color(), alpha=0.25, linewidth=0.8)
-        axis.set(xlabel="env steps", ylabel="return (deterministic)", title=env_id)
-        axis.grid(alpha=0.3)
-        axis.legend()
-        ours, peer = curves["sb3_trpo"], curves["sb3_contrib_trpo"]
-        for label, a, b in (("mean over the curve", ours.mean(1), peer.mean(1)), ("final model", ours[:, -1], peer[:, -1])):
-            middle, low, high = difference(a, b)
-            print(f"| {env_id} | {label} | {a.mean():.0f} | {b.mean():.0f} | {middle:+.0f} [{low:.0f}, {high:.0f}] |")
-    figure.savefig(ROOT / "docs" / "img" / "equal_settings.png", dpi=120)
+    argparse.ArgumentParser(description="Curves at equal hyperparameters, and their differences.").parse_args(arguments)
+    environments = read_runs(RESULTS / "equal_settings")
+    print_head("env", "score of a run", *NAMES.values(), "difference, 95% interval")
+    size = {"ncols": len(environments), "figsize": (6 * len(environments), 4)}
+    with picture(PICTURES / "equal_settings.png", 120, **size) as (_, axes):
+        for (env_id, runs), axis in zip(environments.items(), axes, strict=True):
+            draw_environment(axis, env_id, runs)
+            ours, peer = (np.array([run.returns for run in runs[name]]) for name in NAMES)
+            print_environment(env_id, ours, peer)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -16,12 +16,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_trpo import TRPO
 
 
-def main(arguments: list[str]) -> None:
-    """
-    Play the deterministic policy and write the film.
-
-    :param arguments: the command line, without the program
-    """
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Film a trained model.")
     parser.add_argument("run", type=Path, help="folder that benchmarks.mujoco or RL Zoo wrote")
     parser.add_argument("env", help="environment id")
@@ -29,19 +25,35 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--frames", type=int, default=90)
     parser.add_argument("--every", type=int, default=1, help="env steps a frame")
     parser.add_argument("--skip", type=int, default=0, help="env steps before the first frame")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
-    models = sorted(options.run.rglob(f"{options.env}.zip"))
+
+def load(run: Path, env_id: str) -> tuple[TRPO, VecEnv]:
+    """
+    Load the model of a run and make its environment.
+
+    :param run: folder of the run
+    :param env_id: environment id
+    :return: the model, and an environment that renders, normalised as the model's was
+    :raises SystemExit: if the folder does not hold one model of the environment
+    """
+    models = sorted(run.rglob(f"{env_id}.zip"))
     if len(models) != 1:
         found = ", ".join(str(path) for path in models) or "none"
-        raise SystemExit(f"`run` = {options.run} must hold one model of {options.env}, not: {found}")
+        raise SystemExit(f"`run` = {run} must hold one model of {env_id}, not: {found}")
     render = {"render_mode": "rgb_array", "width": 240, "height": 160, "camera_name": "track"}
-    env: VecEnv = make_vec_env(options.env, seed=0, env_kwargs=render)
-    statistics = models[0].parent / options.env / "vecnormalize.pkl"
+    env: VecEnv = make_vec_env(env_id, seed=0, env_kwargs=render)
+    statistics = models[0].parent / env_id / "vecnormalize.pkl"
     if statistics.exists():
         env = normalized = VecNormalize.load(str(statistics), env)
         normalized.training = False
-    model = TRPO.load(models[0], device="cpu")
+    return TRPO.load(models[0], device="cpu"), env
+
+
+def main(arguments: list[str]) -> None:
+    """Play the deterministic policy and write the film."""
+    options = parse(arguments)
+    model, env = load(options.run, options.env)
     observations, frames = env.reset(), []
     for step in range(options.skip + options.frames * options.every):
         if step >= options.skip and (step - options.skip) % options.every == 0:

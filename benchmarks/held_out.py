@@ -11,57 +11,52 @@ gains much and the rest nothing, the step fits noise: raise ``cg_damping`` or th
 
 import argparse
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ale_py
-import gymnasium as gym
 import numpy as np
 import torch as th
 
-from benchmarks.experiment import hyperparameters, set_up
+from benchmarks.library.command_line import add_settings
+from benchmarks.library.rollouts import actor_of, collect, standardised
+from benchmarks.library.tables import print_head, print_row
+from benchmarks.library.zoo import zoo_model
 from sb3_trpo import TRPO
-from sb3_trpo.actor.network import actor_network
-from sb3_trpo.actor.probe import probe_actor
 from sb3_trpo.arguments.hyperparameters import make_schedule
-from sb3_trpo.batch.advantages import effective_advantages
-from sb3_trpo.batch.batch import Batch, read_batch
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.subsets import fisher_subsets
+from sb3_trpo.step.conjugate_gradient import conjugate_gradient
 from sb3_trpo.step.flat import assign, flatten
-from sb3_trpo.step.trust_region import conjugate_gradient
-from sb3_trpo.update.fisher import FisherVectorProduct, fisher_subsets
+from sb3_trpo.update.fisher import FisherVectorProduct
 from sb3_trpo.update.surrogate import Surrogate
-
-gym.register_envs(ale_py)
 
 DAMPINGS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 def rollout(model: TRPO, n_states: int) -> Batch:
     """
-    :param model: the model, whose policy stays as it is
+    Collect states with a policy that stays as it is.
+
+    :param model: the model
     :param n_states: states to collect
-    :return: them, with the advantages that the step uses
+    :return: the states, with the advantages that the step uses
     """
-    assert model.env is not None
     n_steps = n_states // model.n_envs
     model.rollout_buffer.buffer_size = model.n_steps = n_steps
     model.rollout_buffer.reset()
-    _, callback = model._setup_learn(10**9, reset_num_timesteps=model._last_obs is None)
-    callback.on_training_start({}, {})
-    model.collect_rollouts(model.env, callback, model.rollout_buffer, n_steps)
-    model.policy.set_training_mode(False)
-    batch = read_batch(model.rollout_buffer, model.action_space)
-    return batch.with_advantages(effective_advantages(batch.advantages, batch.returns, normalize=True))
+    return standardised(collect(model))
 
 
 def scaled(surrogate: Surrogate, parameters: list[th.nn.Parameter], direction: th.Tensor, kl: float) -> th.Tensor:
     """
+    Scale a direction to a KL, by bisection.
+
     :param surrogate: of the batch
     :param parameters: the actor's, at θ_old; left there
     :param direction: shape (P,)
     :param kl: nats
-    :return: the step along the direction whose KL on the batch is ``kl``, by bisection
+    :return: the step along the direction whose KL on the batch is ``kl``
     """
     old = flatten(parameters)
     low, high, length = 0.0, np.inf, 0.02 / float(direction.norm())
@@ -78,15 +73,16 @@ def scaled(surrogate: Surrogate, parameters: list[th.nn.Parameter], direction: t
 
 def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch) -> tuple[float, float, int]:
     """
+    Compute a step from a batch, and its gain there and on held-out states.
+
     :param model: the model
     :param batch_size: states that the step is computed from
     :param kl: nats
     :param damping: of the Fisher matrix
-    :param states: those and the ones held out
+    :param states: the batch, and the held-out ones behind it
     :return: gain on the batch, gain on the others, products of the solver
     """
-    probe = probe_actor(model.policy, states)
-    parameters, chunk_size, network = probe.parameters, probe.chunk_size(), actor_network(model.policy)
+    network, parameters, chunk_size = actor_of(model, states)
     batch, others = (states.take(slice(*part)) for part in ((0, batch_size), (batch_size, len(states))))
     ent_coef = make_schedule("ent_coef", model.ent_coef)(1.0)
     inside, outside = (Surrogate(network, part, ent_coef, chunk_size) for part in (batch, others))
@@ -101,12 +97,8 @@ def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch
     return trials[0], trials[1], cg.iterations
 
 
-def main(arguments: list[str]) -> None:
-    """
-    Train for a while with the hyperparameters of the Zoo, then measure and print.
-
-    :param arguments: the command line, without the program
-    """
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Gain of a step on the batch and on held-out states, by damping.")
     parser.add_argument("--env", required=True, help="environment id")
     parser.add_argument("--train", type=float, default=100_000, help="env steps of training before")
@@ -115,12 +107,27 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--kl", type=float, default=0.02, help="nats")
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters, as YAML values")
-    options = parser.parse_args(arguments)
+    add_settings(parser)
+    return parser.parse_args(arguments)
+
+
+def print_gains(damping: float, rows: Sequence[tuple[float, float, int]]) -> None:
+    """
+    Print the means over rollouts.
+
+    :param damping: of the Fisher matrix
+    :param rows: what :func:`gains` returned for each rollout
+    """
+    inside, outside, products = np.array(rows).T
+    error = outside.std(ddof=1) / np.sqrt(len(rows))
+    print_row(f"{damping:g}", f"{inside.mean():.4f}", f"{outside.mean():.5f} ± {error:.5f}", f"{products.mean():.0f}")
+
+
+def main(arguments: list[str]) -> None:
+    """Train for a while with the hyperparameters of the Zoo, then measure and print."""
+    options = parse(arguments)
     th.set_num_threads(1)
-    entry = hyperparameters("sb3_trpo", options.env, options.set)
-    with tempfile.TemporaryDirectory() as folder:
-        model: Any = set_up("sb3_trpo", options.env, options.seed, Path(folder), entry)[1]
+    model: Any = zoo_model("sb3_trpo", options.env, options.seed, options.set)
     if options.model:
         model.policy.load_state_dict(TRPO.load(options.model, device="cpu").policy.state_dict())
     else:
@@ -130,11 +137,9 @@ def main(arguments: list[str]) -> None:
         states = rollout(model, 5 * options.batch)
         for damping, rows in measured.items():
             rows.append(gains(model, options.batch, options.kl, damping, states))
-    print("| cg_damping | gain on the batch | gain on held-out states | products |\n|---|---|---|---|")
+    print_head("cg_damping", "gain on the batch", "gain on held-out states", "products")
     for damping, rows in measured.items():
-        inside, outside, products = np.array(rows).T
-        error = outside.std(ddof=1) / np.sqrt(len(rows))
-        print(f"| {damping:g} | {inside.mean():.4f} | {outside.mean():.5f} ± {error:.5f} | {products.mean():.0f} |")
+        print_gains(damping, rows)
 
 
 if __name__ == "__main__":

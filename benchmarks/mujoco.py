@@ -3,8 +3,8 @@ Train one model with RL Zoo's machinery and hyperparameters, evaluate it as it l
 
 Writes to the output folder: ``curve.csv`` (one row an evaluation), ``run.json`` (the command, the hyperparameters, the
 versions and the final score) and RL Zoo's own files, the model among them. Training takes one thread; its seconds are CPU
-time, so that runs side by side do not lengthen each other's. Evaluations are deterministic, on raw rewards, in
-environments of their own, as many as ``--eval-episodes``; the last one, of the final model, has 20 episodes. sb3-trpo takes
+time, so that runs side by side do not lengthen each other's. Evaluations are deterministic, on raw rewards, in separate
+environments, as many as ``--eval-episodes``; the last one, of the final model, has 20 episodes. sb3-trpo takes
 its hyperparameters from ``zoo_hyperparams/trpo.yml``, the peers from RL Zoo's own files (the v4 entry where there is none for
 v5). Example::
 
@@ -18,28 +18,23 @@ import time
 
 import torch as th
 
-from benchmarks.experiment import ZOO_NAMES, hyperparameters, set_up, training_parser
-from benchmarks.train import PACKAGES, CurveCallback, count, write_run
+from benchmarks.library.arms import ALGORITHMS
+from benchmarks.library.command_line import add_evaluations, count, training_parser
+from benchmarks.library.curve_callbacks import CurveCallback
+from benchmarks.library.run_record import ZOO_PACKAGES, write_run
+from benchmarks.library.zoo import hyperparameters, set_up
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    :param arguments: the command line, without the program
-    :return: what it says
-    """
-    parser = training_parser("Train one model as RL Zoo does, and evaluate it as it learns.", sorted(ZOO_NAMES))
+    """Read the command line, without the program."""
+    parser = training_parser("Train one model as RL Zoo does, and evaluate it as it learns.", sorted(ALGORITHMS))
     parser.add_argument("--steps", type=count, help="env steps; default: those of the hyperparameters")
-    parser.add_argument("--eval-freq", type=count, default=20_000, help="env steps between two evaluations")
-    parser.add_argument("--eval-episodes", type=count, default=10)
-    parser.add_argument("--final-episodes", type=count, default=20, help="episodes of the last evaluation")
+    add_evaluations(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
-    """
-    :param arguments: the command line, without the program
-    :return: exit status
-    """
+    """Train, evaluate and save; return the exit status."""
     options = parse(arguments)
     th.set_num_threads(1)
     entry = hyperparameters(options.algo, options.env, options.set)
@@ -48,25 +43,17 @@ def main(arguments: list[str]) -> int:
     manager, model = set_up(options.algo, options.env, options.seed, options.out, entry)
     eval_env = manager.create_envs(options.eval_episodes, eval_env=True)
     eval_env.seed(options.seed + 10_000)
-    labels = [options.algo, options.env, options.seed]
-    curve = CurveCallback(
-        options.out / "curve.csv",
-        labels,
-        eval_env,
-        options.eval_freq,
-        options.eval_episodes,
-        time.process_time,
-    )
+    labels, path = [options.algo, options.env, options.seed], options.out / "curve.csv"
+    curve = CurveCallback(path, labels, eval_env, options.eval_freq, options.eval_episodes, time.process_time)
     manager.callbacks.append(curve)
     manager.learn(model)
     if model.num_timesteps < manager.n_timesteps:  # Ctrl-C, which RL Zoo takes for the end
         print(f"stopped after {model.num_timesteps:,} of {manager.n_timesteps:,} steps: no run.json")
         return 1
-    curve.episodes = options.final_episodes
-    mean, std = curve.evaluate()
+    mean, std = curve.evaluate(options.final_episodes)
     manager.save_trained_model(model)
     result = {"steps": model.num_timesteps, "mean_return": mean, "std_return": std, "episodes": options.final_episodes}
-    write_run(options.out, "benchmarks.mujoco", arguments, {"hyperparameters": entry, **result}, [*PACKAGES, "rl_zoo3"])
+    write_run(options.out, "benchmarks.mujoco", arguments, {"hyperparameters": entry, **result}, ZOO_PACKAGES)
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.final_episodes} episodes")
     return 0
 

@@ -7,45 +7,24 @@ Prints a Markdown table::
 """
 
 import argparse
+import sys
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any, TypeAlias
 
-import gymnasium as gym
 import numpy as np
-import sb3_contrib
 import torch as th
-from gymnasium import spaces
+from gymnasium.wrappers import TransformReward
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_trpo import TRPO
+from benchmarks.library.arms import ALGORITHMS, OURS, PEER
+from benchmarks.library.tables import print_head, print_row
+from tests.toy_envs import ConstantEnv
 
 MeanStd: TypeAlias = tuple[th.Tensor, th.Tensor]
 SEEDS = (0, 1, 2)
 TARGET_KL = 0.01
-ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"sb3-contrib": sb3_contrib.TRPO, "sb3-trpo": TRPO}
-
-
-class ConstantEnv(gym.Env[np.ndarray, np.ndarray]):
-    """
-    One-step episodes with one observation and one reward: there is nothing to learn.
-
-    :param poisoned: the step, counted from the creation, whose reward is NaN
-    """
-
-    observation_space = spaces.Box(-1.0, 1.0, (3,), dtype=np.float32)
-    action_space = spaces.Box(-1.0, 1.0, (2,), dtype=np.float32)
-
-    def __init__(self, poisoned: int = -1) -> None:
-        self.poisoned = poisoned
-        self.steps = 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        return np.full(3, 0.3, dtype=np.float32), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        reward = float("nan") if self.steps == self.poisoned else 1.0
-        return np.full(3, 0.3, dtype=np.float32), reward, True, False, {}
+SIDES = [ALGORITHMS[PEER], ALGORITHMS[OURS]]
 
 
 def after_each_update(model: OnPolicyAlgorithm, n_updates: int, measure: Callable[[MeanStd, MeanStd], float]) -> list[float]:
@@ -79,9 +58,11 @@ def after_each_update(model: OnPolicyAlgorithm, n_updates: int, measure: Callabl
 
 def true_kl(old: MeanStd, new: MeanStd) -> float:
     """
+    Average KL(old‖new) over the states, summed over the action dimensions.
+
     :param old: mean and std before the update, each of shape (B, d)
     :param new: after it
-    :return: mean KL(old‖new) over the states, summed over the action dimensions, nats
+    :return: the mean, nats
     """
     p, q = th.distributions.Normal(*old), th.distributions.Normal(*new)
     return th.distributions.kl_divergence(p, q).sum(dim=1).mean().item()
@@ -89,6 +70,8 @@ def true_kl(old: MeanStd, new: MeanStd) -> float:
 
 def largest_kl(cls: type[OnPolicyAlgorithm], env: str, **kwargs: Any) -> str:
     """
+    Find the largest step.
+
     :param cls: the algorithm
     :param env: environment id
     :param kwargs: further hyperparameters
@@ -104,6 +87,8 @@ def largest_kl(cls: type[OnPolicyAlgorithm], env: str, **kwargs: Any) -> str:
 
 def realised_kl(cls: type[OnPolicyAlgorithm]) -> str:
     """
+    Find how far a step goes with the default settings.
+
     :param cls: the algorithm
     :return: median true KL of an update in units of ``target_kl``, and the share of updates that moved the policy
     """
@@ -116,6 +101,8 @@ def realised_kl(cls: type[OnPolicyAlgorithm]) -> str:
 
 def steps_on_no_signal(cls: type[OnPolicyAlgorithm]) -> str:
     """
+    Train where there is nothing to learn.
+
     :param cls: the algorithm
     :return: updates that moved the policy although every reward and observation was the same
     """
@@ -128,10 +115,14 @@ def steps_on_no_signal(cls: type[OnPolicyAlgorithm]) -> str:
 
 def nan_reward(cls: type[OnPolicyAlgorithm]) -> str:
     """
+    Train with one NaN among the rewards.
+
     :param cls: the algorithm
-    :return: what one NaN reward leads to
+    :return: the error, and the state of the weights afterwards
     """
-    model = cls("MlpPolicy", ConstantEnv(poisoned=100), n_steps=64, batch_size=64, seed=0, device="cpu")  # type: ignore[call-arg]
+    rewards = chain(repeat(1.0, 99), [float("nan")], repeat(1.0))
+    env = TransformReward(ConstantEnv(), lambda _: next(rewards))
+    model = cls("MlpPolicy", env, n_steps=64, batch_size=64, seed=0, device="cpu")  # type: ignore[call-arg]
     try:
         model.learn(64 * 4)
         error = "no error"
@@ -141,11 +132,10 @@ def nan_reward(cls: type[OnPolicyAlgorithm]) -> str:
     return f"{error}; weights {'finite' if finite else 'NaN'}"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure and print."""
-    argparse.ArgumentParser(
-        description="Where a trust-region method can go wrong: sb3-trpo and sb3-contrib's TRPO."
-    ).parse_args()
+    description = "Where a trust-region method can go wrong: sb3-trpo and sb3-contrib's TRPO."
+    argparse.ArgumentParser(description=description).parse_args(arguments)
     th.set_num_threads(1)
     rows: dict[str, Callable[[type[OnPolicyAlgorithm]], str]] = {
         "largest KL of an update / `target_kl`, Hopper-v5": lambda cls: largest_kl(cls, "Hopper-v5"),
@@ -155,10 +145,10 @@ def main() -> None:
         "updates that move the policy when all rewards are equal": steps_on_no_signal,
         "one NaN reward": nan_reward,
     }
-    print(f"| | {' | '.join(ALGORITHMS)} |\n|---|{'---|' * len(ALGORITHMS)}")
+    print_head("", *(side.package for side in SIDES))
     for label, measure in rows.items():
-        print(f"| {label} | {' | '.join(measure(cls) for cls in ALGORITHMS.values())} |", flush=True)
+        print_row(label, *(measure(side.cls) for side in SIDES))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

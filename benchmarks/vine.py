@@ -12,76 +12,54 @@ cosine between its two halves. A game is played with ``PaperCNN`` on raw images,
 import argparse
 import csv
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ale_py
-import gymnasium as gym
 import numpy as np
 import torch as th
-from stable_baselines3.common.env_util import make_atari_env, make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+from stable_baselines3.common.vec_env import VecEnv
 
+from benchmarks.library.environments import is_game, make_env
+from benchmarks.library.rollouts import actor_of, collect, standardised
 from sb3_trpo import TRPO, VineTRPO
-from sb3_trpo.actor.network import actor_network
-from sb3_trpo.actor.probe import probe_actor
-from sb3_trpo.batch.advantages import effective_advantages
-from sb3_trpo.batch.batch import read_batch
-from sb3_trpo.policies.aliases import PaperCNN
+from sb3_trpo.policies.image_networks import PaperCNN
 from sb3_trpo.update.surrogate import Surrogate
-
-gym.register_envs(ale_py)
 
 COLUMNS = ["env", "trained_steps", "estimator", "settings", "calls", "repeats", "cosine", "cosine_std", "cosine_of_mean"]
 COLUMNS += ["relative_variance"]
 
 
-def make_env(env_id: str, n_envs: int, seed: int) -> VecEnv:
-    """
-    :param env_id: environment id; a game goes through SB3's ``AtariWrapper``
-    :param n_envs: number of environments
-    :param seed: of the environments
-    :return: the environments
-    """
-    if "NoFrameskip" in env_id:
-        return VecFrameStack(make_atari_env(env_id, n_envs, seed=seed), 4)
-    return make_vec_env(env_id, n_envs, seed=seed)
-
-
 def gradients(model: TRPO, repeats: int) -> tuple[np.ndarray, float]:
     """
-    Gradients of the surrogate at the model's policy, which stays as it is; every rollout goes on where the last one ended.
+    Compute gradients of the surrogate at the model's policy, which stays as it is, each from a new rollout.
 
     :param model: the model
     :param repeats: rollouts
     :return: shape (repeats, P); simulator calls of a rollout
     """
-    _, callback = model._setup_learn(10**9, reset_num_timesteps=model._last_obs is None)
-    callback.on_training_start({}, {})
     before, rows = model.num_timesteps, []
     for _ in range(repeats):
-        assert model.env is not None
-        model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+        rollout = collect(model)
         model._n_updates += 1  # other branching states next time
-        model.policy.set_training_mode(False)
-        rollout = read_batch(model.rollout_buffer, model.action_space)
-        probe = probe_actor(model.policy, rollout)
-        batch, chunk_size = model._policy_batch(rollout), probe.chunk_size()
+        actor = actor_of(model, rollout)
         # standardised as in a step: with few samples a common offset of the advantages is noise
-        batch = batch.with_advantages(effective_advantages(batch.advantages, batch.returns, normalize=True))
-        surrogate = Surrogate(actor_network(model.policy), batch, 0.0, chunk_size)
-        rows.append(surrogate.gradient(probe.parameters).numpy())
+        batch = standardised(model._policy_batch(rollout))
+        surrogate = Surrogate(actor.network, batch, 0.0, actor.chunk_size)
+        rows.append(surrogate.gradient(actor.parameters).numpy())
     return np.array(rows), (model.num_timesteps - before) / repeats
 
 
 def with_policy_of(model: TRPO, cls: type[TRPO], env: VecEnv, seed: int, **settings: Any) -> TRPO:
     """
+    Make a model with the policy and the critic of another one.
+
     :param model: a trained model
     :param cls: class of the new one
     :param env: its environments
     :param seed: its seed
     :param settings: further hyperparameters
-    :return: a model with the same policy and critic
+    :return: the new model
     """
     policy_kwargs = model.policy_kwargs
     other = cls(type(model.policy), env, seed=seed, device="cpu", policy_kwargs=policy_kwargs, gamma=model.gamma, **settings)
@@ -91,10 +69,12 @@ def with_policy_of(model: TRPO, cls: type[TRPO], env: VecEnv, seed: int, **setti
 
 def measure(rows: np.ndarray, reference: np.ndarray) -> dict[str, str]:
     """
+    Compare gradients with the reference.
+
     :param rows: gradients, shape (M, P)
     :param reference: shape (P,)
-    :return: mean and standard deviation of the cosine, the cosine of the mean, which is short of 1 by what is left of the
-        noise and by bias, and the relative variance
+    :return: mean and standard deviation of the cosine, the cosine of the mean, which bias and the
+        remaining noise keep below 1, and the relative variance
     """
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(reference)
     cosines = rows @ reference / np.maximum(norms, 1e-30)  # no branch differed from another: no gradient, no direction
@@ -111,10 +91,7 @@ def measure(rows: np.ndarray, reference: np.ndarray) -> dict[str, str]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """
-    :param arguments: the command line, without the program
-    :return: what it says
-    """
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Gradients of vine sampling against single path, at equal simulator calls.")
     parser.add_argument("--env", required=True, help="environment id")
     parser.add_argument("--train", type=int, default=0, help="env steps of training before, with single path")
@@ -128,62 +105,52 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str]) -> None:
+def train(options: argparse.Namespace) -> TRPO:
     """
-    Measure, and write one row an estimator.
+    Train with single path.
 
-    :param arguments: the command line, without the program
+    :param options: the command line
+    :return: the trained model
     """
-    options = parse(arguments)
-    th.set_num_threads(1)
-    game = "NoFrameskip" in options.env
     settings: dict[str, Any] = {"gamma": 0.99, "device": "cpu", "seed": options.seed}
+    game = is_game(options.env)
     if game:
         network = {"features_extractor_class": PaperCNN, "features_extractor_kwargs": {"n_images": 0}}
         settings |= {"n_steps": 1024 // options.n_envs, "policy_kwargs": network, "ent_coef": 0.01}
         settings |= {"fisher_sample_fraction": 0.1, "cg_max_steps": 10, "n_critic_updates": 2, "batch_size": 256}
     env = make_env(options.env, options.n_envs, options.seed)
-    trained = TRPO("CnnPolicy" if game else "MlpPolicy", env, **settings).learn(options.train)
-
-    def fresh(cls: type[TRPO], number: int, n_steps: int, **more: Any) -> TRPO:
-        env = make_env(options.env, options.n_envs, options.seed + 1 + number)
-        return with_policy_of(trained, cls, env, options.seed + 1 + number, n_steps=n_steps, batch_size=n_steps, **more)
-
-    chunk = min(options.reference, 64 * 1024 if not game else 8 * 1024) // options.n_envs
-    n_chunks = -(-options.reference // (chunk * options.n_envs))
-    parts = gradients(fresh(TRPO, 0, chunk, gae_lambda=1.0), n_chunks)[0]
-    reference = parts.mean(axis=0)
-
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-
-        def write(name: str, settings_text: str, calls: float, repeats: int, measures: dict[str, str]) -> None:
-            row = {"env": options.env, "trained_steps": options.train, "estimator": name, "settings": settings_text}
-            row |= {"calls": f"{calls:.0f}", "repeats": repeats, **measures}
-            writer.writerow(row)
-            file.flush()
-            print(" ".join(str(value) for value in row.values()), flush=True)
-
-        halves = measure(parts[::2], parts[1::2].mean(axis=0))["cosine_of_mean"]
-        write("reference", "its halves", chunk * options.n_envs * n_chunks, 1, {"cosine_of_mean": halves})
-        for calls in options.calls:
-            for name, settings_text, model in candidates(fresh, calls, options):
-                rows, used = gradients(model, options.repeats)
-                write(name, settings_text, used, options.repeats, measure(rows, reference))
+    return TRPO("CnnPolicy" if game else "MlpPolicy", env, **settings).learn(options.train)
 
 
-def candidates(fresh: Any, calls: int, options: argparse.Namespace) -> list[tuple[str, str, TRPO]]:
+def fresh(trained: TRPO, options: argparse.Namespace, cls: type[TRPO], number: int, n_calls: int, **more: Any) -> TRPO:
     """
-    :param fresh: makes a model
-    :param calls: simulator calls of one gradient
+    Make a model with the trained policy and new environments.
+
+    :param trained: the trained model
     :param options: the command line
+    :param cls: class of the new model
+    :param number: seed of the new model beyond the first of the command line
+    :param n_calls: simulator calls of a rollout, those of branches apart
+    :param more: further hyperparameters
+    :return: the new model
+    """
+    seed, n_steps = options.seed + 1 + number, n_calls // options.n_envs
+    env = make_env(options.env, options.n_envs, seed)
+    return with_policy_of(trained, cls, env, seed, n_steps=n_steps, batch_size=n_steps, **more)
+
+
+def candidates(trained: TRPO, options: argparse.Namespace, calls: int) -> list[tuple[str, str, TRPO]]:
+    """
+    Make a model for every estimator.
+
+    :param trained: the trained model
+    :param options: the command line
+    :param calls: simulator calls of one gradient
     :return: name, settings and model of every estimator
     """
     n_envs = options.n_envs
     found: list[tuple[str, str, TRPO]] = [
-        ("single path", f"gae_lambda={gae_lambda}", fresh(TRPO, 1, calls // n_envs, gae_lambda=gae_lambda))
+        ("single path", f"gae_lambda={gae_lambda}", fresh(trained, options, TRPO, 1, calls, gae_lambda=gae_lambda))
         for gae_lambda in (0.95, 1.0)
     ]
     trunk = calls // 4
@@ -192,8 +159,48 @@ def candidates(fresh: Any, calls: int, options: argparse.Namespace) -> list[tupl
         n_states = max(n_envs, (calls - trunk) // (n_actions * length) // n_envs * n_envs)
         more = {"n_branch_states": n_states, "branch_length": length}
         text = f"trunk={trunk} states={n_states} actions={n_actions} length={length}"
-        found.append(("vine", text, fresh(VineTRPO, 2, trunk // n_envs, **more)))
+        found.append(("vine", text, fresh(trained, options, VineTRPO, 2, trunk, **more)))
     return found
+
+
+def estimates(trained: TRPO, options: argparse.Namespace) -> Iterator[dict[str, str]]:
+    """
+    Measure the reference, and every estimator against it.
+
+    :param trained: the trained model
+    :param options: the command line
+    :return: rows of the CSV file
+    """
+    chunk = min(options.reference, 8 * 1024 if is_game(options.env) else 64 * 1024) // options.n_envs * options.n_envs
+    n_chunks = -(-options.reference // chunk)
+    parts = gradients(fresh(trained, options, TRPO, 0, chunk, gae_lambda=1.0), n_chunks)[0]
+    reference = parts.mean(axis=0)
+
+    def row(name: str, settings: str, calls: float, repeats: int, measures: dict[str, str]) -> dict[str, str]:
+        cells = {"env": options.env, "trained_steps": f"{options.train}", "estimator": name, "settings": settings}
+        return {**cells, "calls": f"{calls:.0f}", "repeats": f"{repeats}", **measures}
+
+    halves = measure(parts[::2], parts[1::2].mean(axis=0))["cosine_of_mean"]
+    yield row("reference", "its halves", chunk * n_chunks, 1, {"cosine_of_mean": halves})
+    for calls in options.calls:
+        for name, settings, model in candidates(trained, options, calls):
+            rows, used = gradients(model, options.repeats)
+            yield row(name, settings, used, options.repeats, measure(rows, reference))
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, and write one row an estimator."""
+    options = parse(arguments)
+    th.set_num_threads(1)
+    trained = train(options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for row in estimates(trained, options):
+            writer.writerow(row)
+            file.flush()
+            print(" ".join(row.values()), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import matplotlib
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from benchmarks.library.picture import picture
 from sb3_trpo import TRPO, VineTRPO
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 Point = tuple[float, float]
 
@@ -37,7 +34,9 @@ class Tracer(gym.Wrapper[Any, Any, Any, Any]):
 
     def where(self) -> Point:
         """
-        :return: distance and height of the torso, m
+        Read the position of the torso.
+
+        :return: distance and height, m
         """
         position = self.env.unwrapped.data.qpos  # type: ignore[attr-defined]
         return float(position[0]), float(position[1])
@@ -57,26 +56,29 @@ class Tracer(gym.Wrapper[Any, Any, Any, Any]):
         return result
 
     def get_state(self) -> None:
-        """The paths are no part of the simulator's state."""
+        """Save nothing: the paths are no part of the simulator's state."""
 
     def set_state(self, state: None) -> None:
         """
+        Begin the path of a branch.
+
         :param state: nothing
         """
         self.path = []
         self.branches.append(self.path)
 
 
-def main(arguments: list[str]) -> None:
-    """
-    Train for a while, collect one rollout, and draw it.
-
-    :param arguments: the command line, without the program
-    """
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Draw a vine.")
     parser.add_argument("--train", type=int, default=100_352, help="env steps of training before, with single path")
     parser.add_argument("--out", type=Path, required=True, help="the picture to write")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Train for a while, collect one rollout, and draw it."""
+    options = parse(arguments)
     th.set_num_threads(1)
     trained = TRPO("MlpPolicy", "Hopper-v5", seed=0, device="cpu").learn(options.train)
     tracer = Tracer(gym.make("Hopper-v5"))
@@ -90,20 +92,20 @@ def main(arguments: list[str]) -> None:
 
 def draw(tracer: Tracer, states: list[Point], out: Path) -> None:
     """
-    :param tracer: what it has seen of one rollout
+    Draw trunk, branches and branching states.
+
+    :param tracer: the paths of one rollout
     :param states: the branching states
     :param out: the picture to write
     """
-    figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
-    for path in tracer.trunk:
-        axes.plot(*zip(*path, strict=True), color="black", linewidth=2.0)
-    for path in filter(None, tracer.branches):
-        axes.plot(*zip(*path, strict=True), color="tab:green", linewidth=0.9)
-    axes.plot(*zip(*states, strict=True), "o", color="tab:red", markersize=4)
-    axes.set(xlabel="distance of the torso (m)", ylabel="height of the torso (m)")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
+    with picture(out, 130, figsize=(9, 3.2)) as (_, axes):
+        for path in tracer.trunk:
+            axes.plot(*zip(*path, strict=True), color="black", linewidth=2.0)
+        for path in filter(None, tracer.branches):
+            axes.plot(*zip(*path, strict=True), color="tab:green", linewidth=0.9)
+        axes.plot(*zip(*states, strict=True), "o", color="tab:red", markersize=4)
+        axes.set(xlabel="distance of the torso (m)", ylabel="height of the torso (m)")
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

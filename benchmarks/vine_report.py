@@ -1,5 +1,5 @@
 """
-Tables and plot of what ``benchmarks/results/vine`` holds: gradients of vine sampling and of single path, and how both learn.
+Tables and plot of the folder ``benchmarks/results/vine``: gradients of vine sampling and of single path, and how both learn.
 
 The gradients are those of ``benchmarks.vine``, the runs those of ``benchmarks.mujoco`` and ``benchmarks.atari``, whose
 ``run.json`` has the command. ::
@@ -7,66 +7,78 @@ The gradients are those of ``benchmarks.vine``, the runs those of ``benchmarks.m
     python -m benchmarks.vine_report  # prints Markdown, writes docs/img/vine_learning.png
 """
 
-import csv
+import argparse
+import sys
 
 import numpy as np
 
-from benchmarks.report import NAMES, ROOT, Curve, Runs, draw, read_runs
-
-RESULTS = ROOT / "benchmarks" / "results" / "vine"
+from benchmarks.library.arms import LABELS
+from benchmarks.library.learning_curves import draw_comparison
+from benchmarks.library.paths import PICTURES, RESULTS
+from benchmarks.library.runs import Curve, Runs, read_rows, read_runs
+from benchmarks.library.tables import print_head, print_row
 
 
 def score(runs: list[Curve], column: str, budget: float) -> str:
     """
+    Describe the returns within a budget: those of the last evaluation that it allows.
+
     :param runs: one a seed
-    :param column: what the budget counts: "steps" or "updates"
-    :param budget: how much of it
-    :return: the mean return by then (the last evaluation within the budget), and that of every seed
+    :param column: the unit of the budget: "steps" or "updates"
+    :param budget: how many of them
+    :return: the mean return by then, and that of every seed
     """
     reached = [run.returns[np.searchsorted(getattr(run, column), budget, side="right") - 1] for run in runs]
     digits = 1 if max(reached) < 10.0 else 0
     return f"{np.mean(reached):.{digits}f} ({', '.join(f'{value:.{digits}f}' for value in reached)})"
 
 
+def gradient_cells(row: dict[str, str]) -> list[str]:
+    """
+    Describe one estimator of the gradient.
+
+    :param row: as ``benchmarks.vine`` wrote it
+    :return: its row of the table
+    """
+    cells = [row["env"], f"{int(row['trained_steps']):,}", row["calls"], f"{row['estimator']}, {row['settings']}"]
+    cells += [f"{float(row['cosine']):.2f} ± {float(row['cosine_std']):.2f}" if row["cosine"] else ""]
+    variance = row["relative_variance"]
+    hidden = bool(variance) and float(variance) > 1e6  # the mean is not longer than its own noise
+    return [*cells, f"{float(row['cosine_of_mean']):.2f}", "no signal" if hidden else variance]
+
+
 def print_gradients() -> None:
-    """One row an estimator and number of simulator calls."""
-    print("| env | trained for | calls | estimator | cosine to the reference | of the mean | relative variance |")
-    print("|---|---|---|---|---|---|---|")
-    for path in sorted(RESULTS.glob("*.csv")):
-        with path.open() as file:
-            for row in csv.DictReader(file):
-                cells = [row["env"], f"{int(row['trained_steps']):,}", row["calls"], f"{row['estimator']}, {row['settings']}"]
-                cells += [f"{float(row['cosine']):.2f} ± {float(row['cosine_std']):.2f}" if row["cosine"] else ""]
-                cells += [f"{float(row['cosine_of_mean']):.2f}"]
-                variance = row["relative_variance"]
-                hidden = bool(variance) and float(variance) > 1e6  # the mean is not longer than its own noise
-                print(f"| {' | '.join([*cells, 'no signal' if hidden else variance])} |")
+    """Print a row for each estimator and number of simulator calls."""
+    print_head("env", "trained for", "calls", "estimator", "cosine to the reference", "of the mean", "relative variance")
+    for path in sorted((RESULTS / "vine").glob("*.csv")):
+        for row in read_rows(path):
+            print_row(*gradient_cells(row))
 
 
 def print_learning(environments: Runs) -> None:
     """
-    One row an environment and way of sampling.
+    Print a row for each environment and way of sampling.
 
     :param environments: every run
     """
-    print(
-        "\n| env | sampling | simulator calls; updates | return then | return after as many updates |\n|---|---|---|---|---|"
-    )
+    print()
+    print_head("env", "sampling", "simulator calls; updates", "return then", "return after as many updates")
     for env_id, algorithms in environments.items():
         updates = min(run.updates[-1] for runs in algorithms.values() for run in runs)
         for name, runs in algorithms.items():
             steps, own_updates = (np.mean([getattr(run, key)[-1] for run in runs]) for key in ("steps", "updates"))
-            cells = [env_id, NAMES[name], f"{steps:,.0f}; {own_updates:.0f}", score(runs, "steps", np.inf)]
-            print(f"| {' | '.join(cells)} | {score(runs, 'updates', updates)} ({updates:.0f}) |")
+            cells = [env_id, LABELS[name], f"{steps:,.0f}; {own_updates:.0f}", score(runs, "steps", np.inf)]
+            print_row(*cells, f"{score(runs, 'updates', updates)} ({updates:.0f})")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the tables and draw the curves."""
+    argparse.ArgumentParser(description="Tables and plot of vine sampling.").parse_args(arguments)
     print_gradients()
-    environments = read_runs(RESULTS / "learning")
+    environments = read_runs(RESULTS / "vine" / "learning")
     print_learning(environments)
-    draw(ROOT / "docs" / "img" / "vine_learning.png", environments, ["steps", "updates"], per_row=2)
+    draw_comparison(PICTURES / "vine_learning.png", environments, ["steps", "updates"], per_row=2)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

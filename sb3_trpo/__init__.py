@@ -2,11 +2,13 @@
 
 from importlib.metadata import version
 
+from sb3_trpo.actor.plain_policy import register_extractor
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
+from sb3_trpo.distributions.table import register_family
 from sb3_trpo.envs.pickled_state import deepcopy_state
 from sb3_trpo.envs.snapshots import register_simulator
-from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 
 __version__ = version("sb3-trpo")
 
@@ -19,5 +21,7 @@ __all__ = [
     "VineTRPO",
     "__version__",
     "deepcopy_state",
+    "register_extractor",
+    "register_family",
     "register_simulator",
 ]

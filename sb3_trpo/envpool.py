@@ -1,5 +1,6 @@
-"""The short name of :mod:`sb3_trpo.envs.envpool`."""
+"""The short name of EnvPool's environments as ``VecEnv``."""
 
-from sb3_trpo.envs.envpool import AtariEnvPool, EnvPoolVecEnv
+from sb3_trpo.envs.atari_envpool import AtariEnvPool
+from sb3_trpo.envs.envpool import EnvPoolVecEnv
 
 __all__ = ["AtariEnvPool", "EnvPoolVecEnv"]

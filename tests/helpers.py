@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import (
     Distribution,
     SquashedDiagGaussianDistribution,
@@ -19,7 +20,16 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
+from sb3_trpo import TRPO
+from sb3_trpo.actor.choose import actor_network
+from sb3_trpo.actor.interface import ActorNetwork
+from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
+from sb3_trpo.actor.reached_parameters import reached_parameters
 from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.from_buffer import read_batch
+from sb3_trpo.batch.states import States
+from sb3_trpo.policies.interface import PolicyInterface
+from sb3_trpo.rollout.recorders import fast_policy
 
 OBSERVATIONS = spaces.Box(-1.0, 1.0, (3,), dtype=np.float32)
 BOX = spaces.Box(-1.0, 1.0, (2,), dtype=np.float32)
@@ -168,7 +178,52 @@ def make_batch(policy: ActorCriticPolicy, n_states: int = 7) -> Batch:
         actions = draw(distribution)
         log_prob = distribution.log_prob(actions)
     advantages, returns = th.randn(2, n_states, generator=generator, dtype=th.float64)
-    return Batch(observations, actions, log_prob, advantages, returns)
+    return Batch(States(observations), actions, log_prob, advantages, returns)
+
+
+def collect(model: TRPO, callback: BaseCallback | None = None) -> TRPO:
+    """Collect one rollout without updating, so that the weights are those that acted."""
+    _, callback = model._setup_learn(model.n_steps * model.n_envs, callback)
+    callback.on_training_start({}, {})
+    assert model.env is not None
+    assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    return model
+
+
+def batch_of(model: TRPO) -> Batch:
+    """The rollout that a model has collected."""
+    return read_batch(model.rollout_buffer, model.action_space, model.interface.state_fields)
+
+
+def actor_of(policy: ActorCriticPolicy) -> ActorNetwork:
+    """The policy's actor as the update differentiates it."""
+    return actor_network(PolicyInterface(policy), PlainPolicy.of(policy))
+
+
+def plain(policy: ActorCriticPolicy) -> PlainPolicy:
+    """A policy that is known to be plain."""
+    found = PlainPolicy.of(policy)
+    assert not isinstance(found, Reason), found
+    return found
+
+
+def why_not_plain_actor(policy: ActorCriticPolicy) -> str | None:
+    """Why a policy's actions are not computed by hand; None if they are."""
+    found = PlainPolicy.of(policy)
+    if isinstance(found, Reason):
+        return found
+    return found.actor if isinstance(found.actor, Reason) else None
+
+
+def why_not_fast(model: TRPO) -> str | None:
+    """Why a model does not collect its rollouts without torch; None if it does."""
+    found = fast_policy(model.interface, model.rollout_buffer)
+    return found if isinstance(found, Reason) else None
+
+
+def reached(policy: ActorCriticPolicy, batch: Batch, chunk_size: int = 100) -> list[nn.Parameter]:
+    """The parameters that the update finds to be the actor's."""
+    return reached_parameters(PolicyInterface(policy), PlainPolicy.of(policy), batch, chunk_size)
 
 
 def draw(distribution: Distribution) -> th.Tensor:

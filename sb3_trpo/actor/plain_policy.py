@@ -1,7 +1,14 @@
-"""Which policies are SB3's own MLP or CNN policy and nothing else, so that their arithmetic may be done without autograd."""
+"""
+Recognises policies that compute exactly what SB3's MLP or CNN policy does, and can therefore be evaluated and differentiated
+by hand.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch as th
@@ -20,18 +27,48 @@ from torch import nn
 from sb3_trpo.actor.cnn import Cnn, why_not_cnn
 from sb3_trpo.actor.mlp import Mlp, why_not_mlp
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
-from sb3_trpo.policies.aliases import CnnPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
+from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
+from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 
 Layers: TypeAlias = Mlp | Cnn
 """A network as a function with products of its Jacobian, in NumPy arrays."""
 
-_EXTRACTORS: dict[type[nn.Module], Callable[[Any], list[nn.Module]]] = {
-    FlattenExtractor: lambda extractor: [],
-    NatureCNN: lambda extractor: [*extractor.cnn, *extractor.linear],
-    NormalizedCNN: lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear],
-    PaperCNN: lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear],
-}
-"""Features extractors that are known: their layers, in order."""
+Encode: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""Observations of shape (B, ...) -> what the first layer reads."""
+
+
+class Reason(str):
+    """Why something cannot be done by hand, in words."""
+
+
+E = TypeVar("E", bound=nn.Module)
+
+_EXTRACTORS: dict[type[nn.Module], Callable[[Any], list[nn.Module]]] = {}
+
+
+def register_extractor(extractor_class: type[E], layers: Callable[[E], list[nn.Module]]) -> None:
+    """
+    Let policies with a features extractor of this class act and learn without autograd.
+
+    The extractor must compute exactly what its layers do one after another: linear layers and activations for vectors,
+    convolutions, activations, one ``nn.Flatten`` and linear layers for images. Subclasses are not included. An entry takes
+    the place of one that was there before.
+
+    :param extractor_class: class of the features extractor
+    :param layers: extractor -> its layers, in order; none for an extractor that only flattens
+    :raises TypeError: if ``extractor_class`` is no class of modules, or ``layers`` cannot be called
+    """
+    if not (isinstance(extractor_class, type) and issubclass(extractor_class, nn.Module)):
+        raise TypeError(f"`extractor_class` must be a subclass of torch.nn.Module, not {extractor_class!r}")
+    if not callable(layers):
+        raise TypeError(f"`layers` must be a function of the extractor, not {layers!r}")
+    _EXTRACTORS[extractor_class] = layers
+
+
+register_extractor(FlattenExtractor, lambda extractor: [])
+register_extractor(NatureCNN, lambda extractor: [*extractor.cnn, *extractor.linear])
+register_extractor(NormalizedCNN, lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear])
+register_extractor(PaperCNN, lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear])
 
 _DISTRIBUTIONS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
 """Those whose parameters are the network's output, but for the normalisation of logits and the std."""
@@ -51,38 +88,139 @@ _METHODS = {
 """SB3's methods as imported: a class that was patched later must be asked itself."""
 
 
-def why_not_plain(policy: ActorCriticPolicy) -> str | None:
+@dataclass(frozen=True)
+class PlainPolicy:
     """
-    Tell whether a policy computes exactly what its layers say: features, then two separate MLPs.
+    A policy that computes exactly what its layers say: features, then two separate MLPs.
 
-    :param policy: any policy
-    :return: None if it does; otherwise the first thing that speaks against it
+    Its parts are views of the policy as it is now; make a new one after a callback may have changed it.
+
+    :param policy: the policy
     """
+
+    policy: ActorCriticPolicy
+
+    @classmethod
+    def of(cls, policy: ActorCriticPolicy) -> PlainPolicy | Reason:
+        """
+        Recognise a plain policy.
+
+        :param policy: any policy
+        :return: the policy as a plain one; otherwise the first reason why it is none
+        """
+        reason = (
+            _unknown_class(policy)
+            or _unknown_extractor(policy)
+            or _unknown_network(policy)
+            or _altered_behaviour(policy)
+            or _altered_std(policy)
+        )
+        return cls(policy) if reason is None else Reason(reason)
+
+    @cached_property
+    def actor(self) -> Layers | Reason:
+        """Layers from the encoded observation to the output of the actor, or why its actions cannot be computed by hand."""
+        policy = self.policy
+        if type(policy.action_dist) not in _DISTRIBUTIONS:
+            return Reason(f"the actions are drawn by a {type(policy.action_dist).__name__}")
+        hidden = policy.mlp_extractor.policy_net
+        return self.layers(self._of_extractor(policy.pi_features_extractor, hidden, policy.action_net))
+
+    @cached_property
+    def critic(self) -> Layers | Reason:
+        """Layers from the encoded observation to the value, or why it cannot be computed by hand."""
+        return self.layers(self.critic_modules)
+
+    @cached_property
+    def critic_modules(self) -> list[nn.Module]:
+        """The modules of the critic, in order."""
+        policy = self.policy
+        return self._of_extractor(policy.vf_features_extractor, policy.mlp_extractor.value_net, policy.value_net)
+
+    @property
+    def log_std(self) -> nn.Parameter | None:
+        """Logarithm of a Gaussian's standard deviations, shape (d,); None for other distributions."""
+        return self.policy.log_std if type(self.policy.action_dist) in GAUSSIANS else None
+
+    @cached_property
+    def encode(self) -> Encode:
+        """SB3's preprocessing and flattening: numbers as float32, discrete ones one-hot. Images stay as they are."""
+        space = self.policy.observation_space
+        if type(self.policy.features_extractor) is not FlattenExtractor:
+            return lambda obs: obs
+        if isinstance(space, spaces.Discrete):
+            return lambda obs: _one_hot(obs.reshape(-1), int(space.n))
+        if isinstance(space, spaces.MultiDiscrete):
+            return lambda obs: np.concatenate([_one_hot(*pair) for pair in zip(obs.T, space.nvec, strict=True)], axis=1)
+        return lambda obs: obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+
+    def layers(self, modules: Sequence[nn.Module]) -> Layers | Reason:
+        """
+        Make a network of some of the policy's modules.
+
+        :param modules: in order
+        :return: the network; otherwise the first reason why it cannot be computed by hand
+        """
+        reason = why_not_cnn(modules) if convolves(modules) else why_not_mlp(modules)
+        if reason is not None:
+            return Reason(reason)
+        scale = 255.0 if _scales_images(self.policy) else 1.0
+        return Cnn(modules, scale) if convolves(modules) else Mlp(modules)
+
+    @staticmethod
+    def _of_extractor(extractor: nn.Module, hidden: Any, last: Any) -> list[nn.Module]:
+        return [*_EXTRACTORS[type(extractor)](extractor), *hidden, last]
+
+
+def convolves(modules: Sequence[nn.Module]) -> bool:
+    """
+    Tell whether layers read images.
+
+    :param modules: layers in order
+    :return: whether one of them is a convolution
+    """
+    return any(isinstance(module, nn.Conv2d) for module in modules)
+
+
+@np.errstate(all="ignore")  # as torch does, whatever the user has set
+def in_blocks(layers: Layers, encode: Encode, observations: np.ndarray) -> np.ndarray:
+    """
+    Evaluate a network with the hidden layers of one block of rows at a time in memory.
+
+    :param layers: the network
+    :param encode: see :attr:`PlainPolicy.encode`
+    :param observations: shape (B, ...)
+    :return: results, shape (B, n_out)
+    """
+    results = np.empty((len(observations), layers.n_out), dtype=np.float32)
+    for i in range(0, len(observations), layers.block_rows):
+        block = slice(i, i + layers.block_rows)
+        results[block] = layers(encode(observations[block]))
+    return results
+
+
+def _unknown_class(policy: ActorCriticPolicy) -> str | None:
     if type(policy) not in (ActorCriticPolicy, ActorCriticCnnPolicy, CnnPolicy, PaperCnnPolicy):
         return f"the policy is a {type(policy).__name__}"
+    return None
+
+
+def _unknown_extractor(policy: ActorCriticPolicy) -> str | None:
     for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
         if type(extractor) not in _EXTRACTORS or type(extractor) is not type(policy.features_extractor):
             return f"the features extractor is a {type(extractor).__name__}"
         if type(extractor) is FlattenExtractor and _scales_images(policy):
             return "the observations are images, and the policy flattens them"
+    return None
+
+
+def _unknown_network(policy: ActorCriticPolicy) -> str | None:
     if type(policy.mlp_extractor) is not MlpExtractor:
         return f"the network is a {type(policy.mlp_extractor).__name__}"
     for net in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net):
         if type(net) is not nn.Sequential:
             return f"the network is a {type(net).__name__}"
-    return _altered_behaviour(policy) or _altered_std(policy)
-
-
-def why_not_plain_actor(policy: ActorCriticPolicy) -> str | None:
-    """
-    Tell whether a policy acts as its layers and one of SB3's plain distributions say.
-
-    :param policy: any policy
-    :return: None if it does; otherwise the first thing that speaks against it
-    """
-    if type(policy.action_dist) not in _DISTRIBUTIONS:
-        return f"the actions are drawn by a {type(policy.action_dist).__name__}"
-    return why_not_plain(policy) or why_not_layers(actor_layers(policy))
+    return None
 
 
 def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
@@ -108,88 +246,8 @@ def _altered_std(policy: ActorCriticPolicy) -> str | None:
     return None
 
 
-def actor_layers(policy: ActorCriticPolicy) -> list[nn.Module]:
-    """
-    :param policy: a plain policy
-    :return: what leads from the encoded observation to the output of the actor
-    """
-    extractor = policy.pi_features_extractor
-    return [*_EXTRACTORS[type(extractor)](extractor), *policy.mlp_extractor.policy_net, _module(policy.action_net)]
-
-
-def critic_layers(policy: ActorCriticPolicy) -> list[nn.Module]:
-    """
-    :param policy: a plain policy
-    :return: what leads from the encoded observation to the value
-    """
-    extractor = policy.vf_features_extractor
-    return [*_EXTRACTORS[type(extractor)](extractor), *policy.mlp_extractor.value_net, _module(policy.value_net)]
-
-
-def why_not_layers(modules: Sequence[nn.Module]) -> str | None:
-    """
-    :param modules: layers in order
-    :return: None if :func:`make_layers` computes what they do; otherwise the first thing that speaks against it
-    """
-    return why_not_cnn(modules) if convolves(modules) else why_not_mlp(modules)
-
-
-def make_layers(policy: ActorCriticPolicy, modules: Sequence[nn.Module]) -> Layers:
-    """
-    :param policy: a plain policy
-    :param modules: some of its layers, in order, that :func:`why_not_layers` accepts
-    :return: the network that they make
-    """
-    return Cnn(modules, scale=255.0 if _scales_images(policy) else 1.0) if convolves(modules) else Mlp(modules)
-
-
-@np.errstate(all="ignore")  # as torch does, whatever the user has set
-def in_blocks(layers: Layers, encode: Callable[[np.ndarray], np.ndarray], observations: np.ndarray) -> np.ndarray:
-    """
-    :param layers: a network
-    :param encode: see :func:`encoder`
-    :param observations: shape (B, ...)
-    :return: results, shape (B, n_out), with the hidden layers of one block at a time in memory
-    """
-    results = np.empty((len(observations), layers.n_out), dtype=np.float32)
-    for i in range(0, len(observations), layers.block_rows):
-        block = slice(i, i + layers.block_rows)
-        results[block] = layers(encode(observations[block]))
-    return results
-
-
-def convolves(modules: Sequence[nn.Module]) -> bool:
-    """
-    :param modules: layers in order
-    :return: whether they read images
-    """
-    return any(isinstance(module, nn.Conv2d) for module in modules)
-
-
 def _scales_images(policy: ActorCriticPolicy) -> bool:
     return policy.normalize_images and is_image_space(policy.observation_space)
-
-
-def _module(module: nn.Module | th.Tensor) -> nn.Module:
-    assert isinstance(module, nn.Module)
-    return module
-
-
-def encoder(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:
-    """
-    What SB3's preprocessing and flattening do: numbers as float32, discrete ones one-hot. Images stay as they are.
-
-    :param policy: a plain policy
-    :return: observations of shape (B, ...) -> what the first of its layers reads
-    """
-    if type(policy.features_extractor) is not FlattenExtractor:
-        return lambda obs: obs
-    space = policy.observation_space
-    if isinstance(space, spaces.Discrete):
-        return lambda obs: _one_hot(obs.reshape(-1), int(space.n))
-    if isinstance(space, spaces.MultiDiscrete):
-        return lambda obs: np.concatenate([_one_hot(*pair) for pair in zip(obs.T, space.nvec, strict=True)], axis=1)
-    return lambda obs: obs.reshape(len(obs), -1).astype(np.float32, copy=False)
 
 
 def _one_hot(values: np.ndarray, n: int) -> np.ndarray:

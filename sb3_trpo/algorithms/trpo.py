@@ -3,49 +3,56 @@
 import io
 import pathlib
 import time
-import warnings
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import check_for_correct_spaces, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trpo.actor.network import actor_network, differentiable_recurrence
-from sb3_trpo.actor.probe import probe_actor, watched_actor
+from sb3_trpo.actor.by_autograd import differentiable_recurrence
+from sb3_trpo.actor.choose import actor_network
+from sb3_trpo.actor.chunk_size import automatic_chunk_size
+from sb3_trpo.actor.interface import ActorNetwork
+from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
+from sb3_trpo.actor.reached_parameters import reached_parameters, watched_actor
+from sb3_trpo.algorithms.log import Update, log_update
 from sb3_trpo.arguments.hyperparameters import (
     check_hyperparameters,
     hyperparameter_names,
     make_schedule,
     refuse_arguments,
-    refuse_unknown,
     scheduled,
     warn_of_uneven_minibatches,
 )
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory
 from sb3_trpo.batch.advantages import effective_advantages
-from sb3_trpo.batch.batch import Batch, every_kth, read_batch
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.from_buffer import read_batch
+from sb3_trpo.batch.subsets import every_kth, fisher_subsets
 from sb3_trpo.checks import check_integers, is_number
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.finite_checks import check_returns
 from sb3_trpo.saving import checkpoints
-from sb3_trpo.step.trust_region import Outcome, StepReport, StepSettings, trust_region_step
-from sb3_trpo.update.critic import critic_parameters, fit_critic, make_epoch
-from sb3_trpo.update.fisher import FisherVectorProduct, fisher_subsets
+from sb3_trpo.step.problem import StepRule
+from sb3_trpo.step.report import Outcome, StepReport
+from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
+from sb3_trpo.step.workers import ALONE, Workers, raise_together
+from sb3_trpo.update.critic import critic_parameters, fit_critic
+from sb3_trpo.update.critic_epochs import FitData, make_epoch
+from sb3_trpo.update.policy_problem import PolicyProblem, Units
 from sb3_trpo.update.running_statistics import refresh_running_statistics
-from sb3_trpo.update.surrogate import Surrogate
 
 SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
 
@@ -111,8 +118,12 @@ class TRPO(RolloutCollector):
         "PaperCnnPolicy": PaperCnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
-    own_settings: ClassVar[tuple[str, ...]] = ()
+    extra_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments of a variant that TRPO does not have, under the names of their attributes."""
+    step_rule: ClassVar[StepRule] = staticmethod(trust_region_step)
+    """How the policy step is taken; a variant with another rule also overrides :meth:`_step_settings`."""
+    workers: Workers = ALONE
+    """The processes that share an update."""
 
     def __init__(
         self,
@@ -211,13 +222,14 @@ class TRPO(RolloutCollector):
             clip_gaussian(self.policy)
 
     def _check_hyperparameters(self) -> None:
-        """When the model is made, and again when it learns: they may have been set in between."""
+        """Called at construction and by ``learn``, because attributes may have been reassigned."""
         check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
         check_integers(1, stats_window_size=self._stats_window_size)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._check_hyperparameters()
         check_clipping(self.policy, self.clipped_gaussian)
+        self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])
         return super()._setup_learn(*args, **kwargs)
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -236,7 +248,6 @@ class TRPO(RolloutCollector):
             env = wrap_bare_env(env, verbose, monitor_wrapper)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
-    @np.errstate(all="ignore")  # NumPy does what torch would do, and torch has no such errors
     def train(self) -> None:
         """
         Update the policy, then the critic, with the rollout that was just collected.
@@ -244,51 +255,70 @@ class TRPO(RolloutCollector):
         :raises ValueError: if returns or advantages are too large for float32, a schedule gives a number out of range, or
             ``clipped_gaussian`` is no longer what the policy was made with, before any weight moves
         """
-        started = time.perf_counter()
+        with np.errstate(all="ignore"), differentiable_recurrence(self.policy):  # NumPy does what torch would do
+            started = time.perf_counter()
+            self._prepare_update()
+            interface, plain = self.interface, PlainPolicy.of(self.policy)
+            batch = read_batch(self.rollout_buffer, self.action_space, interface.state_fields)
+            raise_together(self.workers, partial(check_returns, batch.returns, batch.advantages))
+            chunk_size = self.chunk_size or automatic_chunk_size(interface, batch)
+            actor = reached_parameters(interface, plain, batch, chunk_size, self.workers)
+            network = actor_network(interface, plain)
+            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size)
+            if why_not is None:
+                self.last_step = type(self).step_rule(problem, self._step_settings())
+            else:
+                self.last_step = StepReport(why_not, problem.old.surrogate)
+            losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size)
+            refresh_running_statistics(interface, batch)
+            self._n_updates += 1
+            seconds = time.perf_counter() - started
+            update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds)
+            log_update(self.logger, update, self.policy, self.rollout_buffer)
+
+    def _prepare_update(self) -> None:
+        """Check what may have been changed since the last update, and set evaluation mode and learning rate."""
         check_clipping(self.policy, self.clipped_gaussian)
         # the last rollout may overshoot the budget, and no schedule expects a negative progress
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
         self.policy.set_training_mode(False)  # with dropout on, KL(old‖old) would not be 0
         scheduled("learning_rate", self.lr_schedule, self._current_progress_remaining)
         self._update_learning_rate(self.policy.optimizer)
-        batch = read_batch(self.rollout_buffer, self.action_space)
-        check_returns(batch.returns, batch.advantages)
-        with differentiable_recurrence(self.policy):
-            probe = probe_actor(self.policy, batch, self.chunk_size)
-            chunk_size = self.chunk_size or probe.chunk_size()
-            self.last_step = self._step_policy(self._policy_batch(batch), probe.parameters, chunk_size)
-            losses = self._fit_critic(batch, critic_parameters(self.policy, probe.parameters), chunk_size)
-        refresh_running_statistics(self.policy, batch)
-
-        self._n_updates += 1
-        self._log_update(self.last_step, losses)
-        self.logger.record("time/update_seconds", time.perf_counter() - started)
 
     def _policy_batch(self, rollout: Batch) -> Batch:
-        """What the policy step reads of a rollout; a variant may give another estimate of the same surrogate."""
+        """Give the batch of the policy step; a variant may estimate the same surrogate from another one."""
         return rollout
 
-    def _step_policy(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> StepReport:
-        """Move the actor's parameters as far as the trust region allows; draws no number from a global generator."""
-        max_kl, ent_coef = self._scheduled("target_kl"), self._scheduled("ent_coef")
-        advantages = effective_advantages(batch.advantages, batch.returns, self.normalize_advantage)
-        whole, kept = batch.with_advantages(advantages), every_kth(batch, self.sub_sampling_factor, self.n_envs)
-        why_not = _why_no_step(parameters, max_kl, advantages, ent_coef)
-        in_one_pass = why_not is None and len(kept) == len(whole)
-        network = actor_network(self.policy)
-        surrogate = Surrogate(network, whole, ent_coef, chunk_size, parameters if in_one_pass else None)
-        surrogate_old = surrogate.at_old.surrogate
-        self.logger.record("train/entropy", surrogate.entropy)
-        if why_not is not None:
-            return StepReport(why_not, surrogate_old)
+    def _pose_problem(
+        self, network: ActorNetwork, parameters: list[th.nn.Parameter], batch: Batch, chunk_size: int
+    ) -> tuple[PolicyProblem, Outcome | None]:
+        """Pose the policy step, and tell why there is none to take; draws no number from a global generator."""
+        ent_coef = self._scheduled("ent_coef")
+        advantages = effective_advantages(
+            batch.advantages, batch.returns, self.normalize_advantage, batch.weights, self.workers
+        )
+        why_not: Outcome | None = None
+        if not parameters:
+            why_not = Outcome.NO_PARAMETERS
+        elif self._scheduled("target_kl") == 0.0:
+            why_not = Outcome.NO_TRUST_REGION
+        elif not (self.workers.any(bool(advantages.any())) or ent_coef):
+            why_not = Outcome.ZERO_SIGNAL
+        problem = PolicyProblem(
+            network,
+            parameters if why_not is None else [],
+            batch.with_advantages(advantages),
+            ent_coef,
+            chunk_size,
+            self._units(batch),
+            self.workers,
+        )
+        return problem, why_not
 
-        gradient = surrogate.gradient_at_old
-        if gradient is None:
-            gradient = surrogate.gradient(parameters, kept)
-        subsets = self._fisher_subsets(kept, len(whole))
-        products = [FisherVectorProduct(network, parameters, whole, chunk_size, states) for states in subsets]
-        settings = StepSettings(
-            max_kl=max_kl,
+    def _step_settings(self) -> Any:
+        """Give the settings of :attr:`step_rule` for this update."""
+        return TrustRegionSettings(
+            max_kl=self._scheduled("target_kl"),
             damping=self.cg_damping,
             cg_max_steps=self.cg_max_steps,
             cg_tol=self.cg_tol,
@@ -296,56 +326,38 @@ class TRPO(RolloutCollector):
             max_iter=self.line_search_max_iter,
             accept_ratio=self.line_search_accept_ratio,
         )
-        trial = partial(surrogate.evaluate, max_kl)
-        return trust_region_step(parameters, gradient, products[0], trial, surrogate_old, settings, *products[1:])
 
     def _scheduled(self, name: str) -> float:
         return scheduled(name, make_schedule(name, getattr(self, name)), self._current_progress_remaining)
 
-    def _fisher_subsets(self, kept: th.Tensor, n_states: int) -> Sequence[th.Tensor | None]:
-        """The states of the Fisher products and, unless these are all (None), others that tell how long the step is."""
-        if len(kept) == n_states and self.fisher_sample_fraction == 1.0:
-            return [None]
-        subsets = fisher_subsets(kept, self.fisher_sample_fraction, n_states, self._fisher_seed())
-        return [positions for positions in subsets if len(positions)]
+    def _units(self, batch: Batch) -> Units:
+        """Choose the units of gradient and Fisher products and, unless these are all, others that tell the step's length."""
+        kept = every_kth(batch, self.sub_sampling_factor, self.n_envs)
+        gradient = None if len(kept) == batch.n_units else kept
+        if gradient is None and self.fisher_sample_fraction == 1.0:
+            return Units()
+        curvature, others = fisher_subsets(kept, self.fisher_sample_fraction, batch.n_units, self._fisher_seed())
+        return Units(gradient, curvature, others if len(others) else None)
 
     def _fisher_seed(self) -> tuple[int, ...]:
         """Seed of this update's draw; a variant that draws more must keep its streams apart."""
         return self._draw_seed, self._n_updates
 
-    def _fit_critic(self, batch: Batch, parameters: list[th.nn.Parameter], chunk_size: int) -> list[float]:
+    def _fit_critic(
+        self,
+        interface: PolicyInterface,
+        plain: PlainPolicy | Reason,
+        parameters: list[th.nn.Parameter],
+        batch: Batch,
+        chunk_size: int,
+    ) -> list[float]:
         """Regress the values on the returns; the loss of each mini-batch."""
         if not (parameters and self.n_critic_updates):
             return []
-        epoch = make_epoch(self.policy, parameters, self.rollout_buffer, batch, self.batch_size, chunk_size)
-        with watched_actor(self.policy, batch):
-            return fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm)
-
-    def _log_update(self, step: StepReport, losses: list[float]) -> None:
-        record = self.logger.record
-        for key in ("train/outcome", "train/critic_minibatches_skipped"):  # not of an update that was never printed
-            self.logger.name_to_value.pop(key, None)
-        record("train/policy_objective", step.surrogate)
-        record("train/surrogate_gain", step.surrogate_gain)
-        record("train/expected_gain", step.expected_gain)
-        record("train/kl_divergence_loss", step.kl)
-        record("train/is_line_search_success", float(step.accepted))
-        record("train/line_search_steps", step.line_search_steps)
-        record("train/step_fraction", step.step_fraction)
-        record("train/cg_iterations", step.cg_iterations)
-        record("train/cg_residual", step.cg_residual)
-        if not step.accepted:
-            record("train/outcome", step.outcome.value, exclude="tensorboard")
-        finite = [loss for loss in losses if np.isfinite(loss)]
-        if finite:
-            record("train/value_loss", np.mean(finite))
-        if len(finite) < len(losses):
-            record("train/critic_minibatches_skipped", len(losses) - len(finite))
-        buffer = self.rollout_buffer
-        record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
-        if hasattr(self.policy, "log_std"):
-            record("train/std", th.exp(self.policy.log_std).mean().item())
-        record("train/n_updates", self._n_updates, exclude="tensorboard")
+        data = FitData(self.rollout_buffer, batch, self.batch_size, chunk_size)
+        epoch = make_epoch(interface, plain, parameters, data, self.workers)
+        with watched_actor(interface, plain, batch):
+            return fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm, self.workers)
 
     def learn(
         self: SelfTRPO,
@@ -380,7 +392,7 @@ class TRPO(RolloutCollector):
         )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "last_step"]
+        return [*super()._excluded_save_params(), "last_step", "workers"]
 
     @classmethod
     def load(
@@ -407,23 +419,8 @@ class TRPO(RolloutCollector):
         :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
         :raises TypeError: for an unknown argument
         """
-        names = checkpoints.saved_names(path)
-        if not checkpoints.is_trpo(names):
-            raise ValueError(
-                f"{path} does not hold a TRPO model. To go on with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
-            )
-        refuse_unknown(kwargs, cls, names)
-        if "stats_window_size" in kwargs:  # its attribute has another name
-            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
-        if kwargs.get("rollout_buffer_kwargs", ()) is None:
-            kwargs["rollout_buffer_kwargs"] = {}
-        from_contrib = not checkpoints.is_own(names)
-        if from_contrib:
-            kwargs.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
-        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-        message = checkpoints.averaged_kl_warning(model, kwargs) if from_contrib else None
-        if message:
-            warnings.warn(message, UserWarning, stacklevel=2)
+        read = partial(super().load, path, env, device, custom_objects, print_system_info, force_reset)
+        model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs)
         return model
 
     @classmethod
@@ -448,37 +445,10 @@ class TRPO(RolloutCollector):
         :raises ValueError: if the model's policy is none that TRPO can train, if there is no environment, if its spaces
             are not the model's, or if the arguments make another policy
         """
-        if not isinstance(model, BaseAlgorithm):
-            model = checkpoints.load_on_policy(model, kwargs.get("device", "auto"))
-        if not checkpoints.has_trainable_policy(model):
-            raise ValueError(f"`from_ppo` needs an on-policy model with neither recurrence nor masks, not {model}")
-        env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
-        if env is None:
-            raise ValueError("`from_ppo` needs an environment: the model has none, pass `env`")
-        env = cls._wrap_env(env, model.verbose)
-        check_for_correct_spaces(env, model.observation_space, model.action_space)
-        settings = checkpoints.transferred_settings(model, cls.own_settings)
-        trpo = cls(type(model.policy), env, **{**settings, **kwargs})
-        try:
-            trpo.policy.load_state_dict(model.policy.state_dict())
-        except RuntimeError as error:
-            raise ValueError(f"the model's weights do not fit the policy that the arguments make: {error}") from error
-        trained = {name: parameter.requires_grad for name, parameter in model.policy.named_parameters()}
-        for name, parameter in trpo.policy.named_parameters():
-            parameter.requires_grad_(trained[name])
-        trpo.num_timesteps = model.num_timesteps
-        return trpo
+        return checkpoints.continue_as_trpo(cls, model, env, kwargs)
 
 
 def _peek_at_random() -> int:
-    """What torch would draw next: random unless it was seeded, and it still draws the same afterwards."""
+    """Tell what torch would draw next, without drawing it: random unless torch was seeded."""
     with th.random.fork_rng(devices=[]):
         return int(th.randint(2**31, (1,)))
-
-
-def _why_no_step(parameters: list[th.nn.Parameter], max_kl: float, advantages: th.Tensor, ent_coef: float) -> Outcome | None:
-    if not parameters:
-        return Outcome.NO_PARAMETERS
-    if max_kl == 0.0:
-        return Outcome.NO_TRUST_REGION
-    return None if advantages.any() or ent_coef else Outcome.ZERO_SIGNAL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -17,18 +17,21 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trpo.actor.plain_policy import Reason
 from sb3_trpo.algorithms.trpo import TRPO
-from sb3_trpo.batch.batch import Batch, Observations
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.states import States
 from sb3_trpo.checks import check_integers, is_integer
-from sb3_trpo.distributions.families import unchecked_distributions
+from sb3_trpo.distributions.validation import unchecked_distributions
 from sb3_trpo.envs.replay_check import check_replay
 from sb3_trpo.envs.snapshots import Simulator, Snapshot
+from sb3_trpo.policies.interface import Obs
+from sb3_trpo.rollout.bootstrap import numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.numpy_actor import NumpyActor
-from sb3_trpo.rollout.recorders import Obs, terminal_observations, timeouts, torch_values, value_function, why_not_deferred
+from sb3_trpo.rollout.recorders import fast_policy
 
 _MOST_ACTIONS = 18
 """Largest Discrete space of which all actions are tried where nothing else is said."""
@@ -47,14 +50,14 @@ class VineBatch(Batch):
     :param advantages: Q-values less their mean over the state's branches, shape (N, K)
     :param returns: Q-values, shape (N, K)
     :param branch_actions: shape (N, K), or (N, K, d)
-    :param weights: of the branches, before importance sampling: 1 for sampled actions, π_old for all actions, shape (N, K);
+    :param branch_weights: before importance sampling: 1 for sampled actions, π_old for all actions, shape (N, K);
         0 leaves a branch out
     """
 
-    branch_actions: th.Tensor
-    weights: th.Tensor
+    branch_actions: th.Tensor = field(kw_only=True)
+    branch_weights: th.Tensor = field(kw_only=True)
 
-    def estimates(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
+    def surrogate_terms(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """
         Self-normalised importance sampling within each state; with all actions it is the exact sum over them.
 
@@ -64,8 +67,10 @@ class VineBatch(Batch):
         :return: estimates of the mean of Q and of the mean of -log π_θ, of each state, shape (N,)
         """
         log_prob = th.stack([distribution.log_prob(actions) for actions in self.branch_actions.unbind(1)], dim=1)
-        log_prob, old = (th.where(self.weights > 0.0, part, 0.0) for part in (log_prob, self.old_log_prob))  # perhaps -inf
-        weights = self.weights * th.exp(log_prob - old)
+        log_prob, old = (
+            th.where(self.branch_weights > 0.0, part, 0.0) for part in (log_prob, self.old_log_prob)
+        )  # perhaps -inf
+        weights = self.branch_weights * th.exp(log_prob - old)
         weights = weights / weights.sum(dim=1, keepdim=True)
         return (weights * self.advantages).sum(dim=1), -(weights * log_prob).sum(dim=1)
 
@@ -96,7 +101,7 @@ class VineTRPO(TRPO):
     :raises ValueError: for a hyperparameter out of range, or an environment that cannot be restored, naming it
     """
 
-    own_settings = ("n_branch_states", "n_branch_actions", "branch_length", "n_branch_rollouts")
+    extra_arguments = ("n_branch_states", "n_branch_actions", "branch_length", "n_branch_rollouts")
 
     def __init__(
         self,
@@ -143,7 +148,7 @@ class VineTRPO(TRPO):
         def act(observations: Any) -> np.ndarray:  # as the policy does, which may rule out what an environment cannot take
             nobody = np.zeros(env.num_envs, dtype=bool)
             with _random_numbers(next(seeds), self.policy.device):
-                return to_env(self._torch_actions(_without_bad_rows(observations, nobody), 1))
+                return to_env(self._torch_actions(env, _without_bad_rows(observations, nobody), 1))
 
         self.policy.set_training_mode(False)
         try:
@@ -222,7 +227,7 @@ class VineTRPO(TRPO):
             self._branching_obs.append(copy.deepcopy(self._last_obs))
 
     def _after_rollout(self, env: VecEnv) -> None:
-        states = self._branching_states()
+        states = self._branching_states(env)
         seeds = self._generator(1).integers(2**31, size=(len(self._snapshots) + 1, self.n_branch_rollouts)).tolist()
         with _random_numbers(seeds[-1][0], self.policy.device):
             drawn, actions, log_prob, weights = self._draw_actions(states)
@@ -231,7 +236,7 @@ class VineTRPO(TRPO):
         self._snapshots, self._branching_obs = [], []
         self._branches = _make_batch(states, drawn, actions, log_prob, weights, q_values)
 
-    def _branching_states(self) -> Observations:
+    def _branching_states(self, env: VecEnv) -> States:
         """The N states, step by step and within that environment by environment, shaped as in the rollout buffer."""
         shape: Any = self.rollout_buffer.obs_shape
         observations: list[Any] = self._branching_obs
@@ -239,9 +244,9 @@ class VineTRPO(TRPO):
             rows: Obs = {key: np.concatenate([obs[key] for obs in observations]).reshape(-1, *shape[key]) for key in shape}
         else:
             rows = np.concatenate(observations).reshape(-1, *shape)
-        return obs_as_tensor(rows, self.policy.device)
+        return self.interface.present(rows, env)
 
-    def _draw_actions(self, states: Observations) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
+    def _draw_actions(self, states: States) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
         """
         :param states: N branching states
         :return: a draw from the policy in each; K actions of each, their log-probabilities, and their weights
@@ -251,7 +256,7 @@ class VineTRPO(TRPO):
         every = choice == "all" or (choice is None and 0 < n_actions <= _MOST_ACTIONS)
         n_states = len(self._branching_steps) * self.n_envs
         with th.no_grad(), unchecked_distributions():
-            distribution = self.policy.get_distribution(states)
+            distribution = self.interface.distribution(states)
             if every:
                 drawn = self._sample(distribution, n_states)
                 columns = [th.full_like(drawn, k) for k in range(n_actions)]
@@ -263,7 +268,7 @@ class VineTRPO(TRPO):
 
     def _sample(self, distribution: Distribution, n_states: int) -> th.Tensor:
         if self.use_sde:  # its actions are a function of the state until the noise is drawn anew
-            self.policy.reset_noise(n_states)
+            self.interface.reset_noise(n_states)
         return distribution.sample()
 
     def _q_values(self, env: VecEnv, actions: th.Tensor, seeds: list[list[int]]) -> np.ndarray:
@@ -273,8 +278,8 @@ class VineTRPO(TRPO):
         :param seeds: of each branching step's rollouts
         :return: Q-values, shape (N, K)
         """
-        plain = why_not_deferred(self.policy, self.rollout_buffer) is None
-        value = value_function(self.policy) if plain else partial(torch_values, self.policy)
+        plain = fast_policy(self.interface, self.rollout_buffer)
+        value = partial(torch_values, self.interface) if isinstance(plain, Reason) else numpy_values(plain)
         steps: list[int] = self._branching_steps.tolist()
         n_times, n_actions = len(steps), actions.shape[1]
         first = actions.cpu().numpy().reshape(n_times, env.num_envs, n_actions, *(self.action_space.shape or ()))
@@ -282,7 +287,7 @@ class VineTRPO(TRPO):
         for time, snapshot in enumerate(self._snapshots):
             for repeat, seed in enumerate(seeds[time]):
                 with _random_numbers(seed, self.policy.device):
-                    actor = NumpyActor(self.policy, self.branch_length, env.num_envs) if plain else None
+                    actor = None if isinstance(plain, Reason) else NumpyActor(plain, self.branch_length, env.num_envs)
                 for k in range(n_actions):
                     self._simulator.restore(snapshot, None if repeat == 0 else seed)
                     with _random_numbers(seed, self.policy.device):  # the same for all actions of a state
@@ -315,7 +320,7 @@ class VineTRPO(TRPO):
             if step > 0:
                 observations = _without_bad_rows(observations, alive)
                 check_finite(f"observation {step} steps into the branch", observations, trunk_step)
-                actions = self._torch_actions(observations, step) if actor is None else actor.act(observations, step)
+                actions = self._torch_actions(env, observations, step) if actor is None else actor.act(observations, step)
             observations, rewards, dones, infos = env.step(to_env(actions))
             self.num_timesteps += env.num_envs
             self.branch_steps += env.num_envs
@@ -329,12 +334,10 @@ class VineTRPO(TRPO):
                 return returns
         return np.where(alive, returns + discount * value(_without_bad_rows(observations, alive)), returns)
 
-    def _torch_actions(self, observations: Any, step: int) -> np.ndarray:
+    def _torch_actions(self, env: VecEnv, observations: Any, step: int) -> np.ndarray:
         if self.use_sde and (step == 1 or (self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0)):
-            self.policy.reset_noise(self.n_envs)
-        with th.no_grad():
-            actions: np.ndarray = self.policy(obs_as_tensor(observations, self.policy.device))[0].cpu().numpy()
-        return actions
+            self.interface.reset_noise(self.n_envs)
+        return self.interface.act(self.interface.present(observations, env)).actions.cpu().numpy()
 
     def _policy_batch(self, rollout: Batch) -> Batch:
         return self._branches
@@ -353,7 +356,7 @@ def _possible(actions: th.Tensor, weights: th.Tensor) -> th.Tensor:
 
 
 def _make_batch(
-    observations: Observations,
+    states: States,
     drawn: th.Tensor,
     actions: th.Tensor,
     log_prob: th.Tensor,
@@ -364,13 +367,13 @@ def _make_batch(
     gaps = q - q[:, :1]  # equal Q-values must stay equal to the last bit
     mean = (weights * gaps).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
     return VineBatch(
-        observations=observations,
+        states=states,
         actions=drawn,
         old_log_prob=log_prob,
         advantages=gaps - mean,  # the self-normalised estimator does not change by a constant of the state
         returns=q,
         branch_actions=actions,
-        weights=weights,
+        branch_weights=weights,
     )
 
 

@@ -13,7 +13,6 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
 from sb3_trpo.checks import (
     BOOLEAN,
-    NOT_NEGATIVE,
     POSITIVE,
     UNIT,
     Rule,
@@ -24,6 +23,7 @@ from sb3_trpo.checks import (
     number,
     optional,
 )
+from sb3_trpo.step.trust_region import RULES as STEP_RULES
 
 _PPO_ARGUMENTS = {
     "clip_range": "the KL bound takes its place: set `target_kl`",
@@ -135,12 +135,12 @@ _RULES: dict[str, Rule] = {
     "batch_size": integer(1),
     "gamma": UNIT,
     "gae_lambda": UNIT,
-    "cg_max_steps": integer(1),
-    "cg_damping": NOT_NEGATIVE,
-    "cg_tol": number("in [0, 1)", lambda v: 0.0 <= v < 1.0),
-    "line_search_shrinking_factor": number("in (0, 1)", lambda v: 0.0 < v < 1.0),
-    "line_search_max_iter": integer(1),
-    "line_search_accept_ratio": UNIT,
+    "cg_max_steps": STEP_RULES["cg_max_steps"],
+    "cg_damping": STEP_RULES["damping"],
+    "cg_tol": STEP_RULES["cg_tol"],
+    "line_search_shrinking_factor": STEP_RULES["shrinking_factor"],
+    "line_search_max_iter": STEP_RULES["max_iter"],
+    "line_search_accept_ratio": STEP_RULES["accept_ratio"],
     "n_critic_updates": integer(0),
     "sub_sampling_factor": integer(1),
     "fisher_sample_fraction": number("in (0, 1]", lambda v: 0.0 < v <= 1.0),

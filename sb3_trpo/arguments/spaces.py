@@ -9,7 +9,8 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy, 
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 
-from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
+from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 
 _SMALLEST = {NatureCNN: NormalizedCNN.smallest, NormalizedCNN: NormalizedCNN.smallest, PaperCNN: PaperCNN.smallest}
 """Pixels a side below which the last convolution of the extractor has nothing to read."""

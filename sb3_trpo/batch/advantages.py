@@ -1,13 +1,19 @@
 """Generalized advantage estimates, and what the surrogate makes of them: standardised, zero without a signal."""
 
+import math
+
 import numpy as np
 import torch as th
+
+from sb3_trpo.step.workers import ALONE, Alone, Workers
 
 _NOISE_FACTOR = 8.0
 """Roundings that a spread must exceed to count: the GAE recursion adds up a few of them."""
 
 
-def carry_signal(advantages: th.Tensor, returns: th.Tensor) -> bool:
+def carry_signal(
+    advantages: th.Tensor, returns: th.Tensor, weights: th.Tensor | None = None, workers: Workers = ALONE
+) -> bool:
     """
     Tell advantages that differ from advantages that are equal but for rounding.
 
@@ -17,33 +23,62 @@ def carry_signal(advantages: th.Tensor, returns: th.Tensor) -> bool:
 
     :param advantages: shape (B,), or (N, K) with K branches of N states
     :param returns: advantages plus values, of the same shape
+    :param weights: of each, at least 0, of the same shape; None: 1 each
+    :param workers: the processes whose advantages count together
     :return: False if all advantages are equal but for rounding
     """
-    largest = max(returns.abs().max().item(), (returns - advantages).abs().max().item(), advantages.abs().max().item())
-    noise = _NOISE_FACTOR * th.finfo(th.float32).eps * largest
-    spread = advantages.cpu().double().std().item() if advantages.numel() > 1 else advantages.abs().item()
-    return spread > noise
+    if weights is not None:
+        advantages, returns = advantages[weights > 0.0], returns[weights > 0.0]
+        weights = weights[weights > 0.0]
+    sizes = [part.abs().max().item() for part in (returns, returns - advantages, advantages) if part.numel()]
+    noise = _NOISE_FACTOR * th.finfo(th.float32).eps * max(sizes, default=0.0)
+    mean, std = _moments(advantages, weights, workers)
+    spread = abs(mean) if math.isnan(std) else std
+    return not workers.any(not spread > noise)
 
 
-def effective_advantages(advantages: th.Tensor, returns: th.Tensor, normalize: bool) -> th.Tensor:
+def effective_advantages(
+    advantages: th.Tensor,
+    returns: th.Tensor,
+    normalize: bool,
+    weights: th.Tensor | None = None,
+    workers: Workers = ALONE,
+) -> th.Tensor:
     """
-    The advantages that the surrogate uses: zero where there is no signal, standardised if asked for.
+    Give the advantages that the surrogate uses: zero where there is no signal, standardised if asked for.
 
     :param advantages: shape (B,), or (N, K) with K branches of N states
     :param returns: advantages plus values, of the same shape
     :param normalize: whether to shift and scale to mean 0 and standard deviation 1
+    :param weights: of each, at least 0, of the same shape; None: 1 each
+    :param workers: the processes whose advantages are standardised together
     :return: of the same shape
     """
-    if not carry_signal(advantages, returns):
+    if not carry_signal(advantages, returns, weights, workers):
         return th.zeros_like(advantages)
     if not normalize:
         return advantages
-    return (advantages - advantages.mean()) / advantages.std()
+    if weights is None and isinstance(workers, Alone):
+        return (advantages - advantages.mean()) / advantages.std()
+    mean, std = _moments(advantages, weights, workers)
+    return (advantages - mean) / std
+
+
+def _moments(values: th.Tensor, weights: th.Tensor | None, workers: Workers) -> tuple[float, float]:
+    """Weighted mean and standard deviation over all workers in float64; NaN for the deviation of a total weight of 1."""
+    values = values.cpu().double()
+    weights = th.ones_like(values) if weights is None else weights.cpu().double()
+    total, weighted = workers.sum(th.stack([weights.sum(), (weights * values).sum()])).tolist()
+    if total <= 0.0:
+        return 0.0, math.nan
+    mean = weighted / total
+    squares = workers.sum((weights * (values - mean).square()).sum()).item()
+    return mean, math.sqrt(squares / (total - 1.0)) if total > 1.0 else math.nan
 
 
 def generalized_advantages(deltas: np.ndarray, decays: np.ndarray) -> np.ndarray:
     """
-    A_t = δ_t + c_t A_{t+1}, from the last step to the first.
+    Sum up A_t = δ_t + c_t A_{t+1}, from the last step to the first.
 
     Source: equation 16 of https://arxiv.org/abs/1506.02438, with c_t = γλ inside an episode and 0 at its end. SB3 computes
     the same in a loop of NumPy calls, which take longer than the sums: here the loop is over Python floats.

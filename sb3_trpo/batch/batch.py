@@ -2,81 +2,131 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.distributions import Distribution
 
-Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
-Index: TypeAlias = slice | th.Tensor
+from sb3_trpo.batch.states import Index, States, rows_at
 
 
 @dataclass(frozen=True)
 class Batch:
     """
-    B transitions of one rollout. Observations stay in the buffer's own dtype and memory until a chunk is read.
+    B transitions of one rollout, in U units. Observations stay in the buffer's own dtype and memory until a chunk is read.
 
-    :param observations: shape (B, ...), or a dict of such
+    A unit is what must stay together: one transition for a feed-forward policy, a window of consecutive steps of one
+    environment for a recurrent one. Subsets, chunks and mini-batches are made of whole units.
+
+    :param states: the B states
     :param actions: shape (B, d); (B,) integers for a discrete action space
     :param old_log_prob: log-probability of the action when it was taken, shape (B,), nats
     :param advantages: shape (B,)
     :param returns: targets of the critic, shape (B,)
+    :param weights: of each transition in every mean, at least 0, shape (B,); None: 1 each
+    :param starts: first transition of each unit, ascending from 0, shape (U,); None: every transition is a unit
     """
 
-    observations: Observations
+    states: States
     actions: th.Tensor
     old_log_prob: th.Tensor
     advantages: th.Tensor
     returns: th.Tensor
+    weights: th.Tensor | None = None
+    starts: th.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.advantages)
 
-    def take(self, index: Index) -> Batch:
-        """
-        Some of the transitions, on the device of the advantages.
+    @property
+    def n_units(self) -> int:
+        """Units in the batch."""
+        return len(self) if self.starts is None else len(self.starts)
 
-        :param index: a slice, or integer positions of shape (b,)
-        :return: a batch of b transitions
-        """
-        parts = {f.name: _rows_at(getattr(self, f.name), index) for f in fields(self) if f.name != "observations"}
-        return replace(self, observations=self.observations_at(index), **parts)
+    @property
+    def device(self) -> th.device:
+        """Where parts of the batch are read to."""
+        return self.advantages.device
 
-    def observations_at(self, index: Index) -> Observations:
+    def total_weight(self, units: th.Tensor | None = None) -> float:
         """
-        The observations of some of the transitions, on the device of the advantages.
+        Add up the weights of the transitions.
 
-        :param index: a slice, or integer positions of shape (b,)
-        :return: b observations
+        :param units: of these units, shape (u,); None: of all
+        :return: the sum, which is their number without weights
         """
-        return map_observations(self.observations, lambda obs: _rows_at(obs, index).to(self.advantages.device))
+        rows = slice(None) if units is None else self.rows_of(units)
+        if self.weights is None:
+            return float(len(rows_at(self.advantages, rows)))
+        return rows_at(self.weights, rows).double().sum().item()
 
-    def chunks(self, size: int, positions: th.Tensor | None = None) -> Iterator[Batch]:
+    def rows_of(self, units: Index) -> Index:
         """
-        :param size: most transitions in one chunk
-        :param positions: those to read, shape (b,); None: all
-        :return: consecutive parts of the batch, or of what ``positions`` names
-        """
-        for start in range(0, len(self) if positions is None else len(positions), size):
-            yield self.chunk(start, size, positions)
+        Find the transitions of some of the units.
 
-    def chunk(self, start: int, size: int, positions: th.Tensor | None = None) -> Batch:
+        :param units: a slice, or integer positions of shape (u,)
+        :return: positions of their transitions
         """
-        :param start: where to begin
-        :param size: most transitions to read
-        :param positions: those to read from, shape (b,); None: all
-        :return: one consecutive part of the batch, or of what ``positions`` names
-        """
-        part = slice(start, start + size)
-        return self.take(part if positions is None else positions[part])
+        if self.starts is None:
+            return units
+        positions = th.arange(self.n_units)[units] if isinstance(units, slice) else units.cpu()
+        lengths = self._lengths().cpu()[positions]
+        first = th.repeat_interleave(self.starts.cpu()[positions] - _first_rows(lengths), lengths)
+        return first + th.arange(len(first))
 
-    def estimates(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
+    def take(self, units: Index) -> Batch:
+        """
+        Select some of the units.
+
+        :param units: a slice, or integer positions of shape (u,)
+        :return: a batch of their transitions, on the device of the advantages
+        """
+        rows = self.rows_of(units)
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("states", "starts")}
+        parts = {name: None if value is None else rows_at(value, rows) for name, value in parts.items()}
+        starts = None if self.starts is None else _first_rows(rows_at(self._lengths(), units))
+        return replace(self, states=self.states.take(rows, units, self.device), starts=starts, **parts)
+
+    def states_at(self, units: Index) -> States:
+        """
+        Select the states of some of the units.
+
+        :param units: a slice, or integer positions of shape (u,)
+        :return: their states, on the device of the advantages
+        """
+        return self.states.take(self.rows_of(units), units, self.device)
+
+    def parts(self, size: int, units: th.Tensor | None = None) -> list[Index]:
+        """
+        Divide the units into consecutive parts.
+
+        :param size: most transitions in a part, unless one unit has more
+        :param units: those to divide, shape (u,); None: all
+        :return: the units of each part
+        """
+        n_units = self.n_units if units is None else len(units)
+        if self.starts is None:
+            edges = list(range(0, n_units, size))
+        else:
+            lengths = self._lengths() if units is None else rows_at(self._lengths(), units)
+            edges = _edges(lengths.tolist(), size)
+        slices = [slice(*pair) for pair in zip(edges, [*edges[1:], n_units], strict=True)]
+        return [part if units is None else units[part] for part in slices]
+
+    def chunks(self, size: int, units: th.Tensor | None = None) -> Iterator[Batch]:
+        """
+        Read the batch in consecutive parts.
+
+        :param size: most transitions in one chunk, unless one unit has more
+        :param units: those to read, shape (u,); None: all
+        :return: each of :meth:`parts` as a batch
+        """
+        for part in self.parts(size, units):
+            yield self.take(part)
+
+    def surrogate_terms(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """
         Estimate averages over the actions of another policy from those that were taken.
 
@@ -89,119 +139,41 @@ class Batch:
 
     def with_advantages(self, advantages: th.Tensor) -> Batch:
         """
+        Replace the advantages.
+
         :param advantages: shape (B,)
         :return: the same batch with other advantages
         """
         return replace(self, advantages=advantages)
 
+    def weighted(self, values: th.Tensor) -> th.Tensor:
+        """
+        Multiply a number of each transition by its weight.
 
-def _rows_at(tensor: th.Tensor, index: Index) -> th.Tensor:
-    if isinstance(index, slice):
-        return tensor[index]
-    return tensor.index_select(0, index.to(tensor.device))  # copies whole rows, which tensor[index] does not
+        :param values: shape (B,) or (B, ...)
+        :return: the products; without weights the values themselves
+        """
+        if self.weights is None:
+            return values
+        return values * self.weights.view(-1, *[1] * (values.dim() - 1))
 
-
-def map_observations(observations: Observations, function: Callable[[th.Tensor], th.Tensor]) -> Observations:
-    """
-    Apply a function to the observations, to each entry when they are a dict.
-
-    :param observations: shape (B, ...), or a dict of such
-    :param function: what to apply
-    :return: the results, in the same structure
-    """
-    if isinstance(observations, dict):
-        return {key: function(value) for key, value in observations.items()}
-    return function(observations)
+    def _lengths(self) -> th.Tensor:
+        """Transitions of each unit, shape (U,)."""
+        assert self.starts is not None
+        return th.diff(self.starts, append=self.starts.new_tensor([len(self)]))
 
 
-def keeps_sb3_layout(buffer: RolloutBuffer) -> bool:
-    """
-    :param buffer: a rollout buffer
-    :return: whether its samples are read as SB3's own buffers do, so that its arrays may be read directly
-    """
-    own = (RolloutBuffer, DictRolloutBuffer)
-    cls = type(buffer)
-    return any(cls.get is base.get and cls._get_samples is base._get_samples for base in own)
+def _first_rows(lengths: th.Tensor) -> th.Tensor:
+    """Where units of these lengths begin, one after another."""
+    return lengths.cumsum(0) - lengths
 
 
-def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Batch:
-    """
-    The whole rollout as a batch. Draws nothing from a global random generator.
-
-    SB3's own buffers are read in place, in time-major order; a buffer with its own ``get`` is asked for one batch.
-
-    :param buffer: a full rollout buffer
-    :param action_space: the action space
-    :return: all n_steps * n_envs transitions
-    :raises ValueError: if the buffer is not full
-    """
-    if not buffer.full:
-        raise ValueError(
-            f"there is nothing to train on: the rollout buffer has {buffer.pos} of its {buffer.buffer_size} steps"
-        )
-    if keeps_sb3_layout(buffer):
-        observations: Observations
-        if isinstance(buffer.observations, dict):
-            observations = {key: _rows(buffer, value) for key, value in buffer.observations.items()}
-        else:
-            observations = _rows(buffer, buffer.observations)
-        actions, log_prob, advantages, returns = (
-            _rows(buffer, array).to(buffer.device, th.float32)
-            for array in (buffer.actions, buffer.log_probs, buffer.advantages, buffer.returns)
-        )
-    else:
-        state = np.random.get_state()
-        samples = next(iter(buffer.get(*_size_if_needed(buffer))))
-        np.random.set_state(state)
-        observations, actions = samples.observations, samples.actions
-        log_prob, advantages, returns = samples.old_log_prob, samples.advantages, samples.returns
-    if isinstance(action_space, spaces.Discrete):
-        actions = actions.long().flatten()
-    return Batch(observations, actions, log_prob.flatten(), advantages.flatten(), returns.flatten())
-
-
-def _size_if_needed(buffer: RolloutBuffer) -> list[int]:
-    """SB3's ``get`` gives everything where the size is None, its default; PPO always gives one, and another may need it."""
-    first = next(iter(inspect.signature(buffer.get).parameters.values()), None)
-    return [] if first is not None and first.default is None else [buffer.buffer_size * buffer.n_envs]
-
-
-def _rows(buffer: RolloutBuffer, array: np.ndarray) -> th.Tensor:
-    """View an array of the buffer as one row a transition, step by step; ``get`` may have put it in its own order."""
-    if buffer.generator_ready:
-        array = array.reshape(buffer.n_envs, buffer.buffer_size, *array.shape[1:]).swapaxes(0, 1)
-    return th.from_numpy(array.reshape(buffer.buffer_size * buffer.n_envs, *array.shape[2:]))
-
-
-def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[np.ndarray]:
-    """
-    Positions of the mini-batches of one epoch, as ``RolloutBuffer.get`` draws them (NumPy's global generator).
-
-    :param batch: the whole rollout, in time-major order
-    :param batch_size: transitions in a mini-batch
-    :param n_envs: number of environments
-    :return: integer positions, each of shape (b,)
-    """
-    positions = _env_major(np.random.permutation(len(batch)), len(batch), n_envs)
-    for start in range(0, len(batch), batch_size):
-        yield positions[start : start + batch_size]
-
-
-def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:
-    """
-    Every k-th transition, counted environment by environment, so that none is left out whatever k and ``n_envs``.
-
-    :param batch: the whole rollout, in time-major order
-    :param k: 1 for all of them
-    :param n_envs: number of environments
-    :return: positions, shape (ceil(B / k),)
-    """
-    if k == 1 or len(batch) % n_envs:  # a rollout buffer of the user's own may hold another number than n_steps * n_envs
-        return th.arange(0, len(batch), k)
-    return th.from_numpy(_env_major(np.arange(0, len(batch), k), len(batch), n_envs))
-
-
-def _env_major(positions: np.ndarray, size: int, n_envs: int) -> np.ndarray:
-    """Where the batch, which goes step by step, holds the transitions that SB3 numbers environment by environment."""
-    n_steps = size // n_envs
-    return np.asarray(positions % n_steps * n_envs + positions // n_steps)
+def _edges(lengths: list[int], size: int) -> list[int]:
+    """First unit of each part, where a part takes as many units as have at most ``size`` transitions."""
+    edges, filled = [], size + 1
+    for unit, length in enumerate(lengths):
+        if filled + length > size:
+            edges.append(unit)
+            filled = 0
+        filled += length
+    return edges

@@ -1,11 +1,17 @@
 """The Gaussian as the environment sees it: SB3 clips every action to the bounds of the action space."""
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch.special import log_ndtr
+from torch.special import log_ndtr, ndtr
+
+from sb3_trpo.distributions.family import Metric, Parameters
+from sb3_trpo.distributions.gaussian import Gaussian
 
 
 class ClippedGaussianDistribution(DiagGaussianDistribution):
@@ -38,6 +44,81 @@ class ClippedGaussianDistribution(DiagGaussianDistribution):
         beyond = log_ndtr(th.where(below, low - mean, mean - high) / std)
         inside: th.Tensor = self.distribution.log_prob(actions)  # type: ignore[no-untyped-call]
         return th.where(below | (actions >= high), beyond, inside).sum(dim=1)
+
+
+_TWO_PI = 2.0 * math.pi
+
+
+class _TruncatedMoments(NamedTuple):
+    """
+    A standard normal between two bounds; every part has shape (B, d).
+
+    :param a: the lower bound
+    :param b: the upper bound
+    :param density_a: φ(a)
+    :param density_b: φ(b)
+    :param mass: ∫ φ
+    :param first: ∫ z φ
+    :param second: ∫ z² φ
+    """
+
+    a: th.Tensor
+    b: th.Tensor
+    density_a: th.Tensor
+    density_b: th.Tensor
+    mass: th.Tensor
+    first: th.Tensor
+    second: th.Tensor
+
+
+class ClippedGaussian(Gaussian):
+    """
+    Gaussians whose values beyond a bound are the bound: a density within, a probability at either end.
+
+    Never more KL than between the Gaussians themselves, and no curvature where nearly every action is beyond the same bound.
+
+    :param low: lower bounds, shape (d,)
+    :param high: upper bounds, shape (d,)
+    """
+
+    def __init__(self, low: th.Tensor, high: th.Tensor) -> None:
+        self._low = low
+        self._high = high
+
+    def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
+        (mean_old, std_old), (mean_new, std_new) = old, new
+        a, b, _, _, mass, first, second = self._moments(old)
+        log_ratio, shift = std_old.log() - std_new.log(), (mean_old - mean_new) / std_new
+        # E[log p_old - log p_new] within the bounds, by the moments of the old z-score
+        within = mass * (0.5 * shift.square() - log_ratio)
+        within = within + log_ratio.exp() * shift * first + 0.5 * th.expm1(2.0 * log_ratio) * second
+        below, above = log_ndtr(a), log_ndtr(-b)
+        low, high = self._low.to(mean_new.device), self._high.to(mean_new.device)
+        ends = below.exp() * (below - log_ndtr((low - mean_new) / std_new))
+        ends = ends + above.exp() * (above - log_ndtr((mean_new - high) / std_new))
+        kl: th.Tensor = within + ends
+        return kl.sum(dim=1)
+
+    def metric(self, at: Parameters) -> Metric:
+        # the scores of mean and std, times σ, are z and z² - 1 within, and those of log Φ at the ends
+        a, b, density_a, density_b, mass, first, second = self._moments(at)
+        third = 2.0 * first + a.square() * density_a - b.square() * density_b
+        fourth = 3.0 * second + a**3 * density_a - b**3 * density_b
+        below = th.exp(-a.square() - log_ndtr(a)) / _TWO_PI  # φ(a)² / Φ(a)
+        above = th.exp(-b.square() - log_ndtr(-b)) / _TWO_PI
+        variance = at[1].square()
+        by_mean = (second + below + above) / variance
+        mixed = (third - first + a * below + b * above) / variance
+        by_std = (fourth - 2.0 * second + mass + a.square() * below + b.square() * above) / variance
+        return lambda t: (by_mean * t[0] + mixed * t[1], mixed * t[0] + by_std * t[1])
+
+    def _moments(self, at: Parameters) -> _TruncatedMoments:
+        mean, std = at
+        # beyond 1,000 standard deviations every part is 0 or 1 already, and powers of the bounds would overflow
+        a, b = (((bound.to(mean.device) - mean) / std).clamp(-1e3, 1e3) for bound in (self._low, self._high))
+        density_a, density_b = (th.exp(-0.5 * z.square()) / math.sqrt(_TWO_PI) for z in (a, b))
+        mass = ndtr(b) - ndtr(a)
+        return _TruncatedMoments(a, b, density_a, density_b, mass, density_a - density_b, mass + a * density_a - b * density_b)
 
 
 _NO_BOUND = 1e9

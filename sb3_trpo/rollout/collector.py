@@ -1,8 +1,8 @@
-"""Collection: the loop that steps the environments with the present policy and fills the rollout buffer."""
+"""The loop that steps the environments with the present policy and fills the rollout buffer."""
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -11,9 +11,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trpo.batch.batch import keeps_sb3_layout
+from sb3_trpo.actor.plain_policy import Reason
+from sb3_trpo.batch.from_buffer import keeps_sb3_layout
+from sb3_trpo.policies.interface import Obs, PolicyInterface
 from sb3_trpo.rollout.finite_checks import check_finite
-from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Obs, Recorder, why_not_deferred
+from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Recorder, fast_policy
 
 
 class RolloutCollector(OnPolicyAlgorithm):
@@ -25,7 +27,14 @@ class RolloutCollector(OnPolicyAlgorithm):
     log-probabilities are deferred, ``values`` and ``log_probs`` are NaN tensors of the right shape until the rollout ends.
     """
 
+    interface_class: ClassVar[type[PolicyInterface]] = PolicyInterface
+    """How the policy is asked; a kind of policy that needs more than observations has a class of its own."""
     _last_obs: Any
+
+    @property
+    def interface(self) -> PolicyInterface:
+        """The policy as the rest of the package asks it."""
+        return self.interface_class(self.policy)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -51,13 +60,13 @@ class RolloutCollector(OnPolicyAlgorithm):
         n_steps = 0
         rollout_buffer.reset()
         if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
+            self.interface.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        recorder, to_env = self._make_recorder(rollout_buffer, n_rollout_steps, env.num_envs), self._env_actions()
+        recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
         try:
             while n_steps < n_rollout_steps:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                    self.policy.reset_noise(env.num_envs)
+                    self.interface.reset_noise(env.num_envs)
                 check_finite("observation", self._last_obs, n_steps, self._vec_normalize_env)
                 self._before_step(n_steps)
                 obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, n_steps)
@@ -94,14 +103,15 @@ class RolloutCollector(OnPolicyAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
         if self.verbose >= 1:
-            reason = why_not_deferred(self.policy, self.rollout_buffer)
-            print("Acting without autograd" if reason is None else f"Acting with the torch policy: {reason}")
+            plain = fast_policy(self.interface, self.rollout_buffer)
+            print(f"Acting with the torch policy: {plain}" if isinstance(plain, Reason) else "Acting without autograd")
         return result
 
-    def _make_recorder(self, buffer: RolloutBuffer, n_steps: int, n_envs: int) -> Recorder:
-        if why_not_deferred(self.policy, buffer) is None:
-            return DeferredRecorder(self.policy, buffer, self.gamma, n_steps, n_envs)
-        return ImmediateRecorder(self.policy, buffer, self.gamma)
+    def _make_recorder(self, env: VecEnv, buffer: RolloutBuffer, n_steps: int) -> Recorder:
+        plain = fast_policy(self.interface, buffer)
+        if isinstance(plain, Reason):
+            return ImmediateRecorder(self.interface, buffer, env, self.gamma)
+        return DeferredRecorder(plain, buffer, self.gamma, n_steps, env.num_envs)
 
     def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:
         """How actions are put within the bounds of the space: squashed ones are scaled to them, others clipped."""

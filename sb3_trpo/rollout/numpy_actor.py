@@ -1,4 +1,4 @@
-"""Acting: the noise of a rollout drawn at once, the actor without torch's overhead."""
+"""Acts in NumPy: the noise of a rollout drawn at once, the actor without torch's overhead."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.actor.mlp import ParameterViews
-from sb3_trpo.actor.plain_policy import actor_layers, encoder, make_layers
+from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
 
 Array: TypeAlias = np.ndarray
@@ -29,17 +29,19 @@ class NumpyActor:
     The parameters are read, never written. On the CPU they are views of the policy's own; elsewhere copies. Both are
     renewed when the policy's change. The noise of the whole rollout is drawn at once, from torch's global generator.
 
-    :param policy: a policy that :func:`~sb3_trpo.actor.plain_policy.why_not_plain_actor` accepts
+    :param plain: the policy; its :attr:`~sb3_trpo.actor.plain_policy.PlainPolicy.actor` must be layers
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
     """
 
-    def __init__(self, policy: ActorCriticPolicy, n_steps: int, n_envs: int) -> None:
+    def __init__(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> None:
+        assert not isinstance(plain.actor, Reason)
+        policy = plain.policy
         self._distribution = policy.action_dist
-        self._gaussian = type(policy.action_dist) in GAUSSIANS
+        self._gaussian = plain.log_std is not None
         self._shape = policy.action_space.shape or ()
-        self._encode = encoder(policy)
-        self._layers = make_layers(policy, actor_layers(policy))
+        self._encode = plain.encode
+        self._layers = plain.actor
         if self._gaussian:
             self._log_std = ParameterViews([(policy._parameters, "log_std")])
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)

@@ -1,51 +1,58 @@
 """
-How a rollout is acted and written down: with the actor alone where that is possible, values and log-probs in one pass at
-the end; else as SB3 does.
+Two ways to act in a rollout and record it: with the actor alone, values and log-probabilities in one pass at the end, where
+that is exact; else as SB3 does.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trpo.actor.plain_policy import critic_layers, encoder, in_blocks, make_layers, why_not_layers, why_not_plain_actor
+from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.batch.advantages import generalized_advantages
-from sb3_trpo.batch.batch import Observations
+from sb3_trpo.batch.states import Observations
+from sb3_trpo.policies.interface import Obs, PolicyInterface
+from sb3_trpo.rollout.bootstrap import Infos, numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.numpy_actor import NumpyActor
-
-Obs: TypeAlias = np.ndarray | dict[str, np.ndarray]
-Infos: TypeAlias = list[dict[str, object]]
 
 _BUFFER_METHODS = {name: getattr(RolloutBuffer, name) for name in ("add", "compute_returns_and_advantage")}
 """SB3's methods as imported: a buffer whose class was patched later must be asked itself."""
 
 
-def why_not_deferred(policy: ActorCriticPolicy, buffer: RolloutBuffer) -> str | None:
+def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolicy | Reason:
     """
     Tell whether :class:`DeferredRecorder` fills this buffer exactly as the policy and the buffer would.
 
-    :param policy: any policy
+    :param interface: of the policy
     :param buffer: any rollout buffer
-    :return: None if it does; otherwise the first thing that speaks against it
+    :return: the policy as a plain one if it does; otherwise the first reason why not
     """
+    if type(interface) is not PolicyInterface:
+        return Reason(f"the policy is asked through a {type(interface).__name__}")
     if type(buffer) is not RolloutBuffer:
-        return f"the rollout buffer is a {type(buffer).__name__}"
+        return Reason(f"the rollout buffer is a {type(buffer).__name__}")
     if any(name in vars(buffer) or getattr(RolloutBuffer, name) is not own for name, own in _BUFFER_METHODS.items()):
-        return "a method of the rollout buffer is patched"
-    return why_not_plain_actor(policy) or why_not_layers(critic_layers(policy))
+        return Reason("a method of the rollout buffer is patched")
+    plain = PlainPolicy.of(interface.policy)
+    if isinstance(plain, Reason):
+        return plain
+    reasons = [part for part in (plain.actor, plain.critic) if isinstance(part, Reason)]
+    return reasons[0] if reasons else plain
 
 
 class Recorder(Protocol):
-    """How a rollout is acted and written down."""
+    """How a rollout is acted and recorded."""
 
     def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """
+        Draw the actions of one step.
+
+        :param obs: shape (n_envs, ...), or a dict of such
+        :param step: index of the step in the rollout
         :return: the observations as the policy reads them; actions, values and log-probs of the step, of which the latter two
             may be NaN until :meth:`finish`
         """
@@ -56,6 +63,12 @@ class Recorder(Protocol):
         """
         Write the step to the buffer; timeouts are bootstrapped with the value of the terminal observation.
 
+        :param step: index of the step in the rollout
+        :param actions: shape (n_envs, ...)
+        :param rewards: shape (n_envs,)
+        :param starts: whether an episode began with the step, shape (n_envs,)
+        :param infos: one an environment
+        :param dones: whether an episode ended with it, shape (n_envs,)
         :raises ValueError: if a terminal observation is not finite
         """
 
@@ -63,66 +76,88 @@ class Recorder(Protocol):
         """
         Compute returns and advantages.
 
+        :param last_obs: observation after the last step
+        :param dones: whether an episode ended with the last step, shape (n_envs,)
         :return: values of the last observation, log-probs of the last step
         """
 
 
 class ImmediateRecorder:
-    """SB3's way, for any policy and any buffer: values and log-probs with every action, ``add`` every step."""
+    """
+    Records as SB3 does, for any policy and any buffer: values and log-probs with every action, ``add`` every step.
 
-    def __init__(self, policy: ActorCriticPolicy, buffer: RolloutBuffer, gamma: float) -> None:
-        self._policy = policy
+    :param interface: of the policy
+    :param buffer: the buffer to fill
+    :param env: the training environments
+    :param gamma: discount factor
+    """
+
+    def __init__(self, interface: PolicyInterface, buffer: RolloutBuffer, env: VecEnv, gamma: float) -> None:
+        self._interface = interface
         self._buffer = buffer
+        self._env = env
         self._gamma = gamma
 
     def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
+        """See :meth:`Recorder.act`."""
         # copied: a VecEnv may write the next observation into the same array
         self._obs = {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)
-        obs_tensor = obs_as_tensor(self._obs, self._policy.device)
-        with th.no_grad():
-            actions, self._values, self._log_probs = self._policy(obs_tensor)
-        return obs_tensor, actions.cpu().numpy(), self._values, self._log_probs
+        self._states = self._interface.present(self._obs, self._env)
+        actions, self._values, self._log_probs = self._interface.act(self._states)
+        return self._states.observations, actions.cpu().numpy(), self._values, self._log_probs
 
     def record(
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
     ) -> None:
+        """See :meth:`Recorder.record`."""
         check_finite("value", self._values.cpu().numpy(), step)
         check_finite("log-probability of the action", self._log_probs.cpu().numpy(), step)
         ended = timeouts(infos, dones)
         if ended:
             terminal_obs = terminal_observations(infos, ended, step)
             rewards = np.array(rewards, dtype=np.float32)
-            rewards[ended] += self._gamma * torch_values(self._policy, terminal_obs)
-        if isinstance(self._policy.action_space, spaces.Discrete):
+            rewards[ended] += self._gamma * torch_values(self._interface, terminal_obs)
+        if isinstance(self._interface.policy.action_space, spaces.Discrete):
             actions = actions.reshape(-1, 1)
         self._buffer.add(self._obs, actions, rewards, starts, self._values, self._log_probs)  # type: ignore[arg-type]
+        self._interface.store(self._buffer, step, self._states)
 
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+        """See :meth:`Recorder.finish`."""
         with th.no_grad():
-            values = self._policy.predict_values(obs_as_tensor(last_obs, self._policy.device))
+            values = self._interface.values(self._interface.present(last_obs, self._env))
         self._buffer.compute_returns_and_advantage(last_values=values, dones=dones)
         return values, self._log_probs
 
 
 class DeferredRecorder:
-    """For a plain policy and SB3's own buffer: acts in NumPy, writes rows, and asks the critic once at the end."""
+    """
+    Records a plain policy in SB3's own buffer: acts in NumPy, writes rows, and asks the critic once at the end.
 
-    def __init__(self, policy: ActorCriticPolicy, buffer: RolloutBuffer, gamma: float, n_steps: int, n_envs: int) -> None:
-        self._policy = policy
+    :param plain: the policy, as :func:`fast_policy` gives it
+    :param buffer: the buffer to fill
+    :param gamma: discount factor
+    :param n_steps: steps of the rollout
+    :param n_envs: number of environments
+    """
+
+    def __init__(self, plain: PlainPolicy, buffer: RolloutBuffer, gamma: float, n_steps: int, n_envs: int) -> None:
+        self._policy = plain.policy
         self._buffer = buffer
         self._gamma = gamma
-        self._actor = NumpyActor(policy, n_steps, n_envs)
-        self._predict = value_function(policy)
+        self._actor = NumpyActor(plain, n_steps, n_envs)
+        self._predict = numpy_values(plain)
         # views of the buffer's rows, all at once: one by one they would take a tenth of the collection
-        shape = (n_steps, n_envs, *(policy.observation_space.shape or ()))
+        shape = (n_steps, n_envs, *(plain.policy.observation_space.shape or ()))
         self._obs_tensors = th.from_numpy(buffer.observations.reshape(shape)).unbind()
-        self._on_cpu = policy.device.type == "cpu"
+        self._on_cpu = plain.policy.device.type == "cpu"
         self._unknown_values = th.full((n_envs, 1), th.nan)
         self._unknown_log_probs = th.full((n_envs,), th.nan)
         self._timeouts: list[tuple[int, int]] = []
         self._terminal_obs: list[np.ndarray] = []
 
     def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
+        """See :meth:`Recorder.act`."""
         assert isinstance(obs, np.ndarray)
         self._buffer.observations[step] = obs.reshape(self._buffer.observations.shape[1:])
         actions = self._actor.act(obs, step)
@@ -135,6 +170,7 @@ class DeferredRecorder:
     def record(
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
     ) -> None:
+        """See :meth:`Recorder.record`."""
         buffer = self._buffer
         buffer.actions[step] = actions.reshape(len(actions), -1)
         buffer.rewards[step] = rewards
@@ -148,6 +184,7 @@ class DeferredRecorder:
 
     @np.errstate(all="ignore")  # as torch does, whatever the user has set
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+        """See :meth:`Recorder.finish`."""
         buffer = self._buffer
         rows = buffer.observations.reshape(-1, *buffer.obs_shape)
         actions = th.from_numpy(buffer.actions.reshape(len(rows), -1)).float()
@@ -177,61 +214,3 @@ class DeferredRecorder:
         deltas = buffer.rewards + buffer.gamma * alive * next_values - buffer.values
         buffer.advantages[:] = generalized_advantages(deltas, buffer.gamma * buffer.gae_lambda * alive)
         buffer.returns[:] = buffer.advantages + buffer.values
-
-
-def timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
-    """
-    :param infos: one an environment
-    :param dones: shape (n_envs,)
-    :return: environments whose episode was cut off by a time limit at this step
-    """
-    if not np.count_nonzero(dones):  # five times faster than any()
-        return []
-    return [
-        i
-        for i, (info, done) in enumerate(zip(infos, dones, strict=True))
-        if done and info.get("terminal_observation") is not None and info.get("TimeLimit.truncated", False)
-    ]
-
-
-def terminal_observations(infos: Infos, ended: list[int], step: int) -> Any:
-    """
-    :param infos: one an environment
-    :param ended: the k environments to look at
-    :param step: index of the step in the rollout, for the message
-    :return: copies of their terminal observations: an array with k rows, or a dict of such
-    :raises ValueError: if one is not finite
-    """
-    observations: list[Any] = [infos[i]["terminal_observation"] for i in ended]
-    stacked: Any
-    if isinstance(observations[0], dict):
-        stacked = {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
-    else:
-        stacked = np.stack(observations)
-    check_finite("terminal observation", stacked, step, envs=ended)
-    return stacked
-
-
-def value_function(policy: ActorCriticPolicy) -> Callable[[np.ndarray], np.ndarray]:
-    """
-    :param policy: a plain policy
-    :return: observations of shape (k, ...) -> values of shape (k,), in NumPy
-    """
-    encode, layers = encoder(policy), make_layers(policy, critic_layers(policy))
-
-    def numpy_values(observations: np.ndarray) -> np.ndarray:
-        layers.refresh()
-        return in_blocks(layers, encode, observations)[:, 0]
-
-    return numpy_values
-
-
-def torch_values(policy: ActorCriticPolicy, observations: Obs) -> np.ndarray:
-    """
-    :param policy: any policy
-    :param observations: shape (k, ...), or a dict of such
-    :return: values, shape (k,)
-    """
-    with th.no_grad():
-        values = policy.predict_values(policy.obs_to_tensor(observations)[0])
-    return values.cpu().numpy().flatten()

@@ -4,21 +4,26 @@ import io
 import json
 import math
 import pathlib
+import warnings
 import zipfile
-from collections.abc import Container, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Callable, Container, Sequence
+from typing import Any, TypeGuard, TypeVar
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import check_for_correct_spaces
 
-from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule
+from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_unknown
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
+
+M = TypeVar("M", bound=OnPolicyAlgorithm)
 
 
 def saved_names(path: PathLike) -> set[str]:
@@ -132,3 +137,73 @@ def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[s
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
     settings["stats_window_size"] = model._stats_window_size
     return settings
+
+
+def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: dict[str, Any]) -> M:
+    """
+    Load a model that this TRPO or sb3-contrib's has saved.
+
+    :param cls: the class of the model
+    :param read: SB3's ``load`` of that class, with its arguments but for the attributes
+    :param path: path of the zip file, or a file object
+    :param attributes: those to change, by the names of the arguments
+    :return: the model
+    :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
+    :raises TypeError: for an unknown argument
+    """
+    names = saved_names(path)
+    if not is_trpo(names):
+        raise ValueError(
+            f"{path} does not hold a TRPO model. To go on with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
+        )
+    refuse_unknown(attributes, cls, names)
+    attributes = dict(attributes)
+    if "stats_window_size" in attributes:  # its attribute has another name
+        attributes["_stats_window_size"] = attributes.pop("stats_window_size")
+    if attributes.get("rollout_buffer_kwargs", ()) is None:
+        attributes["rollout_buffer_kwargs"] = {}
+    from_contrib = not is_own(names)
+    if from_contrib:
+        attributes.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
+    model = read(**attributes)
+    message = averaged_kl_warning(model, attributes) if from_contrib else None
+    if message:
+        warnings.warn(message, UserWarning, stacklevel=3)
+    return model
+
+
+def continue_as_trpo(cls: type[M], model: BaseAlgorithm | PathLike, env: GymEnv | str | None, arguments: dict[str, Any]) -> M:
+    """
+    Make a TRPO of the policy of a trained PPO (or another on-policy) model.
+
+    :param cls: the class of the new model
+    :param model: the model, or the zip file of a PPO model
+    :param env: environment to go on with; None: the model's own
+    :param arguments: arguments of ``cls`` that take precedence over the model's settings
+    :return: the TRPO model
+    :raises ValueError: if the model's policy is none that TRPO can train, if there is no environment, if its spaces
+        are not the model's, or if the arguments make another policy
+    """
+    if not isinstance(model, BaseAlgorithm):
+        model = load_on_policy(model, arguments.get("device", "auto"))
+    if not has_trainable_policy(model):
+        raise ValueError(
+            "`from_ppo` needs an on-policy model with neither recurrence nor masks, not a "
+            f"{type(model).__name__} with a {type(model.policy).__name__}"
+        )
+    env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
+    if env is None:
+        raise ValueError("`from_ppo` needs an environment: the model has none, pass `env`")
+    env = cls._wrap_env(env, model.verbose)
+    check_for_correct_spaces(env, model.observation_space, model.action_space)
+    settings = transferred_settings(model, getattr(cls, "extra_arguments", ()))
+    trpo = cls(type(model.policy), env, **{**settings, **arguments})
+    try:
+        trpo.policy.load_state_dict(model.policy.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"the model's weights do not fit the policy that the arguments make: {error}") from error
+    trained = {name: parameter.requires_grad for name, parameter in model.policy.named_parameters()}
+    for name, parameter in trpo.policy.named_parameters():
+        parameter.requires_grad_(trained[name])
+    trpo.num_timesteps = model.num_timesteps
+    return trpo

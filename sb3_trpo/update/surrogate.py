@@ -1,16 +1,18 @@
 """The surrogate objective L(θ) and the constraint D(θ) of a policy on one batch, in chunks with exact sums."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch as th
 from stable_baselines3.common.distributions import Distribution
 
-from sb3_trpo.actor.network import ActorNetwork
+from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.batch.batch import Batch
-from sb3_trpo.distributions.families import Parameters, distribution_family, unchecked_distributions
-from sb3_trpo.step.trust_region import Trial
+from sb3_trpo.distributions.family import Parameters
+from sb3_trpo.distributions.table import distribution_family
+from sb3_trpo.distributions.validation import unchecked_distributions
+from sb3_trpo.step.report import Trial
+from sb3_trpo.step.workers import ALONE, Workers
 
 _BEYOND = 1.01
 """How far the KL of a part must exceed the bound on the whole; a state's KL may be negative by rounding."""
@@ -18,16 +20,17 @@ _BEYOND = 1.01
 
 class Surrogate:
     """
-    L(θ) = mean[π_θ(a|s) / π_old(a|s) · Â] + ``ent_coef`` · mean entropy, and D(θ) = mean KL(π_old(·|s) ‖ π_θ(·|s)).
+    Evaluates L(θ) = mean[π_θ(a|s) / π_old(a|s) · Â] + ``ent_coef`` · mean entropy, and D(θ) = mean KL(π_old(·|s) ‖ π_θ(·|s)).
 
-    The network as it is at construction is π_old of the constraint. Source: equations 13 and 14 of the TRPO paper
-    (https://arxiv.org/abs/1502.05477).
+    The network as it is at construction is π_old of the constraint. Means are weighted by the batch's weights. Source:
+    equations 13 and 14 of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
     :param network: the actor of a policy in evaluation mode: KL(old‖old) must be 0
     :param batch: the whole rollout, B transitions; its advantages are used as they are
     :param ent_coef: weight of the entropy bonus
     :param chunk_size: most states in one forward pass
     :param parameters: those of the actor; if given, the first pass over the batch brings :attr:`gradient_at_old` along
+    :param workers: the processes over whose batches L and D are means
     """
 
     def __init__(
@@ -37,111 +40,131 @@ class Surrogate:
         ent_coef: float,
         chunk_size: int,
         parameters: Sequence[th.nn.Parameter] | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         self.batch = batch
         self.ent_coef = ent_coef
         self.chunk_size = chunk_size
-        self.entropy = 0.0  # mean entropy at the last evaluation, nats
-        self._network = network
-        self._old: list[Parameters] = []
+        self.entropy = 0.0  # mean entropy at the last complete evaluation, nats
         self.gradient_at_old: th.Tensor | None = None
+        self._network = network
+        self._workers = workers
+        self._old: list[Parameters] = []
+        self._total_weight = self._weight_of(None)
         if parameters is None:
-            self.at_old = self._evaluate(self._remember)
+            self.at_old = self.evaluate()
         else:
             self.at_old, self.gradient_at_old = self._differentiate_at_old(parameters)
 
     def evaluate(self, max_kl: float = math.inf) -> Trial:
         """
-        L and D of the whole batch at the network's present parameters.
+        Evaluate L and D on the whole batch at the network's present parameters.
 
-        No state's KL is negative, so once the chunks so far exceed the bound the rest is left out: L is then NaN, and D a
-        lower bound above ``max_kl``.
+        No state's KL is negative, so once the chunks so far exceed the bound the rest is left out, and D is a lower bound
+        above ``max_kl``.
 
         :param max_kl: δ, nats
         :return: surrogate and KL, summed in float64
         """
-        remembered = iter(self._old)
-        return self._evaluate(lambda _: next(remembered), max_kl)
+        sums, complete = _no_sums(), True
+        with th.no_grad(), unchecked_distributions():
+            for i, chunk in enumerate(self.batch.chunks(self.chunk_size)):
+                distribution = self._network.distribution(chunk.states)
+                self._add_up(sums, i, chunk, distribution, *_gain_and_entropy(chunk, distribution))
+                if sums[1] > _BEYOND * max_kl * self._total_weight:
+                    complete = False
+                    break
+        return self._trial(sums, complete)
+
+    def gradient(self, parameters: Sequence[th.nn.Parameter], units: th.Tensor | None = None) -> th.Tensor:
+        """
+        Differentiate L at the present parameters: one backward pass.
+
+        :param parameters: the actor's parameters, P elements in all
+        :param units: positions of the units to average over, shape (u,); None: all
+        :return: g, shape (P,)
+        """
+
+        def objective(chunk: Batch, distribution: Distribution) -> th.Tensor:
+            return self._objective(chunk, *_gain_and_entropy(chunk, distribution))
+
+        total = _zeros(parameters)
+        for chunk in self.batch.chunks(self.chunk_size, units):
+            with unchecked_distributions():
+                total = total + self._network.gradient(objective, chunk, parameters)
+        return self._workers.sum(total) / (self._total_weight if units is None else self._weight_of(units))
 
     def _differentiate_at_old(self, parameters: Sequence[th.nn.Parameter]) -> tuple[Trial, th.Tensor]:
-        totals = _no_totals()
-        look = partial(self._add_up, totals, old_of=self._remember)
-        gradient = self._gradient(parameters, None, look)
-        return self._trial(totals), gradient
+        """L, D and ∇L in one pass, which remembers π_old."""
+        sums, total = _no_sums(), _zeros(parameters)
+        for i, chunk in enumerate(self.batch.chunks(self.chunk_size)):
 
-    def _remember(self, parameters: Parameters) -> Parameters:
-        # cloned: a head that ignores the state returns views of its own weights
-        self._old.append(tuple(part.clone() for part in parameters))
-        return self._old[-1]
+            def objective(chunk: Batch, distribution: Distribution, i: int = i) -> th.Tensor:
+                gain, entropy = _gain_and_entropy(chunk, distribution)
+                self._add_up(sums, i, chunk, distribution, gain, entropy)
+                return self._objective(chunk, gain, entropy)
 
-    def _evaluate(self, old_of: Callable[[Parameters], Parameters], max_kl: float = math.inf) -> Trial:
-        """L and D, chunk by chunk; ``old_of`` gives a chunk's old parameters for its new ones."""
-        totals = _no_totals()
-        with th.no_grad(), unchecked_distributions():
-            for chunk in self.batch.chunks(self.chunk_size):
-                self._add_up(totals, chunk, self._network.distribution(chunk.observations), old_of)
-                if totals[1] > _BEYOND * max_kl * len(self.batch):
-                    return Trial(surrogate=math.nan, kl=float(totals[1]) / len(self.batch))
-        return self._trial(totals)
+            with unchecked_distributions():
+                total = total + self._network.gradient(objective, chunk, parameters)
+        return self._trial(sums, complete=True), self._workers.sum(total) / self._total_weight
+
+    def _objective(self, chunk: Batch, gain: th.Tensor, entropy: th.Tensor) -> th.Tensor:
+        """The weighted summands of L."""
+        return chunk.weighted(gain + self.ent_coef * entropy if self.ent_coef else gain)
 
     def _add_up(
         self,
-        totals: th.Tensor,
+        sums: th.Tensor,
+        i: int,
         chunk: Batch,
         distribution: Distribution,
-        old_of: Callable[[Parameters], Parameters],
-    ) -> tuple[th.Tensor, th.Tensor]:
-        """Add a chunk to the sums of gain, KL and entropy; return its gain and entropy with the distribution's graph."""
-        gain, entropy = _gain_and_entropy(chunk, distribution)
+        gain: th.Tensor,
+        entropy: th.Tensor,
+    ) -> None:
+        """Add the i-th chunk to the sums of gain, KL and entropy."""
         with th.no_grad():
             family = distribution_family(distribution)
             new = tuple(part.detach() for part in family.parameters(distribution, chunk.actions))
-            kl = family.kl_old_new(old_of(new), new)
-            totals += th.stack([gain, kl, entropy]).cpu().double().sum(dim=1)
-        return gain, entropy
+            kl = family.kl_old_new(self._old_parameters(i, new), new)
+            terms = th.stack([chunk.weighted(part) for part in (gain, kl, entropy)])
+            sums += terms.cpu().double().sum(dim=1)
 
-    def _trial(self, totals: th.Tensor) -> Trial:
-        """L and D from the sums over the batch."""
-        mean_gain, mean_kl, self.entropy = (totals / len(self.batch)).tolist()
-        return Trial(mean_gain + self.ent_coef * self.entropy if self.ent_coef else mean_gain, mean_kl)
+    def _old_parameters(self, i: int, new: Parameters) -> Parameters:
+        """The parameters of π_old in the i-th chunk: in the first pass the new ones, which are remembered."""
+        if i == len(self._old):
+            # cloned: a head that ignores the state returns views of its own weights
+            self._old.append(tuple(part.clone() for part in new))
+        return self._old[i]
 
-    def gradient(self, parameters: Sequence[th.nn.Parameter], positions: th.Tensor | None = None) -> th.Tensor:
+    def _trial(self, sums: th.Tensor, complete: bool) -> Trial:
         """
-        ∇L at the present parameters: one backward pass.
-
-        :param parameters: the actor's parameters, P elements in all
-        :param positions: the transitions to average over, shape (b,); None: all
-        :return: g, shape (P,)
+        L and D from the sums over the batch. A worker that stopped early has a KL that alone exceeds the bound on the whole,
+        and NaN for its gain: so all of them see the same trial, and reject it.
         """
-        return self._gradient(parameters, positions, _gain_and_entropy)
+        if not complete:
+            sums[0] = math.nan
+        mean_gain, mean_kl, entropy = (self._workers.sum(sums) / self._total_weight).tolist()
+        if math.isnan(mean_gain) and self._workers.any(not complete):
+            return Trial(math.nan, mean_kl, complete=False)
+        self.entropy = entropy
+        return Trial(mean_gain + self.ent_coef * entropy if self.ent_coef else mean_gain, mean_kl)
 
-    def _gradient(
-        self,
-        parameters: Sequence[th.nn.Parameter],
-        positions: th.Tensor | None,
-        gain_and_entropy: Callable[[Batch, Distribution], tuple[th.Tensor, th.Tensor]],
-    ) -> th.Tensor:
-        """∇L, chunk by chunk; ``gain_and_entropy`` sees each chunk's distribution once."""
-
-        def objective(chunk: Batch, distribution: Distribution) -> th.Tensor:
-            gain, entropy = gain_and_entropy(chunk, distribution)
-            return gain + self.ent_coef * entropy if self.ent_coef else gain
-
-        total = parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters))
-        for chunk in self.batch.chunks(self.chunk_size, positions):
-            with unchecked_distributions():
-                total = total + self._network.gradient(objective, chunk, parameters)
-        return total / (len(self.batch) if positions is None else len(positions))
+    def _weight_of(self, units: th.Tensor | None) -> float:
+        return self._workers.total(self.batch.total_weight(units))
 
 
-def _no_totals() -> th.Tensor:
+def _no_sums() -> th.Tensor:
     """Sums of gain, KL and entropy before the first chunk."""
     return th.zeros(3, dtype=th.float64)
 
 
+def _zeros(parameters: Sequence[th.nn.Parameter]) -> th.Tensor:
+    return parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters))
+
+
 def _gain_and_entropy(chunk: Batch, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
     """One value a state; entropy without a closed form is an importance-weighted estimate with the right gradient at θ_old."""
-    gain, estimate = chunk.estimates(distribution)
+    gain, estimate = chunk.surrogate_terms(distribution)
     try:
         entropy = distribution.entropy()
     except NotImplementedError:  # torch's own have it or raise this, SB3's return None

@@ -8,14 +8,14 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_trpo.actor.network import actor_network
-from sb3_trpo.actor.probe import probe_actor
 from sb3_trpo.batch.batch import Batch
-from sb3_trpo.distributions.families import distribution_family
-from sb3_trpo.step.trust_region import Outcome, StepReport, StepSettings, trust_region_step
-from sb3_trpo.update.fisher import FisherVectorProduct
+from sb3_trpo.batch.states import States
+from sb3_trpo.distributions.table import distribution_family
+from sb3_trpo.step.report import Outcome, StepReport
+from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
+from sb3_trpo.update.policy_problem import PolicyProblem
 from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import DoubleFlatten, make_policy
+from tests.helpers import DoubleFlatten, actor_of, make_policy, reached
 
 GAMMA = 0.9
 
@@ -147,7 +147,7 @@ def exact_batch(policy: ActorCriticPolicy, world: World, solution: Solution) -> 
     old = log_probabilities(policy, world)
     weight = solution.visits[:, None] * old.exp().numpy() * solution.advantages / copies[:, None] * len(states)
     return Batch(
-        th.from_numpy(states)[:, None],
+        States(th.from_numpy(states)[:, None]),
         th.from_numpy(actions),
         old[states, actions],
         th.from_numpy(weight[states, actions]),
@@ -170,16 +170,12 @@ def update(policy: ActorCriticPolicy, world: World, max_kl: float) -> Update:
     before = world.solve(probabilities(policy, world))
     old = log_probabilities(policy, world)
     batch = exact_batch(policy, world, before)
-    parameters = probe_actor(policy, batch).parameters
-    surrogate = Surrogate(actor_network(policy), batch, 0.0, chunk_size=50)
-    report = trust_region_step(
-        parameters,
-        surrogate.gradient(parameters),
-        FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size=len(batch)),
-        surrogate.evaluate,
-        surrogate.evaluate().surrogate,
-        StepSettings(max_kl, 0.0, cg_max_steps=200, cg_tol=1e-12, shrinking_factor=0.8, max_iter=30, accept_ratio=0.0),
+    parameters = reached(policy, batch)
+    problem = PolicyProblem(actor_of(policy), parameters, batch, ent_coef=0.0, chunk_size=50)
+    settings = TrustRegionSettings(
+        max_kl, 0.0, cg_max_steps=200, cg_tol=1e-12, shrinking_factor=0.8, max_iter=30, accept_ratio=0.0
     )
+    report = trust_region_step(problem, settings)
     new = log_probabilities(policy, world)
     per_state = (old.exp() * (old - new)).sum(dim=1)
     return Update(before, world.solve(probabilities(policy, world)), report, per_state.max().item())
@@ -191,8 +187,8 @@ def test_the_surrogates_gradient_is_that_of_the_return(name: str, extractor: str
     world = WORLDS[name]
     policy = softmax_policy(world, extractor)
     batch = exact_batch(policy, world, world.solve(probabilities(policy, world)))
-    parameters = probe_actor(policy, batch).parameters
-    gradient = Surrogate(actor_network(policy), batch, 0.0, 1000).gradient(parameters)
+    parameters = reached(policy, batch)
+    gradient = Surrogate(actor_of(policy), batch, 0.0, 1000).gradient(parameters)
     differences = []
     width = 1e-5
     with th.no_grad():

@@ -19,16 +19,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 
 import sb3_trpo.algorithms.trpo as trpo_module
 from sb3_trpo import TRPO
-from sb3_trpo.actor.probe import probe_actor
 from sb3_trpo.arguments.hyperparameters import make_schedule
-from sb3_trpo.batch.batch import Batch, read_batch
-from sb3_trpo.distributions.families import distribution_family
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.subsets import fisher_subsets
+from sb3_trpo.distributions.table import distribution_family
 from sb3_trpo.policies.image_normalization import ImageNormalization
-from sb3_trpo.rollout.recorders import why_not_deferred
-from sb3_trpo.step.trust_region import Outcome, StepReport
-from sb3_trpo.update.fisher import fisher_subsets
-from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import MaskedPolicy
+from sb3_trpo.step.report import Outcome, StepReport
+from sb3_trpo.step.trust_region import trust_region_step
+from sb3_trpo.update.policy_problem import PolicyProblem
+from tests.helpers import MaskedPolicy, batch_of, reached, why_not_fast
 from tests.toy_envs import ACTIONS, OBSERVATIONS, ConstantEnv, RandomEnv
 
 SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 16, "seed": 0}
@@ -115,7 +114,7 @@ def make_model(case: str, **kwargs: Any) -> TRPO:
 def distribution_parameters(model: TRPO, batch: Batch) -> list[th.Tensor]:
     """Parameters of the action distribution over the whole batch, in float64."""
     with th.no_grad():
-        distribution = model.policy.get_distribution(batch.observations)
+        distribution = model.policy.get_distribution(batch.states.observations)
         family = distribution_family(distribution)
         return [part.double() for part in family.parameters(distribution, batch.actions)]
 
@@ -130,9 +129,9 @@ def test_every_update_keeps_the_kl_bound_over_the_whole_batch(case: str, monkeyp
     train = TRPO.train
 
     def watched(self: TRPO) -> None:
-        batch = read_batch(self.rollout_buffer, self.action_space)
+        batch = batch_of(self)
         self.policy.set_training_mode(False)
-        family = distribution_family(self.policy.get_distribution(batch.observations))
+        family = distribution_family(self.policy.get_distribution(batch.states.observations))
         old = distribution_parameters(self, batch)
         train(self)
         new = distribution_parameters(self, batch)
@@ -151,9 +150,9 @@ def test_every_update_keeps_the_kl_bound_over_the_whole_batch(case: str, monkeyp
 
 
 def actor_and_critic(model: TRPO) -> tuple[th.Tensor, th.Tensor]:
-    batch = read_batch(model.rollout_buffer, model.action_space)
+    batch = batch_of(model)
     model.policy.set_training_mode(False)
-    actor = probe_actor(model.policy, batch).parameters
+    actor = reached(model.policy, batch)
     ids = {id(p) for p in actor}
     critic = [p for p in model.policy.parameters() if id(p) not in ids]
     return tuple(th.cat([p.detach().flatten() for p in group]).clone() for group in (actor, critic))  # type: ignore[return-value]
@@ -164,11 +163,11 @@ def test_a_failed_search_leaves_every_bit_of_the_actor(case: str, monkeypatch: p
     model = make_model(case).learn(64)
     actor, critic = actor_and_critic(model)
 
-    class Outside(Surrogate):
+    class Outside(PolicyProblem):
         def evaluate(self, max_kl: float = np.inf) -> Any:
             return super().evaluate(max_kl)._replace(kl=1.0)
 
-    monkeypatch.setattr(trpo_module, "Surrogate", Outside)
+    monkeypatch.setattr(trpo_module, "PolicyProblem", Outside)
     model.learn(64 * 3, reset_num_timesteps=False)
     assert model.last_step is not None
     assert model.last_step.outcome is Outcome.LINE_SEARCH_FAILED
@@ -219,16 +218,16 @@ def test_entropy_bonus_works_without_any_other_signal() -> None:
     assert model.policy.log_std.mean().item() > before
 
 
-def test_entropy_bonus_follows_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entropy_bonus_follows_its_schedule() -> None:
     outcomes: list[Outcome] = []
-    log = TRPO._log_update
 
-    def watched(self: TRPO, step: StepReport, losses: list[float]) -> None:
-        outcomes.append(step.outcome)
-        log(self, step, losses)
+    class Watched(TRPO):
+        def train(self) -> None:
+            super().train()
+            assert self.last_step is not None
+            outcomes.append(self.last_step.outcome)
 
-    monkeypatch.setattr(TRPO, "_log_update", watched)
-    TRPO("MlpPolicy", ConstantEnv(), ent_coef=lambda progress: 0.01 * (progress >= 0.5), **SMALL).learn(64 * 4)
+    Watched("MlpPolicy", ConstantEnv(), ent_coef=lambda progress: 0.01 * (progress >= 0.5), **SMALL).learn(64 * 4)
     assert outcomes == [Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.ZERO_SIGNAL, Outcome.ZERO_SIGNAL]
 
 
@@ -289,8 +288,8 @@ def test_a_frozen_actor_takes_no_step() -> None:
 def test_a_layer_called_value_that_feeds_the_actor_is_the_actors() -> None:
     model = make_model("custom policy and distribution").learn(64)
     before = model.policy.value_encoder.weight.detach().clone()  # type: ignore[union-attr,operator]
-    batch = read_batch(model.rollout_buffer, model.action_space)
-    assert any(p is model.policy.value_encoder.weight for p in probe_actor(model.policy, batch).parameters)  # type: ignore[union-attr]
+    batch = batch_of(model)
+    assert any(p is model.policy.value_encoder.weight for p in reached(model.policy, batch))  # type: ignore[union-attr]
     model.learn(64, reset_num_timesteps=False)
     assert not th.equal(model.policy.value_encoder.weight, before)  # type: ignore[union-attr,arg-type]
 
@@ -345,7 +344,7 @@ def test_same_seed_same_bits(case: str) -> None:
 @pytest.mark.parametrize("case", ["box actions", "part of the Fisher matrix", "chunks"])
 def test_the_policy_step_draws_no_random_number(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(case)
-    step = TRPO._step_policy
+    step = trust_region_step
 
     def watched(*args: Any) -> StepReport:
         before = random.getstate(), np.random.get_state()[1].tolist(), th.get_rng_state().tolist()  # type: ignore[index]  # noqa: NPY002
@@ -354,7 +353,7 @@ def test_the_policy_step_draws_no_random_number(case: str, monkeypatch: pytest.M
         assert before == after
         return report
 
-    monkeypatch.setattr(TRPO, "_step_policy", watched)
+    monkeypatch.setattr(TRPO, "step_rule", staticmethod(watched))
     model.learn(64 * 2)
     assert model._n_updates == 2
 
@@ -484,7 +483,7 @@ def test_update_that_is_interrupted_leaves_the_actor(monkeypatch: pytest.MonkeyP
     actor, _ = actor_and_critic(model)
     calls = 0
 
-    class Interrupted(Surrogate):
+    class Interrupted(PolicyProblem):
         def evaluate(self, max_kl: float = np.inf) -> Any:
             nonlocal calls
             calls += 1
@@ -492,7 +491,7 @@ def test_update_that_is_interrupted_leaves_the_actor(monkeypatch: pytest.MonkeyP
                 raise KeyboardInterrupt
             return super().evaluate(max_kl)
 
-    monkeypatch.setattr(trpo_module, "Surrogate", Interrupted)
+    monkeypatch.setattr(trpo_module, "PolicyProblem", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.learn(64, reset_num_timesteps=False)
     assert calls == 2
@@ -503,7 +502,7 @@ def test_update_that_is_interrupted_leaves_the_actor(monkeypatch: pytest.MonkeyP
 @pytest.mark.filterwarnings("ignore:You are trying to run TRPO on the GPU")
 def test_gpu_acts_on_the_cpu_copy_and_updates_on_the_gpu() -> None:
     model = make_model("box actions", device="cuda")
-    assert why_not_deferred(model.policy, model.rollout_buffer) is None
+    assert why_not_fast(model) is None
     model.learn(64 * 3)
     assert model.last_step is not None
     assert model.last_step.accepted

@@ -18,14 +18,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 from sb3_trpo import TRPO, VineTRPO
-from sb3_trpo.actor.network import actor_network
 from sb3_trpo.algorithms.vine import VineBatch, _random_numbers
+from sb3_trpo.batch.states import States
+from sb3_trpo.batch.subsets import fisher_subsets
+from sb3_trpo.rollout.bootstrap import torch_values
 from sb3_trpo.rollout.numpy_actor import NumpyActor
-from sb3_trpo.rollout.recorders import torch_values
-from sb3_trpo.step.trust_region import Outcome
-from sb3_trpo.update.fisher import fisher_subsets
+from sb3_trpo.step.report import Outcome
 from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import MaskedPolicy, OwnBuffer, actor_parameters, make_policy
+from tests.helpers import MaskedPolicy, OwnBuffer, actor_of, actor_parameters, make_policy, plain
 from tests.toy_envs import ACTIONS, OBSERVATIONS, RandomEnv
 
 gym.register_envs(ale_py)
@@ -81,11 +81,11 @@ def test_q_values_of_single_steps_are_exact(truncate: bool) -> None:
     model = VineTRPO("MlpPolicy", env, **{**SMALL, "branch_length": 1, "gamma": 0.9})
     batch = collected(model)
     assert batch.branch_actions.tolist() == [[0, 1]] * 6
-    places = batch.observations.numpy().flatten()  # type: ignore[union-attr]
+    places = batch.states.observations.numpy().flatten()  # type: ignore[union-attr]
     for k, step in enumerate((-1.0, 1.0)):
         after = (places + step).astype(np.float32)
         ended = (np.abs(after) >= 3.0) & (not truncate)
-        values = torch_values(model.policy, after[:, None])
+        values = torch_values(model.interface, after[:, None])
         np.testing.assert_allclose(batch.returns[:, k], after + 0.9 * np.where(ended, 0.0, values), atol=1e-5)
     assert len(set(places)) > 1
 
@@ -98,14 +98,14 @@ def test_q_values_of_rollouts_are_those_of_the_chain(n_rollouts: int) -> None:
     with th.no_grad():
         model.policy.get_parameter("action_net.bias").copy_(th.tensor([-50.0, 50.0]))
     batch = collected(model)
-    for place, q_values in zip(batch.observations.flatten().tolist(), batch.returns.tolist(), strict=True):  # type: ignore[union-attr]
+    for place, q_values in zip(batch.states.observations.flatten().tolist(), batch.returns.tolist(), strict=True):  # type: ignore[union-attr]
         for step, q_value in zip((-1, 1), q_values, strict=True):
             path = [place + step + j for j in range(5)]
             if 7 in path:
                 path = path[: path.index(7) + 1]
             expected = sum(0.5**j * reward for j, reward in enumerate(path))
             if path[-1] != 7:
-                expected += 0.5**5 * torch_values(model.policy, np.array([[path[-1]]], dtype=np.float32))[0]
+                expected += 0.5**5 * torch_values(model.interface, np.array([[path[-1]]], dtype=np.float32))[0]
             assert q_value == pytest.approx(expected, abs=1e-4)
     assert model.branch_steps <= 6 * 2 * 5 * n_rollouts
 
@@ -116,9 +116,11 @@ def test_q_values_belong_to_the_state_they_were_measured_in(buffer: Any, n_envs:
     env = DummyVecEnv([lambda: Line(10)] * n_envs)
     model = VineTRPO("MlpPolicy", env, **{**SMALL, "branch_length": 1, "gamma": 0.0, "rollout_buffer_class": buffer})
     batch = collected(model)
-    assert isinstance(batch.observations, th.Tensor)
-    th.testing.assert_close(batch.returns, batch.observations + th.tensor([[-1.0, 1.0]]))  # the reward is where it arrives
-    assert len(set(batch.observations.flatten().tolist())) > 1
+    assert isinstance(batch.states.observations, th.Tensor)
+    th.testing.assert_close(
+        batch.returns, batch.states.observations + th.tensor([[-1.0, 1.0]])
+    )  # the reward is where it arrives
+    assert len(set(batch.states.observations.flatten().tolist())) > 1
 
 
 class Lottery(Line):
@@ -203,7 +205,9 @@ def one_state(policy: Any, actions: th.Tensor, q: th.Tensor, weights: th.Tensor)
         distribution = policy.get_distribution(observations)
         log_prob = th.stack([distribution.log_prob(action) for action in actions.unbind(1)], dim=1)
     mean = (weights * q).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
-    return VineBatch(observations, actions[:, 0], log_prob, q - mean, q, actions, weights)
+    return VineBatch(
+        States(observations), actions[:, 0], log_prob, q - mean, q, branch_actions=actions, branch_weights=weights
+    )
 
 
 def test_all_actions_give_the_exact_sum() -> None:
@@ -214,8 +218,8 @@ def test_all_actions_give_the_exact_sum() -> None:
         weights = policy.get_distribution(th.tensor([[0.3, -0.2, 0.5]], dtype=q.dtype)).distribution.probs  # type: ignore[union-attr]
     batch = one_state(policy, actions, q, weights)
     parameters = actor_parameters(policy)
-    gradient = Surrogate(actor_network(policy), batch, 0.0, 10).gradient(parameters)
-    expected = (policy.get_distribution(batch.observations).distribution.probs * q).sum()  # type: ignore[union-attr]
+    gradient = Surrogate(actor_of(policy), batch, 0.0, 10).gradient(parameters)
+    expected = (policy.get_distribution(batch.states.observations).distribution.probs * q).sum()  # type: ignore[union-attr]
     by_hand = th.cat([part.flatten() for part in th.autograd.grad(expected, parameters)])
     th.testing.assert_close(gradient, by_hand)
 
@@ -227,8 +231,8 @@ def test_sampled_actions_give_the_self_normalised_estimate() -> None:
     gradients = []
     for shift in (0.0, 100.0):  # needs no baseline
         batch = one_state(policy, actions, q + shift, th.ones(1, 4, dtype=th.float64))
-        gradients.append(Surrogate(actor_network(policy), batch, 0.0, 10).gradient(parameters))
-    distribution = policy.get_distribution(batch.observations)
+        gradients.append(Surrogate(actor_of(policy), batch, 0.0, 10).gradient(parameters))
+    distribution = policy.get_distribution(batch.states.observations)
     log_prob = th.stack([distribution.log_prob(action) for action in actions.unbind(1)], dim=1)
     ratio = (log_prob - log_prob.detach()).exp()
     expected = ((ratio * q).sum(dim=1) / ratio.sum(dim=1)).sum()
@@ -485,9 +489,9 @@ def test_bad_numbers_of_an_environment_that_is_over_do_not_matter(sde: bool) -> 
     env.reset()
     snapshot = model._simulator.save()
     model._simulator.restore(snapshot)
-    actor = None if sde else NumpyActor(model.policy, model.branch_length, 2)
+    actor = None if sde else NumpyActor(plain(model.policy), model.branch_length, 2)
     with model._simulator.excursion() as branch_env:
-        returns = model._branch(branch_env, np.array([1, 1]), actor, partial(torch_values, model.policy), 0)
+        returns = model._branch(branch_env, np.array([1, 1]), actor, partial(torch_values, model.interface), 0)
     assert np.isfinite(returns).all()
 
 

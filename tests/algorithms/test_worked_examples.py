@@ -8,13 +8,13 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_trpo.actor.network import actor_network
 from sb3_trpo.batch.batch import Batch
-from sb3_trpo.distributions.families import Categorical
+from sb3_trpo.batch.states import States
+from sb3_trpo.distributions.discrete import Categorical
+from sb3_trpo.step.conjugate_gradient import CGOutcome, conjugate_gradient
 from sb3_trpo.step.flat import dot, flatten, unflatten_like
-from sb3_trpo.step.trust_region import conjugate_gradient
 from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import make_policy
+from tests.helpers import actor_of, make_policy
 
 
 def table(probabilities: list[list[float]]) -> ActorCriticPolicy:
@@ -35,7 +35,7 @@ def set_table(policy: ActorCriticPolicy, probabilities: th.Tensor) -> None:
 
 def samples(states: list[int], actions: list[int], old_probability: list[float], advantages: list[float]) -> Batch:
     numbers = th.tensor([old_probability, advantages], dtype=th.float64)
-    return Batch(th.tensor(states)[:, None], th.tensor(actions), numbers[0].log(), numbers[1], th.zeros(len(states)))
+    return Batch(States(th.tensor(states)[:, None]), th.tensor(actions), numbers[0].log(), numbers[1], th.zeros(len(states)))
 
 
 OLD, NEW = [0.4, 0.3, 0.2, 0.1], [0.5, 0.2, 0.2, 0.1]
@@ -53,7 +53,7 @@ def test_kl_of_four_action_probabilities() -> None:
 
 def test_kl_of_the_same_probabilities_through_a_policy() -> None:
     policy = table([OLD, OLD])
-    surrogate = Surrogate(actor_network(policy), samples([0, 1], [0, 1], [0.4, 0.3], [1.0, 1.0]), 0.0, 10)
+    surrogate = Surrogate(actor_of(policy), samples([0, 1], [0, 1], [0.4, 0.3], [1.0, 1.0]), 0.0, 10)
     set_table(policy, th.tensor([NEW, OLD], dtype=th.float64))  # the second state keeps its row: the mean is half
     assert surrogate.evaluate().kl == pytest.approx(KL_OLD_NEW / 2.0, rel=1e-12)
 
@@ -63,7 +63,7 @@ def test_surrogate_of_two_samples() -> None:
     policy = table([[0.3, 0.7], [0.6, 0.4]])
     batch = samples([0, 1], [0, 0], [0.2, 0.5], [5.0, -1.0])
     for chunk_size in (1, 2):
-        surrogate = Surrogate(actor_network(policy), batch, 0.0, chunk_size).evaluate().surrogate
+        surrogate = Surrogate(actor_of(policy), batch, 0.0, chunk_size).evaluate().surrogate
         assert surrogate == pytest.approx(3.15, rel=1e-12)
         assert surrogate * len(batch) == pytest.approx(6.3, rel=1e-12)
 
@@ -72,7 +72,7 @@ def test_gradient_of_two_samples() -> None:
     # dL/dlogit of the chosen action is ratio · advantage · (1 - probability) / 2, of the other one its opposite
     policy = table([[0.3, 0.7], [0.6, 0.4]])
     batch = samples([0, 1], [0, 0], [0.2, 0.5], [5.0, -1.0])
-    gradient = Surrogate(actor_network(policy), batch, 0.0, 10).gradient(list(policy.action_net.parameters()))
+    gradient = Surrogate(actor_of(policy), batch, 0.0, 10).gradient(list(policy.action_net.parameters()))
     first, second = 7.5 * 0.7 / 2.0, -1.2 * 0.4 / 2.0
     weights, biases = [first, second, -first, -second], [first + second, -first - second]
     assert gradient.tolist() == pytest.approx(weights + biases, rel=1e-12)
@@ -103,4 +103,4 @@ def test_gradient_and_hessian_vector_products_of_a_quadratic() -> None:
     # its determinant is -1: after a first step of 185/1140 along the gradient, conjugate gradient meets negative curvature
     result = conjugate_gradient(hessian_vector_product, gradient, 10, 1e-10)
     th.testing.assert_close(result.solution, 185.0 / 1140.0 * gradient)
-    assert (result.iterations, result.finite) == (2, True)
+    assert (result.iterations, result.outcome) == (2, CGOutcome.CURVATURE_LOST)

@@ -12,7 +12,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_trpo import TRPO
-from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCNN
+from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy
+from sb3_trpo.policies.image_networks import PaperCNN
 from tests.toy_envs import OBSERVATIONS, RandomEnv
 
 

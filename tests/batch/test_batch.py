@@ -10,7 +10,10 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from sb3_trpo.batch.batch import Batch, every_kth, keeps_sb3_layout, map_observations, minibatches, read_batch
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.from_buffer import keeps_sb3_layout, read_batch
+from sb3_trpo.batch.states import States, map_observations
+from sb3_trpo.batch.subsets import every_kth, minibatches
 from tests.helpers import generator_states
 
 N_STEPS = 6
@@ -58,13 +61,19 @@ def make_buffer(observations: str, actions: str, n_envs: int) -> RolloutBuffer:
     return fill(cls(N_STEPS, OBSERVATIONS[observations], ACTIONS[actions], "cpu", n_envs=n_envs))  # type: ignore[arg-type]
 
 
+def read(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Batch:
+    return read_batch(buffer, action_space, lambda rollout: {"observations": rollout.observations})
+
+
 def labels_of(batch: Batch) -> list[int]:
     """Which transitions the batch holds; checks that every quantity of a row is of the same one."""
     labels = (batch.advantages - 0.125).double()
     assert th.equal(batch.returns.double(), labels + 0.75)
     assert th.equal(batch.old_log_prob.double(), -labels)
     assert th.equal(batch.actions.double().view(len(batch), -1)[:, 0], labels)
-    observations = batch.observations if isinstance(batch.observations, dict) else {"only": batch.observations}
+    observations = (
+        batch.states.observations if isinstance(batch.states.observations, dict) else {"only": batch.states.observations}
+    )
     for value in observations.values():
         assert len(value) == len(batch)
         assert th.equal(value.reshape(len(batch), -1)[:, 0].double(), labels)
@@ -78,7 +87,7 @@ TIME_MAJOR = {n: [label(step, env) for step in range(N_STEPS) for env in range(n
 @pytest.mark.parametrize("actions", ACTIONS)
 @pytest.mark.parametrize("observations", OBSERVATIONS)
 def test_rows_are_the_transitions_in_order_of_time(observations: str, actions: str, n_envs: int) -> None:
-    batch = read_batch(make_buffer(observations, actions, n_envs), ACTIONS[actions])
+    batch = read(make_buffer(observations, actions, n_envs), ACTIONS[actions])
     assert labels_of(batch) == TIME_MAJOR[n_envs]
 
 
@@ -88,15 +97,15 @@ def test_rows_are_the_transitions_in_order_of_time(observations: str, actions: s
 def test_rows_are_the_same_transitions_after_get(observations: str, actions: str, n_envs: int) -> None:
     buffer = make_buffer(observations, actions, n_envs)
     next(iter(buffer.get(2)))  # flattens the buffer's arrays, environment by environment
-    assert sorted(labels_of(read_batch(buffer, ACTIONS[actions]))) == TIME_MAJOR[n_envs]
+    assert sorted(labels_of(read(buffer, ACTIONS[actions]))) == TIME_MAJOR[n_envs]
 
 
 def test_shapes_and_types() -> None:
-    batch = read_batch(make_buffer("image", "discrete", 3), ACTIONS["discrete"])
-    assert isinstance(batch.observations, th.Tensor)
-    assert (batch.observations.dtype, batch.observations.shape) == (th.uint8, (18, 1, 2, 2))
+    batch = read(make_buffer("image", "discrete", 3), ACTIONS["discrete"])
+    assert isinstance(batch.states.observations, th.Tensor)
+    assert (batch.states.observations.dtype, batch.states.observations.shape) == (th.uint8, (18, 1, 2, 2))
     assert (batch.actions.dtype, batch.actions.shape) == (th.int64, (18,))
-    batch = read_batch(make_buffer("vector", "multi_discrete", 3), ACTIONS["multi_discrete"])
+    batch = read(make_buffer("vector", "multi_discrete", 3), ACTIONS["multi_discrete"])
     assert (batch.actions.dtype, batch.actions.shape) == (th.float32, (18, 2))
     for tensor in (batch.old_log_prob, batch.advantages, batch.returns):
         assert (tensor.dtype, tensor.shape) == (th.float32, (18,))
@@ -106,33 +115,33 @@ def test_shapes_and_types() -> None:
 @pytest.mark.parametrize("observations", OBSERVATIONS)
 def test_sb3s_buffers_are_read_in_place(observations: str) -> None:
     buffer = make_buffer(observations, "box", 3)
-    batch = read_batch(buffer, ACTIONS["box"])
+    batch = read(buffer, ACTIONS["box"])
     pairs = [
         (batch.actions, buffer.actions),
         (batch.old_log_prob, buffer.log_probs),
         (batch.advantages, buffer.advantages),
         (batch.returns, buffer.returns),
     ]
-    if isinstance(batch.observations, dict):
-        pairs += [(batch.observations[key], buffer.observations[key]) for key in ("vector", "image")]
+    if isinstance(batch.states.observations, dict):
+        pairs += [(batch.states.observations[key], buffer.observations[key]) for key in ("vector", "image")]
     else:
-        pairs.append((batch.observations, buffer.observations))
+        pairs.append((batch.states.observations, buffer.observations))
     assert all(np.shares_memory(tensor.numpy(), array) for tensor, array in pairs)
 
 
 @pytest.mark.parametrize("observations", OBSERVATIONS)
 def test_the_order_is_the_same_after_get(observations: str) -> None:
     buffer = make_buffer(observations, "box", 3)
-    before = labels_of(read_batch(buffer, ACTIONS["box"]))
+    before = labels_of(read(buffer, ACTIONS["box"]))
     next(iter(buffer.get(2)))
-    assert labels_of(read_batch(buffer, ACTIONS["box"])) == before
+    assert labels_of(read(buffer, ACTIONS["box"])) == before
 
 
 @pytest.mark.parametrize("observations", ["vector", "dict"])
 def test_reading_draws_nothing(observations: str) -> None:
     buffer = make_buffer(observations, "box", 3)
     before = generator_states()
-    read_batch(buffer, ACTIONS["box"])
+    read(buffer, ACTIONS["box"])
     assert generator_states() == before
 
 
@@ -155,7 +164,7 @@ def test_a_buffer_with_its_own_get_is_asked_once_and_numpys_state_stays() -> Non
     fill(buffer)
     np.random.seed(3)  # noqa: NPY002
     before = generator_states()
-    batch = read_batch(buffer, ACTIONS["discrete"])
+    batch = read(buffer, ACTIONS["discrete"])
     assert buffer.asked == 1
     assert generator_states() == before
     assert labels_of(batch) == TIME_MAJOR[3][::-1]
@@ -180,7 +189,7 @@ class SizedByDefault(RolloutBuffer):
 def test_a_buffer_that_needs_a_size_is_asked_for_everything(buffer_class: type[RolloutBuffer]) -> None:
     buffer = buffer_class(N_STEPS, VECTOR, ACTIONS["discrete"], "cpu", n_envs=3)
     fill(buffer)
-    assert sorted(labels_of(read_batch(buffer, ACTIONS["discrete"]))) == sorted(TIME_MAJOR[3])
+    assert sorted(labels_of(read(buffer, ACTIONS["discrete"]))) == sorted(TIME_MAJOR[3])
 
 
 class OwnSamples(RolloutBuffer):
@@ -208,7 +217,7 @@ def test_layout_is_sb3s_unless_samples_are_made_otherwise() -> None:
 
 def test_a_buffer_with_its_own_samples_is_asked_for_them() -> None:
     buffer = fill(OwnSamples(N_STEPS, VECTOR, ACTIONS["box"], "cpu"))
-    batch = read_batch(buffer, ACTIONS["box"])
+    batch = read(buffer, ACTIONS["box"])
     assert sorted(batch.advantages.tolist()) == [2.0 * (name + 0.125) for name in TIME_MAJOR[1]]
 
 
@@ -217,7 +226,7 @@ def test_a_buffer_with_its_own_samples_is_asked_for_them() -> None:
 @pytest.mark.parametrize("observations", ["vector", "dict"])
 def test_minibatches_are_those_of_get(observations: str, batch_size: int, n_envs: int) -> None:
     buffer = make_buffer(observations, "box", n_envs)
-    batch = read_batch(buffer, ACTIONS["box"])
+    batch = read(buffer, ACTIONS["box"])
     np.random.seed(3)  # noqa: NPY002
     ours = [labels_of(batch.take(th.as_tensor(index))) for _ in range(2) for index in minibatches(batch, batch_size, n_envs)]
     state = generator_states()
@@ -230,7 +239,7 @@ def test_minibatches_are_those_of_get(observations: str, batch_size: int, n_envs
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 18])
 def test_every_kth_goes_through_all_environments(k: int, n_envs: int) -> None:
-    batch = read_batch(make_buffer("vector", "box", n_envs), ACTIONS["box"])
+    batch = read(make_buffer("vector", "box", n_envs), ACTIONS["box"])
     by_environment = [label(step, env) for env in range(n_envs) for step in range(N_STEPS)]
     thinned = labels_of(batch.take(every_kth(batch, k, n_envs)))
     assert thinned == (by_environment[::k] if k > 1 else TIME_MAJOR[n_envs])
@@ -241,12 +250,12 @@ def test_every_kth_goes_through_all_environments(k: int, n_envs: int) -> None:
 @pytest.mark.parametrize(("size", "n_envs"), [(10, 4), (3, 4)])
 def test_every_kth_of_a_buffer_of_another_size(size: int, n_envs: int) -> None:
     zeros = th.zeros(size)
-    assert every_kth(Batch(zeros, zeros, zeros, zeros, zeros), 2, n_envs).tolist() == list(range(0, size, 2))
+    assert every_kth(Batch(States(zeros), zeros, zeros, zeros, zeros), 2, n_envs).tolist() == list(range(0, size, 2))
 
 
 @pytest.mark.parametrize("size", [1, 4, 17, 18, 100])
 def test_chunks_are_consecutive_and_complete(size: int) -> None:
-    batch = read_batch(make_buffer("dict", "box", 3), ACTIONS["box"])
+    batch = read(make_buffer("dict", "box", 3), ACTIONS["box"])
     chunks = list(batch.chunks(size))
     assert [name for chunk in chunks for name in labels_of(chunk)] == TIME_MAJOR[3]
     assert all(len(chunk) == size for chunk in chunks[:-1])
@@ -255,7 +264,7 @@ def test_chunks_are_consecutive_and_complete(size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_chunks_of_some_positions(size: int) -> None:
-    batch = read_batch(make_buffer("dict", "box", 3), ACTIONS["box"])
+    batch = read(make_buffer("dict", "box", 3), ACTIONS["box"])
     chunks = list(batch.chunks(size, th.tensor([4, 0, 7])))
     assert [name for chunk in chunks for name in labels_of(chunk)] == [TIME_MAJOR[3][i] for i in (4, 0, 7)]
     assert all(len(chunk) <= size for chunk in chunks)
@@ -263,13 +272,13 @@ def test_chunks_of_some_positions(size: int) -> None:
 
 @pytest.mark.parametrize("observations", OBSERVATIONS)
 def test_take_picks_rows_of_everything(observations: str) -> None:
-    batch = read_batch(make_buffer(observations, "discrete", 3), ACTIONS["discrete"])
+    batch = read(make_buffer(observations, "discrete", 3), ACTIONS["discrete"])
     assert labels_of(batch.take(th.tensor([4, 0, 4]))) == [TIME_MAJOR[3][4], 0, TIME_MAJOR[3][4]]
     assert labels_of(batch.take(slice(None, None, 5))) == TIME_MAJOR[3][::5]
 
 
 def test_other_advantages_leave_the_batch_as_it_was() -> None:
-    batch = read_batch(make_buffer("vector", "box", 1), ACTIONS["box"])
+    batch = read(make_buffer("vector", "box", 1), ACTIONS["box"])
     other = batch.with_advantages(th.zeros(len(batch)))
     assert not other.advantages.any()
     assert other.actions is batch.actions

@@ -13,10 +13,11 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution, Dis
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo import TRPO, VineTRPO
-from sb3_trpo.actor.network import GraphNetwork, PlainNetwork, actor_network
-from sb3_trpo.actor.probe import probe_actor
-from sb3_trpo.batch.batch import read_batch
+from sb3_trpo.actor.by_autograd import AutogradActor
+from sb3_trpo.actor.by_hand import HandActor
 from sb3_trpo.distributions.clipped_gaussian import ClippedGaussianDistribution
+from sb3_trpo.policies.interface import PolicyInterface
+from tests.helpers import actor_of, batch_of, reached
 
 LOW, HIGH = th.tensor([-0.4, -1.0], dtype=th.float64), th.tensor([0.4, 2.0], dtype=th.float64)
 
@@ -132,11 +133,11 @@ def collect(model: TRPO) -> TRPO:
 
 def test_rollout_has_the_clipped_log_probabilities() -> None:
     model = collect(make())
-    batch = read_batch(model.rollout_buffer, model.action_space)
+    batch = batch_of(model)
     assert (np.abs(batch.actions.numpy()) > 0.3).mean() > 0.5  # most are beyond a bound, and kept as they were drawn
     with th.no_grad():
-        assert isinstance(batch.observations, th.Tensor)
-        expected = model.policy.evaluate_actions(batch.observations, batch.actions)[1]
+        assert isinstance(batch.states.observations, th.Tensor)
+        expected = model.policy.evaluate_actions(batch.states.observations, batch.actions)[1]
     th.testing.assert_close(batch.old_log_prob, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -148,10 +149,10 @@ def test_the_policy_acts_as_without() -> None:
 
 def test_both_networks_agree() -> None:
     model = make(policy_kwargs={"net_arch": [16, 8]}).learn(128)
-    batch = read_batch(model.rollout_buffer, model.action_space)
-    parameters = probe_actor(model.policy, batch).parameters
-    plain, graph = actor_network(model.policy), GraphNetwork(model.policy)
-    assert isinstance(plain, PlainNetwork)
+    batch = batch_of(model)
+    parameters = reached(model.policy, batch)
+    plain, graph = actor_of(model.policy), AutogradActor(PolicyInterface(model.policy))
+    assert isinstance(plain, HandActor)
     gradients = [network.gradient(lambda chunk, d: d.log_prob(chunk.actions), batch, parameters) for network in (plain, graph)]
     th.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
     vector = th.randn(sum(parameter.numel() for parameter in parameters))

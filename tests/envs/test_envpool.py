@@ -13,7 +13,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_trpo import TRPO
-from sb3_trpo.envs.envpool import AtariEnvPool, EnvPoolVecEnv
+from sb3_trpo.envs.atari_envpool import AtariEnvPool
+from sb3_trpo.envs.envpool import EnvPoolVecEnv
 
 gym.register_envs(ale_py)
 

@@ -12,8 +12,9 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from sb3_trpo import TRPO
-from sb3_trpo.actor.plain_policy import why_not_plain_actor
-from sb3_trpo.policies.aliases import CnnPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy
+from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
+from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
+from tests.helpers import why_not_plain_actor
 from tests.toy_envs import RandomEnv
 
 ATARI = spaces.Box(0, 255, (84, 84, 4), dtype=np.uint8)

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trpo import TRPO
-from sb3_trpo.rollout.recorders import why_not_deferred
+from tests.helpers import collect, why_not_fast
 from tests.toy_envs import ACTIONS, OBSERVATIONS, FaultyEnv, RandomEnv
 
 LOCALS = ["new_obs", "rewards", "dones", "infos", "actions", "clipped_actions", "values", "log_probs", "n_steps"]
@@ -61,17 +61,14 @@ def make_model(deferred: bool, actions: str = "box", n_envs: int = 2, truncate: 
     if not deferred:
         kwargs["rollout_buffer_class"] = OwnBuffer
     model = TRPO("MlpPolicy", DummyVecEnv([make] * n_envs), **kwargs)
-    assert (why_not_deferred(model.policy, model.rollout_buffer) is None) is deferred
+    assert (why_not_fast(model) is None) is deferred
     return model
 
 
 def one_rollout(model: TRPO) -> Recorder:
     """Collect one rollout without updating, so that the weights are those that acted."""
     recorder = Recorder()
-    _, callback = model._setup_learn(16 * model.n_envs, recorder)
-    callback.on_training_start({}, {})
-    assert model.env is not None
-    assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    collect(model, recorder)
     return recorder
 
 

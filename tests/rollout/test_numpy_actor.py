@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_trpo import TRPO
-from sb3_trpo.actor.plain_policy import why_not_plain_actor
 from sb3_trpo.rollout.numpy_actor import NumpyActor
+from tests.helpers import plain, why_not_plain_actor
 from tests.toy_envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
 
 ACTIVATIONS = [nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid, nn.Mish, nn.Softsign, nn.Identity]
@@ -35,7 +35,7 @@ def make_policy(actions: str = "box", observations: str = "vector", **policy_kwa
 
 def roll(policy: ActorCriticPolicy) -> tuple[NumpyActor, np.ndarray, np.ndarray]:
     """Act on random observations; returns actor, observations and actions, one row a transition."""
-    actor = NumpyActor(policy, N_STEPS, N_ENVS)
+    actor = NumpyActor(plain(policy), N_STEPS, N_ENVS)
     space = policy.observation_space
     obs = np.stack([[space.sample() for _ in range(N_ENVS)] for _ in range(N_STEPS)])
     actions = np.stack([actor.act(obs[step], step) for step in range(N_STEPS)])
@@ -84,7 +84,7 @@ def test_activations_are_torchs(activation: type[nn.Module]) -> None:
 def test_actions_look_like_the_policys(actions: str) -> None:
     policy = make_policy(actions)
     obs = th.as_tensor(VECTOR.sample()[None])
-    numpy_action = NumpyActor(policy, 1, 1).act(obs.numpy(), 0)
+    numpy_action = NumpyActor(plain(policy), 1, 1).act(obs.numpy(), 0)
     torch_action = policy(obs)[0].detach().numpy()
     assert (numpy_action.shape, numpy_action.dtype) == (torch_action.shape, torch_action.dtype)
 
@@ -95,7 +95,7 @@ def test_frequencies_are_the_probabilities(actions: str) -> None:
     n = 20_000
     obs = np.repeat(VECTOR.sample()[None], n, axis=0)
     th.manual_seed(1)
-    drawn = NumpyActor(policy, 1, n).act(obs, 0).reshape(n, -1)
+    drawn = NumpyActor(plain(policy), 1, n).act(obs, 0).reshape(n, -1)
     with th.no_grad():
         distribution: Any = policy.get_distribution(th.as_tensor(obs[:1])).distribution
     for column in range(drawn.shape[1]):
@@ -117,7 +117,7 @@ def test_noise_follows_the_seed() -> None:
 
 
 def test_an_actor_that_is_dropped_is_gone_at_once() -> None:
-    actor = NumpyActor(make_policy(), N_STEPS, N_ENVS)
+    actor = NumpyActor(plain(make_policy()), N_STEPS, N_ENVS)
     reference = weakref.ref(actor)
     gc.disable()
     try:
@@ -128,7 +128,7 @@ def test_an_actor_that_is_dropped_is_gone_at_once() -> None:
 
 
 def roll_fixed(policy: ActorCriticPolicy) -> np.ndarray:
-    return NumpyActor(policy, 1, N_ENVS).act(np.ones((N_ENVS, 3), dtype=np.float32), 0)
+    return NumpyActor(plain(policy), 1, N_ENVS).act(np.ones((N_ENVS, 3), dtype=np.float32), 0)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def roll_fixed(policy: ActorCriticPolicy) -> np.ndarray:
 @pytest.mark.parametrize("parameter", ["action_net.bias", "log_std"])
 def test_changed_weights_are_used_at_once(change: Callable[[th.Tensor], None], parameter: str) -> None:
     policy = make_policy()
-    actor = NumpyActor(policy, 2, N_ENVS)
+    actor = NumpyActor(plain(policy), 2, N_ENVS)
     obs = np.ones((N_ENVS, 3), dtype=np.float32)
     first = actor.act(obs, 0)
     with th.no_grad():
@@ -161,7 +161,7 @@ def test_changed_weights_are_used_at_once(change: Callable[[th.Tensor], None], p
 
 def test_replaced_parameter_is_used_at_once() -> None:
     policy = make_policy()
-    actor = NumpyActor(policy, 2, N_ENVS)
+    actor = NumpyActor(plain(policy), 2, N_ENVS)
     obs = np.ones((N_ENVS, 3), dtype=np.float32)
     policy.log_std = nn.Parameter(th.full((2,), -20.0))
     with th.no_grad():

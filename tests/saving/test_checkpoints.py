@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_trpo import TRPO, CnnPolicy
 from sb3_trpo.arguments.hyperparameters import make_schedule
-from sb3_trpo.policies.aliases import NormalizedCNN
+from sb3_trpo.policies.image_networks import NormalizedCNN
 from tests.toy_envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
 
 SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 16, "seed": 0}

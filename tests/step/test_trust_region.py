@@ -1,338 +1,44 @@
-"""Conjugate gradient, line search and the whole step, on problems whose answer is known."""
+"""The whole step, on problems whose answer is known."""
 
-import itertools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_trpo import TRPO
+from sb3_trpo.step.conjugate_gradient import CGOutcome
 from sb3_trpo.step.flat import flatten
-from sb3_trpo.step.trust_region import (
-    LineSearchResult,
-    Outcome,
-    StepReport,
-    StepSettings,
-    Trial,
-    backtracking_line_search,
-    conjugate_gradient,
-    trust_region_step,
-)
+from sb3_trpo.step.report import Outcome, StepReport, Trial
+from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
 from tests.helpers import generator_states, same_bits
-from tests.toy_envs import RandomEnv
-
-NAN, INF = math.nan, math.inf
-PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
-
-
-def random_spd(size: int, seed: int, smallest: float = 0.1, largest: float = 10.0) -> th.Tensor:
-    """A symmetric matrix with eigenvalues spread evenly in the logarithm."""
-    generator = th.Generator().manual_seed(seed)
-    basis: th.Tensor = th.linalg.qr(th.randn(size, size, generator=generator, dtype=th.float64))[0]
-    eigenvalues = th.logspace(math.log10(smallest), math.log10(largest), size, dtype=th.float64)
-    return basis @ eigenvalues.diag() @ basis.T
-
-
-def random_vector(size: int, seed: int) -> th.Tensor:
-    return th.randn(size, generator=th.Generator().manual_seed(seed), dtype=th.float64)
-
-
-def vector(*values: float) -> th.Tensor:
-    return th.tensor(values, dtype=th.float64)
-
-
-def relative_residual(matrix: th.Tensor, solution: th.Tensor, b: th.Tensor) -> float:
-    return float(th.linalg.vector_norm(b - matrix @ solution) / th.linalg.vector_norm(b))
-
-
-def second_difference(size: int) -> th.Tensor:
-    off = th.ones(size - 1, dtype=th.float64)
-    return 2.0 * th.eye(size, dtype=th.float64) - off.diag(1) - off.diag(-1)
-
-
-HILBERT = 1.0 / (th.arange(8, dtype=th.float64)[:, None] + th.arange(8, dtype=th.float64) + 1.0)
-WELL_POSED = {
-    "identity": th.eye(5, dtype=th.float64),
-    "diagonal": vector(1.0, 2.0, 3.0, 4.0).diag(),
-    "second_difference": second_difference(12),
-    "random": random_spd(15, seed=0, smallest=0.5, largest=5.0),
-    "one_by_one": vector(3.0).diag(),
-    "tiny": 1e-12 * random_spd(6, seed=1),
-    "huge": 1e12 * random_spd(6, seed=2),
-}
-
-
-@pytest.mark.parametrize("name", WELL_POSED)
-def test_cg_is_exact_after_as_many_steps_as_unknowns(name: str) -> None:
-    matrix = WELL_POSED[name]
-    expected = random_vector(len(matrix), seed=3)
-    result = conjugate_gradient(matrix.mv, matrix @ expected, len(matrix), 0.0)
-    th.testing.assert_close(result.solution, expected, rtol=1e-8, atol=1e-8)
-    assert result.iterations <= len(matrix)
-    assert result.residual < 1e-8
-    assert result.finite
-
-
-def test_cg_needs_one_step_for_every_distinct_eigenvalue() -> None:
-    matrix = vector(2.0, 2.0, 2.0, 5.0, 5.0, 9.0).diag()
-    assert conjugate_gradient(matrix.mv, random_vector(6, seed=0), 6, 1e-10).iterations == 3
-
-
-@pytest.mark.parametrize("matrix", [HILBERT, random_spd(20, seed=4, smallest=1e-8, largest=1e2)])
-def test_cg_reports_the_true_residual_on_ill_conditioned_systems(matrix: th.Tensor) -> None:
-    b = matrix @ random_vector(len(matrix), seed=5)
-    result = conjugate_gradient(matrix.mv, b, 200, 1e-6)
-    assert result.residual <= 1e-6
-    assert relative_residual(matrix, result.solution, b) == pytest.approx(result.residual, rel=1e-3)
-
-
-def test_cg_goes_on_in_float32_far_below_the_largest_curvature() -> None:
-    """Convolutional policies: one curvature of 1e4 and more, from what all images share, beside many that damping decides."""
-    matrix = th.cat([th.tensor([1e5]), th.linspace(0.1, 1.0, 30)]).diag()
-    expected = th.ones(31)
-    result = conjugate_gradient(matrix.mv, matrix @ expected, 40, 0.0, smallest=0.1)
-    th.testing.assert_close(result.solution, expected, rtol=1e-2, atol=1e-2)
-
-
-@PROPERTY
-@given(size=st.integers(1, 12), seed=st.integers(0, 1000), max_steps=st.integers(0, 14))
-def test_cg_reports_the_true_residual_wherever_it_stops(size: int, seed: int, max_steps: int) -> None:
-    matrix, b = random_spd(size, seed), random_vector(size, seed + 1)
-    result = conjugate_gradient(matrix.mv, b, max_steps, 1e-8)
-    assert relative_residual(matrix, result.solution, b) == pytest.approx(result.residual, rel=1e-4, abs=1e-12)
-    assert result.iterations <= max_steps
-
-
-def test_cg_finds_the_shortest_solution_of_a_singular_consistent_system() -> None:
-    matrix = rotated(3.0, 1.0, 0.0, 0.0)
-    b = matrix @ random_vector(4, seed=7)
-    result = conjugate_gradient(matrix.mv, b, 50, 1e-10)
-    th.testing.assert_close(result.solution, th.linalg.pinv(matrix, rcond=1e-8) @ b, rtol=1e-8, atol=1e-10)
-    assert result.residual <= 1e-10
-
-
-def rotated(*eigenvalues: float, seed: int = 6) -> th.Tensor:
-    """A symmetric matrix with these eigenvalues, whose zeros are zeros only up to rounding."""
-    size = len(eigenvalues)
-    basis: th.Tensor = th.linalg.qr(th.randn(size, size, generator=th.Generator().manual_seed(seed), dtype=th.float64))[0]
-    return basis @ vector(*eigenvalues).diag() @ basis.T
-
-
-def gain_squared(matrix: th.Tensor, b: th.Tensor, x: th.Tensor) -> float:
-    """What b gains along x, squared, for a curvature of 1: the solver's aim."""
-    return (th.dot(b, x) ** 2 / th.dot(x, matrix @ x)).item()
-
-
-def test_cg_gains_more_with_every_step_though_the_residual_grows() -> None:
-    matrix = th.cat([vector(1e4, 3e3), th.linspace(0.1, 1.0, 30, dtype=th.float64)]).diag()
-    b = th.cat([vector(10.0, 10.0), th.linspace(0.1, 1.0, 30, dtype=th.float64)])
-    results = [conjugate_gradient(matrix.mv, b, max_steps, 0.0, smallest=0.1) for max_steps in range(1, 16)]
-    gains = [gain_squared(matrix, b, result.solution) for result in results]
-    assert all(gain > before for before, gain in itertools.pairwise(gains))
-    assert gains[-1] == pytest.approx(th.dot(b, th.linalg.solve(matrix, b)).item(), rel=1e-4)
-    residuals = [result.residual for result in results]
-    assert residuals != sorted(residuals, reverse=True)
-
-
-@pytest.mark.parametrize("dtype", [th.float32, th.float64])
-@pytest.mark.parametrize("seed", range(20))
-def test_rounding_does_not_take_over_on_a_singular_inconsistent_system(dtype: th.dtype, seed: int) -> None:
-    matrix = rotated(5.0, 3.0, 1.0, 0.2, 0.0, 0.0, seed=seed)
-    b = th.ones(6, dtype=th.float64)
-    gains = []
-    for max_steps in range(1, 40):
-        result = conjugate_gradient(matrix.to(dtype).mv, b.to(dtype), max_steps, 0.0)
-        assert result.finite
-        if dtype == th.float64:
-            assert relative_residual(matrix, result.solution, b) == pytest.approx(result.residual, rel=1e-6)
-        gains.append(gain_squared(matrix, b, result.solution.double()))
-    assert all(gain > before * 0.999 for before, gain in itertools.pairwise(gains))
-
-
-def test_cg_has_nothing_to_do_for_zero() -> None:
-    def never(_: th.Tensor) -> th.Tensor:
-        raise AssertionError("asked for a product")
-
-    result = conjugate_gradient(never, th.zeros(4), 10, 1e-10)
-    assert (result.solution.tolist(), result.iterations, result.residual, result.finite) == ([0.0] * 4, 0, 0.0, True)
-
-
-def test_cg_without_positive_curvature_gives_zero() -> None:
-    for matrix in (-th.eye(3, dtype=th.float64), th.zeros(3, 3, dtype=th.float64)):
-        result = conjugate_gradient(matrix.mv, th.ones(3, dtype=th.float64), 10, 1e-10)
-        assert (result.solution.tolist(), result.iterations, result.residual) == ([0.0] * 3, 1, 1.0)
-        assert result.finite
-
-
-def test_cg_stops_at_negative_curvature_with_what_it_has() -> None:
-    matrix, b = vector(10.0, 9.0, -0.1).diag(), vector(1.0, 1.0, 0.01)
-    result = conjugate_gradient(matrix.mv, b, 10, 1e-10)
-    assert result.finite
-    assert result.iterations < 10
-    assert 0.0 < result.residual < 0.1
-    assert th.dot(result.solution, matrix @ result.solution) > 0.0
-
-
-@pytest.mark.parametrize("value", [NAN, INF, -INF])
-@pytest.mark.parametrize("good_products", [0, 1, 2])
-def test_cg_reports_a_product_that_is_not_finite(value: float, good_products: int) -> None:
-    matrix = vector(1.0, 2.0, 3.0, 4.0).diag()
-    calls: list[int] = []
-
-    def product(v: th.Tensor) -> th.Tensor:
-        calls.append(1)
-        spoilt = vector(0.0, value, 0.0, 0.0) if len(calls) > good_products else 0.0
-        return matrix @ v + spoilt
-
-    result = conjugate_gradient(product, th.ones(4, dtype=th.float64), 10, 0.0)
-    assert not result.finite
-    assert result.iterations == good_products + 1
-    assert th.isfinite(result.solution).all()
-
-
-@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e3, 1e12])
-def test_cg_tolerance_is_relative_to_the_right_hand_side(scale: float) -> None:
-    matrix, b = random_spd(15, seed=8), random_vector(15, seed=9)
-    one, scaled = conjugate_gradient(matrix.mv, b, 15, 1e-2), conjugate_gradient(matrix.mv, scale * b, 15, 1e-2)
-    assert scaled.iterations == one.iterations
-    assert scaled.residual == pytest.approx(one.residual, rel=1e-6)
-    th.testing.assert_close(scaled.solution, scale * one.solution, rtol=1e-6, atol=0.0)
-
-
-@pytest.mark.parametrize("tol", [0.5, 1e-1, 1e-2, 1e-4])
-def test_cg_stops_as_soon_as_the_tolerance_is_reached(tol: float) -> None:
-    matrix, b = random_spd(15, seed=8), random_vector(15, seed=9)
-    result = conjugate_gradient(matrix.mv, b, 15, tol)
-    assert result.residual <= tol
-    assert conjugate_gradient(matrix.mv, b, result.iterations - 1, tol).residual > tol
-
-
-@pytest.mark.parametrize("max_steps", [0, 1, 3, 7])
-def test_cg_asks_for_no_more_products_than_allowed(max_steps: int) -> None:
-    matrix, b = random_spd(15, seed=8), random_vector(15, seed=9)
-    calls: list[int] = []
-
-    def product(v: th.Tensor) -> th.Tensor:
-        calls.append(1)
-        return matrix @ v
-
-    assert conjugate_gradient(product, b, max_steps, 0.0).iterations == len(calls) == max_steps
-
-
-def test_cg_takes_the_first_step_even_where_the_residual_grows() -> None:
-    # the energy norm of the error falls at every step, the residual need not: here from 10 to 50
-    matrix, b = vector(100.0, 1.0).diag(), vector(1.0, 10.0)
-    result = conjugate_gradient(matrix.mv, b, 1, 0.0)
-    th.testing.assert_close(result.solution, b * th.dot(b, b) / th.dot(b, matrix @ b))
-
-
-def test_cg_leaves_its_arguments_alone() -> None:
-    matrix, b = random_spd(4, seed=0), random_vector(4, seed=1)
-    before, states = b.clone(), generator_states()
-    conjugate_gradient(matrix.mv, b, 4, 0.0)
-    assert th.equal(b, before)
-    assert generator_states() == states
-
-
-def search(
-    evaluate: Callable[[float], Trial], max_iter: int = 10, shrinking_factor: float = 0.5, accept_ratio: float = 0.0
-) -> tuple[LineSearchResult, list[float]]:
-    """Search from L = 0 with gᵀs = 1 and δ = 0.01; also returns the fractions that were tried."""
-    tried: list[float] = []
-
-    def recorded(fraction: float) -> Trial:
-        tried.append(fraction)
-        return evaluate(fraction)
-
-    return backtracking_line_search(recorded, 0.0, 1.0, 0.01, shrinking_factor, max_iter, accept_ratio), tried
-
-
-def test_line_search_takes_the_full_step_of_a_linear_surrogate() -> None:
-    result, tried = search(lambda t: Trial(t, 0.01 * t * t))
-    assert tried == [1.0]
-    assert result == LineSearchResult(1.0, Trial(1.0, 0.01), 1)
-
-
-# each function has an interval of good fractions below a hard region; the answer is the first power of 1/2 inside it
-HARD: dict[str, tuple[Callable[[float], Trial], float]] = {
-    "overshoot": (lambda t: Trial(t - 3.0 * t * t, 0.0), 0.25),
-    "cliff": (lambda t: Trial(t if t < 0.2 else -100.0, 0.0), 0.125),
-    "kl_too_large": (lambda t: Trial(t, t * t), 0.0625),
-    "kl_just_above": (lambda t: Trial(t, 0.01 + 1e-12 if t > 0.5 else 0.01), 0.5),
-    "surrogate_nan_at_first": (lambda t: Trial(t if t < 0.3 else NAN, 0.0), 0.25),
-    "surrogate_inf_at_first": (lambda t: Trial(t if t < 0.3 else INF, 0.0), 0.25),
-    "kl_nan_at_first": (lambda t: Trial(t, 0.0 if t < 0.3 else NAN), 0.25),
-    "kl_minus_inf_at_first": (lambda t: Trial(t, 0.0 if t < 0.3 else -INF), 0.25),
-    "everything_nan_at_first": (lambda t: Trial(t, 0.0) if t < 0.1 else Trial(NAN, NAN), 0.0625),
-    "oscillating": (lambda t: Trial(math.cos(math.pi / t), 0.0), 0.5),
-}
-
-
-@pytest.mark.parametrize("name", HARD)
-def test_line_search_backs_off_to_the_first_good_fraction(name: str) -> None:
-    evaluate, fraction = HARD[name]
-    result, tried = search(evaluate)
-    assert result == LineSearchResult(fraction, evaluate(fraction), len(tried))
-    assert tried == [0.5**k for k in range(len(tried))]
-
-
-@pytest.mark.parametrize(
-    "evaluate",
-    [
-        lambda t: Trial(-t, 0.0),
-        lambda t: Trial(0.0, 0.0),  # no change is no gain
-        lambda t: Trial(t, 1.0),
-        lambda t: Trial(NAN, 0.0),
-        lambda t: Trial(t, NAN),
-        lambda t: Trial(INF, 0.0),
-    ],
+from tests.step.problems import (
+    INF,
+    NAN,
+    PROPERTY,
+    random_spd,
+    random_vector,
+    vector,
 )
-@pytest.mark.parametrize("max_iter", [1, 7])
-def test_line_search_gives_up_after_the_last_trial(evaluate: Callable[[float], Trial], max_iter: int) -> None:
-    result, tried = search(evaluate, max_iter)
-    assert result == LineSearchResult(0.0, None, max_iter)
-    assert len(tried) == max_iter
 
 
-def test_line_search_accepts_a_kl_on_the_bound() -> None:
-    assert search(lambda t: Trial(t, 0.01))[0].fraction == 1.0
+@dataclass
+class Posed:
+    """A problem whose parts are given one by one."""
 
+    parameters: Sequence[th.Tensor]
+    old: Trial
+    gradient: Callable[[], th.Tensor]
+    curvature: Callable[[th.Tensor], th.Tensor]
+    independent_curvature: Callable[[th.Tensor], th.Tensor | None]
+    trial: Callable[[], Trial]
 
-@pytest.mark.parametrize(("accept_ratio", "fraction"), [(0.0, 1.0), (0.25, 1.0), (0.26, 0.5), (0.63, 0.25), (0.9, 0.125)])
-def test_line_search_wants_its_share_of_the_promised_gain(accept_ratio: float, fraction: float) -> None:
-    # L = t - 0.75 t² gains the share 1 - 0.75 t of what the linear model promises
-    assert search(lambda t: Trial(t - 0.75 * t * t, 0.0), accept_ratio=accept_ratio)[0].fraction == fraction
-
-
-@pytest.mark.parametrize("shrinking_factor", [0.01, 0.1, 0.8])
-def test_line_search_shrinks_by_its_factor(shrinking_factor: float) -> None:
-    _, tried = search(lambda t: Trial(-1.0, 0.0), 4, shrinking_factor)
-    assert tried == pytest.approx([shrinking_factor**k for k in range(4)])
-
-
-TRIALS = st.builds(Trial, st.floats(-2.0, 2.0) | st.sampled_from([NAN, INF, -INF, 0.0]), st.floats(0.0, 0.02) | st.just(NAN))
-
-
-@PROPERTY
-@given(trials=st.lists(TRIALS, min_size=1, max_size=8), accept_ratio=st.sampled_from([0.0, 0.3, 1.0]))
-def test_line_search_returns_the_first_acceptable_trial_of_any_sequence(trials: list[Trial], accept_ratio: float) -> None:
-    def acceptable(k: int, trial: Trial) -> bool:
-        finite = math.isfinite(trial.surrogate) and math.isfinite(trial.kl)
-        return finite and trial.kl <= 0.01 and trial.surrogate > 0.0 and trial.surrogate >= accept_ratio * 0.5**k
-
-    sequence = iter(trials)
-    result, tried = search(lambda _: next(sequence), len(trials), accept_ratio=accept_ratio)
-    good = [k for k, trial in enumerate(trials) if acceptable(k, trial)]
-    if good:
-        assert result == LineSearchResult(0.5 ** good[0], trials[good[0]], good[0] + 1)
-    else:
-        assert result.trial is None
-    assert len(tried) == result.trials
+    def evaluate(self, max_kl: float = INF) -> Trial:
+        return self.trial()
 
 
 class Problem:
@@ -363,15 +69,15 @@ class Problem:
     ) -> StepReport:
         chosen = {"max_kl": 0.01, "damping": 0.0, "cg_tol": 1e-12, "shrinking_factor": 0.5, "accept_ratio": 0.0, **settings}
         counts = {name: int(chosen.pop(name, 20)) for name in ("cg_max_steps", "max_iter")}
-        return trust_region_step(
+        posed = Posed(
             self.parameters,
-            self.gradient,
+            Trial(surrogate_old, 0.0),
+            lambda: self.gradient,
             self.fisher.mv,
+            other_product or (lambda _: None),
             evaluate or self.evaluate,
-            surrogate_old,
-            StepSettings(**chosen, **counts),  # type: ignore[arg-type]
-            other_product,
         )
+        return trust_region_step(posed, TrustRegionSettings(**chosen, **counts))  # type: ignore[arg-type]
 
     @property
     def moved(self) -> th.Tensor:
@@ -438,8 +144,11 @@ def test_the_length_costs_no_product_unless_damping_drowns_the_fisher_matrix(
         products += 1
         return scale * problem.fisher @ v
 
-    counted = StepSettings(0.01, 0.1, cg_max_steps, 1e-5, 0.5, 1, 0.0)
-    report = trust_region_step(problem.parameters, problem.gradient, product, lambda: Trial(1.0, 0.0), 0.0, counted)
+    counted = TrustRegionSettings(0.01, 0.1, cg_max_steps, 1e-5, 0.5, 1, 0.0)
+    posed = Posed(
+        problem.parameters, Trial(0.0, 0.0), lambda: problem.gradient, product, lambda _: None, lambda: Trial(1.0, 0.0)
+    )
+    report = trust_region_step(posed, counted)
     assert report.accepted
     assert products == report.cg_iterations + (not spared)
     step = problem.moved.double()
@@ -566,8 +275,9 @@ def test_zero_gradient_is_no_step_and_costs_nothing() -> None:
         raise AssertionError("was called")
 
     parameters = [th.ones(3)]
-    settings = StepSettings(0.01, 0.1, 10, 0.1, 0.8, 10, 0.0)
-    report = trust_region_step(parameters, th.zeros(3), never, never, 1.5, settings)  # type: ignore[arg-type]
+    settings = TrustRegionSettings(0.01, 0.1, 10, 0.1, 0.8, 10, 0.0)
+    posed = Posed(parameters, Trial(1.5, 0.0), lambda: th.zeros(3), never, never, never)  # type: ignore[arg-type]
+    report = trust_region_step(posed, settings)
     assert report == StepReport(Outcome.ZERO_GRADIENT, 1.5)
     assert parameters[0].tolist() == [1.0] * 3
 
@@ -619,34 +329,49 @@ def test_report_is_frozen() -> None:
         StepReport(Outcome.ACCEPTED, 0.0).kl = 1.0  # type: ignore[misc]
 
 
-class Still(RandomEnv):
-    """One step an episode, always the same observation and reward: nothing to learn from."""
-
-    def __init__(self) -> None:
-        super().__init__(spaces.Box(-1.0, 1.0, (3,), dtype=np.float32), spaces.Discrete(2), length=1)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, object] | None = None
-    ) -> tuple[np.ndarray, dict[str, object]]:
-        super().reset(seed=seed)
-        return np.zeros(3, dtype=np.float32), {}
-
-    def step(self, action: object) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
-        super().step(action)
-        return np.zeros(3, dtype=np.float32), 1.0, True, False, {}
+SETTINGS = {
+    "max_kl": 0.01,
+    "damping": 0.1,
+    "cg_max_steps": 10,
+    "cg_tol": 0.1,
+    "shrinking_factor": 0.8,
+    "max_iter": 10,
+    "accept_ratio": 0.0,
+}
 
 
-def test_trpo_reports_the_outcomes_that_need_no_step() -> None:
-    def outcome(env: RandomEnv, freeze: bool = False, target_kl: float | Callable[[float], float] = 0.01) -> Outcome:
-        model = TRPO("MlpPolicy", env, n_steps=16, batch_size=16, n_critic_updates=1, seed=0, target_kl=target_kl)
-        for name, parameter in model.policy.named_parameters():
-            parameter.requires_grad_("value" in name or not freeze)
-        before = {name: value.clone() for name, value in model.policy.state_dict().items() if "value" not in name}
-        model.learn(16)
-        assert all(th.equal(model.policy.state_dict()[name], value) for name, value in before.items())
-        assert model.last_step is not None
-        return model.last_step.outcome
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_kl", value) for value in (0.0, -1.0, NAN, INF, None, True, "0.1")),
+        *(("damping", value) for value in (-1e-9, NAN, INF)),
+        *(("cg_max_steps", value) for value in (0, 1.5, -3)),
+        *(("cg_tol", value) for value in (-0.1, 1.0, NAN)),
+        *(("shrinking_factor", value) for value in (0.0, 1.0, 1.5, NAN)),
+        *(("max_iter", value) for value in (0, 2.0)),
+        *(("accept_ratio", value) for value in (-0.1, 1.1, NAN)),
+    ],
+)
+def test_settings_refuse_nonsense_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"`{name}` must be .*, not {re.escape(repr(value))}"):
+        TrustRegionSettings(**{**SETTINGS, name: value})  # type: ignore[arg-type]
 
-    assert outcome(Still()) is Outcome.ZERO_SIGNAL
-    assert outcome(RandomEnv(), freeze=True) is Outcome.NO_PARAMETERS
-    assert outcome(RandomEnv(), target_kl=lambda _: 0.0) is Outcome.NO_TRUST_REGION
+
+def test_settings_that_make_sense_are_kept() -> None:
+    assert TrustRegionSettings(**SETTINGS).shrinking_factor == 0.8  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "outcome"),
+    [({}, CGOutcome.TOLERANCE_REACHED), ({"cg_max_steps": 2}, CGOutcome.STEPS_USED_UP)],
+)
+def test_the_report_says_why_the_solver_stopped(settings: dict[str, Any], outcome: CGOutcome) -> None:
+    report = Problem().step(**settings)
+    assert report.accepted
+    assert report.cg_outcome is outcome
+
+
+def test_a_step_without_a_solver_says_so() -> None:
+    problem = Problem()
+    problem.gradient = th.zeros(6, dtype=th.float64)
+    assert problem.step().cg_outcome is None

@@ -11,11 +11,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from sb3_trpo import TRPO
-from sb3_trpo.actor.probe import probe_actor
-from sb3_trpo.batch.batch import read_batch
-from sb3_trpo.update.critic import critic_parameters, fit_critic, make_epoch
+from sb3_trpo.actor.plain_policy import PlainPolicy
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.update.critic import critic_parameters, fit_critic
+from sb3_trpo.update.critic_epochs import Epoch, FitData, make_epoch
 from sb3_trpo.update.fused_adam import _AdamKernel
-from tests.helpers import OwnBuffer
+from tests.helpers import OwnBuffer, batch_of, collect, reached
 from tests.toy_envs import OBSERVATIONS, RandomEnv
 
 
@@ -29,20 +30,21 @@ class OwnDictBuffer(DictRolloutBuffer):
 def collected(policy: str | type[ActorCriticPolicy] = "MlpPolicy", observations: str = "vector", **kwargs: Any) -> TRPO:
     """A model with a full rollout and no update yet."""
     env = RandomEnv(OBSERVATIONS[observations])
-    model = TRPO(policy, env, n_steps=64, batch_size=16, seed=0, **kwargs)
-    _, callback = model._setup_learn(64)
-    callback.on_training_start({}, {})
-    assert model.env is not None
-    model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-    return model
+    return collect(TRPO(policy, env, n_steps=64, batch_size=16, seed=0, **kwargs))
+
+
+def epoch_of(model: TRPO, parameters: list[th.nn.Parameter], batch: Batch, batch_size: int, chunk_size: int) -> Epoch:
+    """One pass of the critic's fit, as the update makes it."""
+    data = FitData(model.rollout_buffer, batch, batch_size, chunk_size)
+    return make_epoch(model.interface, PlainPolicy.of(model.policy), parameters, data)
 
 
 def fit(model: TRPO, n_epochs: int = 3, max_grad_norm: float | None = None) -> list[float]:
-    batch = read_batch(model.rollout_buffer, model.action_space)
+    batch = batch_of(model)
     model.policy.set_training_mode(False)
-    actor = probe_actor(model.policy, batch).parameters
+    actor = reached(model.policy, batch)
     parameters = critic_parameters(model.policy, actor)
-    epoch = make_epoch(model.policy, parameters, model.rollout_buffer, batch, model.batch_size, 64)
+    epoch = epoch_of(model, parameters, batch, model.batch_size, 64)
     return fit_critic(model.policy, parameters, epoch, n_epochs, max_grad_norm)
 
 
@@ -106,10 +108,10 @@ def test_features_of_a_shared_extractor_are_computed_once() -> None:
     seen = []
     fit(model, n_epochs=0)
     model.policy.features_extractor.register_forward_hook(lambda *args: seen.append(len(args[2])))
-    batch = read_batch(model.rollout_buffer, model.action_space)
-    parameters = critic_parameters(model.policy, probe_actor(model.policy, batch).parameters)
+    batch = batch_of(model)
+    parameters = critic_parameters(model.policy, reached(model.policy, batch))
     seen.clear()
-    epoch = make_epoch(model.policy, parameters, model.rollout_buffer, batch, 16, chunk_size=24)
+    epoch = epoch_of(model, parameters, batch, 16, 24)
     fit_critic(model.policy, parameters, epoch, n_epochs=3, max_grad_norm=None)
     assert seen == [24, 24, 16]
 
@@ -139,12 +141,12 @@ def test_a_layer_that_is_used_twice_gets_both_gradients() -> None:
     model = collected(policy_kwargs={"net_arch": {"pi": [8], "vf": [8, 8, 8]}})
     net = model.policy.mlp_extractor.value_net
     net[4] = net[2]
-    batch = read_batch(model.rollout_buffer, model.action_space)
-    parameters = critic_parameters(model.policy, probe_actor(model.policy, batch).parameters)
-    assert isinstance(batch.observations, th.Tensor)
-    loss = th.nn.functional.mse_loss(model.policy.predict_values(batch.observations).flatten(), batch.returns)
+    batch = batch_of(model)
+    parameters = critic_parameters(model.policy, reached(model.policy, batch))
+    assert isinstance(batch.states.observations, th.Tensor)
+    loss = th.nn.functional.mse_loss(model.policy.predict_values(batch.states.observations).flatten(), batch.returns)
     expected = th.autograd.grad(loss, parameters)
-    next(make_epoch(model.policy, parameters, model.rollout_buffer, batch, len(batch), 64)())
+    next(epoch_of(model, parameters, batch, len(batch), 64)())
     for parameter, gradient in zip(parameters, expected, strict=True):
         th.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4)
 
@@ -153,13 +155,11 @@ def test_a_layer_that_is_used_twice_gets_both_gradients() -> None:
 def test_a_partly_frozen_cnn_is_fitted_as_it_is(frozen: int) -> None:
     model = collected("CnnPolicy", "image", policy_kwargs={"share_features_extractor": False})
     model.policy.vf_features_extractor.get_submodule(f"cnn.{frozen}").requires_grad_(False)
-    batch = read_batch(model.rollout_buffer, model.action_space)
-    parameters = critic_parameters(model.policy, probe_actor(model.policy, batch).parameters)
-    loss = th.nn.functional.mse_loss(model.policy.predict_values(batch.observations).flatten(), batch.returns)
+    batch = batch_of(model)
+    parameters = critic_parameters(model.policy, reached(model.policy, batch))
+    loss = th.nn.functional.mse_loss(model.policy.predict_values(batch.states.observations).flatten(), batch.returns)
     expected = th.autograd.grad(loss, parameters)
-    assert next(make_epoch(model.policy, parameters, model.rollout_buffer, batch, len(batch), 64)()) == pytest.approx(
-        loss.item()
-    )
+    assert next(epoch_of(model, parameters, batch, len(batch), 64)()) == pytest.approx(loss.item())
     for parameter, gradient in zip(parameters, expected, strict=True):
         th.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-3)
 
@@ -171,9 +171,9 @@ def test_the_critic_learns() -> None:
 
 def test_losses_are_the_mean_squared_errors_before_each_step() -> None:
     model = collected()
-    batch = read_batch(model.rollout_buffer, model.action_space)
+    batch = batch_of(model)
     with th.no_grad():
-        values = model.policy.predict_values(batch.observations).flatten()
+        values = model.policy.predict_values(batch.states.observations).flatten()
     expected = (values - batch.returns).square().mean().item()
     model.batch_size = 64
     assert fit(model, n_epochs=1) == pytest.approx([expected], rel=1e-5)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_trpo.actor.network import actor_network
 from sb3_trpo.batch.batch import Batch
-from sb3_trpo.update.fisher import FisherVectorProduct, fisher_subsets
+from sb3_trpo.batch.subsets import fisher_subsets
+from sb3_trpo.update.fisher import FisherVectorProduct
 from tests.helpers import (
     ACTORS,
     DoubleEncoder,
     DoubleFlatten,
+    actor_of,
     actor_parameters,
     generator_states,
     jacobian,
@@ -40,7 +41,7 @@ def fisher_parameters(policy: ActorCriticPolicy) -> list[nn.Parameter]:
 
 def fisher_matrix(policy: ActorCriticPolicy, batch: Batch, chunk_size: int = 100) -> th.Tensor:
     parameters = fisher_parameters(policy)
-    product = FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size)
+    product = FisherVectorProduct(actor_of(policy), parameters, batch, chunk_size)
     return matrix_of(product, sum(parameter.numel() for parameter in parameters))
 
 
@@ -49,7 +50,7 @@ def gauss_newton(policy: ActorCriticPolicy, batch: Batch) -> th.Tensor:
     parameters = fisher_parameters(policy)
     terms = []
     for state in batch.chunks(1):
-        distribution = policy.get_distribution(state.observations)
+        distribution = policy.get_distribution(state.states.observations)
         for part in torch_distributions(distribution):
             if isinstance(part, th.distributions.Normal):
                 outputs, metric = (
@@ -71,9 +72,9 @@ def hessian_of_mean_kl(policy: ActorCriticPolicy, batch: Batch) -> th.Tensor:
     """By double backward, from torch's own KL; for a distribution without one, from the estimate r - 1 - log r."""
     parameters = fisher_parameters(policy)
     with th.no_grad():
-        old = policy.get_distribution(batch.observations)
+        old = policy.get_distribution(batch.states.observations)
         old_parts, old_log_prob = torch_distributions(old), old.log_prob(batch.actions)
-    new = policy.get_distribution(batch.observations)
+    new = policy.get_distribution(batch.states.observations)
     if isinstance(old_parts[0], th.distributions.StudentT):
         log_ratio = new.log_prob(batch.actions) - old_log_prob
         mean_kl = (log_ratio.exp() - 1.0 - log_ratio).mean()
@@ -114,7 +115,7 @@ def test_gaussian_head_has_its_closed_form() -> None:
     with th.no_grad():
         policy.log_std.copy_(th.tensor([0.0, np.log(2.0)]))
     assert isinstance(policy.action_net, nn.Linear)
-    product = FisherVectorProduct(actor_network(policy), [policy.action_net.bias, policy.log_std], make_batch(policy), 100)
+    product = FisherVectorProduct(actor_of(policy), [policy.action_net.bias, policy.log_std], make_batch(policy), 100)
     th.testing.assert_close(matrix_of(product, 4), th.tensor([1.0, 0.25, 2.0, 2.0], dtype=th.float64).diag())
 
 
@@ -125,9 +126,9 @@ def test_chunks_change_nothing(actor: str, n_states: int, chunk_size: int) -> No
     batch = make_batch(policy, n_states)
     parameters = actor_parameters(policy)
     vector = th.ones(sum(parameter.numel() for parameter in parameters), dtype=th.float64)
-    whole = FisherVectorProduct(actor_network(policy), parameters, batch, n_states)(vector)
+    whole = FisherVectorProduct(actor_of(policy), parameters, batch, n_states)(vector)
     th.testing.assert_close(
-        FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size)(vector), whole, rtol=1e-9, atol=1e-12
+        FisherVectorProduct(actor_of(policy), parameters, batch, chunk_size)(vector), whole, rtol=1e-9, atol=1e-12
     )
 
 
@@ -137,8 +138,8 @@ def test_states_by_their_positions_are_those_of_a_batch_of_them(chunk_size: int)
     batch, states = make_batch(policy, 7), th.tensor([0, 3, 4])
     parameters = actor_parameters(policy)
     vector = th.ones(sum(parameter.numel() for parameter in parameters), dtype=th.float64)
-    alone = FisherVectorProduct(actor_network(policy), parameters, batch.take(states), 3)(vector)
-    product = FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size, states)
+    alone = FisherVectorProduct(actor_of(policy), parameters, batch.take(states), 3)(vector)
+    product = FisherVectorProduct(actor_of(policy), parameters, batch, chunk_size, states)
     for _ in range(2):
         th.testing.assert_close(product(vector), alone, rtol=1e-9, atol=1e-12)
 
@@ -161,7 +162,7 @@ def test_the_first_chunk_is_passed_through_the_network_once() -> None:
     vector = th.ones(sum(parameter.numel() for parameter in parameters), dtype=th.float64)
     for chunk_size, expected in ((7, 1), (3, 7)):  # three products: one graph, or one and two chunks each
         calls.clear()
-        product = FisherVectorProduct(actor_network(policy), parameters, batch, chunk_size)
+        product = FisherVectorProduct(actor_of(policy), parameters, batch, chunk_size)
         for _ in range(3):
             product(vector)
         assert len(calls) == expected
@@ -177,7 +178,7 @@ def test_a_frozen_part_of_the_actor_is_left_out(frozen: str) -> None:
     parameters = [p for name, p in policy.named_parameters() if name in names and frozen not in name]
     for name, parameter in policy.named_parameters():
         parameter.requires_grad_(frozen not in name)
-    product = FisherVectorProduct(actor_network(policy), parameters, batch, 100)
+    product = FisherVectorProduct(actor_of(policy), parameters, batch, 100)
     th.testing.assert_close(matrix_of(product, len(expected)), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -185,7 +186,7 @@ def test_only_the_standard_deviation_trains() -> None:
     policy = make_policy()
     policy.requires_grad_(False)
     policy.log_std.requires_grad_()
-    product = FisherVectorProduct(actor_network(policy), [policy.log_std], make_batch(policy), 100)
+    product = FisherVectorProduct(actor_of(policy), [policy.log_std], make_batch(policy), 100)
     th.testing.assert_close(matrix_of(product, 2), 2.0 * th.eye(2, dtype=th.float64))
 
 

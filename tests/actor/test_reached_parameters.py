@@ -1,17 +1,16 @@
-"""The actor's parameters are those that the action distribution depends on, and memory bounds the chunk."""
+"""The actor's parameters are those that the action distribution depends on."""
 
 from typing import Any
 
 import pytest
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_trpo.actor.probe import GRAPH_BYTES, ActorProbe, probe_actor
-from sb3_trpo.batch.batch import Batch
-from tests.helpers import ACTORS, OBSERVATIONS, DoubleEncoder, Experts, make_batch, make_policy
+from sb3_trpo.actor.chunk_size import automatic_chunk_size
+from sb3_trpo.policies.interface import PolicyInterface
+from tests.helpers import ACTORS, DoubleEncoder, Experts, make_batch, make_policy, reached
 
 HEAD = {"action_net.weight", "action_net.bias"}
 HIDDEN = {"mlp_extractor.policy_net.0.weight", "mlp_extractor.policy_net.0.bias"}
@@ -20,8 +19,8 @@ ENCODER = {"features_extractor.encoder.0.weight", "features_extractor.encoder.0.
 
 def found(policy: ActorCriticPolicy) -> set[str]:
     """Names of the actor's parameters."""
-    reached = {id(parameter) for parameter in probe_actor(policy, make_batch(policy)).parameters}
-    return {name for name, parameter in policy.named_parameters() if id(parameter) in reached}
+    ids = {id(parameter) for parameter in reached(policy, make_batch(policy))}
+    return {name for name, parameter in policy.named_parameters() if id(parameter) in ids}
 
 
 @pytest.mark.parametrize("actor", ACTORS)
@@ -72,9 +71,9 @@ def test_nothing_is_found_where_the_whole_actor_is_frozen() -> None:
         parameter.requires_grad_("value" in name)
     assert found(policy) == set()
     policy.requires_grad_(False)
-    probe = probe_actor(policy, make_batch(policy))
-    assert probe.parameters == []
-    assert probe.chunk_size() >= 1
+    batch = make_batch(policy)
+    assert reached(policy, batch) == []
+    assert automatic_chunk_size(PolicyInterface(policy), batch) >= 1
 
 
 def test_a_disconnected_parameter_is_left_out() -> None:
@@ -83,20 +82,20 @@ def test_a_disconnected_parameter_is_left_out() -> None:
     assert "idle" not in found(policy)
 
 
-@pytest.mark.parametrize("chunk_size", [None, 3])
-def test_a_layer_that_only_the_last_state_goes_through_is_found(chunk_size: int | None) -> None:
+@pytest.mark.parametrize("chunk_size", [100, 3])
+def test_a_layer_that_only_the_last_state_goes_through_is_found(chunk_size: int) -> None:
     policy = make_policy(features_extractor_class=Experts)
     batch = make_batch(policy)
-    assert isinstance(batch.observations, th.Tensor)
-    batch.observations[:, 0] = th.tensor([1.0] * 6 + [-1.0])
-    reached = probe_actor(policy, batch, chunk_size).parameters
-    assert all(any(p is parameter for p in reached) for parameter in policy.features_extractor.parameters())
+    assert isinstance(batch.states.observations, th.Tensor)
+    batch.states.observations[:, 0] = th.tensor([1.0] * 6 + [-1.0])
+    parameters = reached(policy, batch, chunk_size)
+    assert all(any(p is parameter for p in parameters) for parameter in policy.features_extractor.parameters())
 
 
 def test_the_order_is_the_policys() -> None:
     policy = make_policy(features_extractor_class=DoubleEncoder)
     positions = {id(parameter): position for position, parameter in enumerate(policy.parameters())}
-    order = [positions[id(parameter)] for parameter in probe_actor(policy, make_batch(policy)).parameters]
+    order = [positions[id(parameter)] for parameter in reached(policy, make_batch(policy))]
     assert order == sorted(order)
 
 
@@ -105,52 +104,11 @@ def test_the_probe_finds_them_without_gradient_mode_and_leaves_no_trace() -> Non
     batch = make_batch(policy)
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     with th.no_grad():
-        assert len(probe_actor(policy, batch).parameters) == 5
+        assert len(reached(policy, batch)) == 5
     assert all(th.equal(policy.state_dict()[name], value) for name, value in before.items())
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
 def test_one_state_is_enough() -> None:
     policy = make_policy()
-    assert len(probe_actor(policy, make_batch(policy, 1)).parameters) == 5
-
-
-def plain_policy(net_arch: list[int], action_space: spaces.Space[Any] | None = None) -> ActorCriticPolicy:
-    space = action_space or spaces.Box(-1.0, 1.0, (2,))
-    policy = ActorCriticPolicy(OBSERVATIONS, space, lambda _: 1e-3, net_arch=net_arch)
-    policy.set_training_mode(False)
-    return policy
-
-
-def bytes_per_state(policy: ActorCriticPolicy, n_states: int = 7) -> int:
-    zeros = th.zeros(n_states)
-    return probe_actor(policy, Batch(th.randn(n_states, 3), th.zeros(n_states, 2), zeros, zeros, zeros)).bytes_per_state
-
-
-def test_memory_grows_with_the_activations_not_with_the_weights() -> None:
-    narrow, wide, deep = (bytes_per_state(plain_policy(arch)) for arch in ([64], [512], [512, 512, 512]))
-    # tanh keeps its output: four bytes a unit, and a little for the rest
-    assert 4 * 64 <= narrow < 4 * 64 + 200
-    assert 4 * 512 <= wide < 4 * 512 + 200
-    assert 3 * 4 * 512 <= deep < 3 * 4 * 512 + 200
-
-
-def test_memory_does_not_depend_on_the_number_of_states() -> None:
-    policy = plain_policy([64])
-    assert bytes_per_state(policy, 2) == bytes_per_state(policy, 100)
-
-
-def test_frozen_weights_are_not_counted_as_memory_of_a_state() -> None:
-    policy = plain_policy([512, 512])
-    before = bytes_per_state(policy)
-    for parameter in policy.mlp_extractor.policy_net[2].parameters():
-        parameter.requires_grad_(False)
-    assert bytes_per_state(policy) <= before
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [(0, GRAPH_BYTES), (1, GRAPH_BYTES), (GRAPH_BYTES // 3, 3), (GRAPH_BYTES, 1), (GRAPH_BYTES + 1, 1), (2**60, 1)],
-)
-def test_a_chunk_holds_the_states_that_fit_and_at_least_one(size: int, expected: int) -> None:
-    assert ActorProbe([], size, GRAPH_BYTES).chunk_size() == expected
+    assert len(reached(policy, make_batch(policy, 1))) == 5

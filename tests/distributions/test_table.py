@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch as th
@@ -17,18 +18,14 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
 )
 
-from sb3_trpo.distributions.clipped_gaussian import ClippedGaussianDistribution
-from sb3_trpo.distributions.families import (
-    Bernoulli,
-    Categorical,
-    ClippedGaussian,
-    DistributionFamily,
-    Gaussian,
-    Parameters,
-    SampleEstimate,
-    distribution_family,
-    unchecked_distributions,
-)
+from sb3_trpo.distributions import table
+from sb3_trpo.distributions.clipped_gaussian import ClippedGaussian, ClippedGaussianDistribution
+from sb3_trpo.distributions.discrete import Bernoulli, Categorical
+from sb3_trpo.distributions.family import DistributionFamily, Parameters
+from sb3_trpo.distributions.gaussian import Gaussian
+from sb3_trpo.distributions.sample_estimate import SampleEstimate
+from sb3_trpo.distributions.table import distribution_family, register_family
+from sb3_trpo.distributions.validation import unchecked_distributions
 from tests.helpers import StudentT, draw, jacobian, torch_distributions, torch_kl
 
 Make = Callable[..., Distribution]
@@ -410,3 +407,34 @@ def test_overlapping_threads_put_the_check_back() -> None:
         assert th.distributions.Distribution._validate_args
     finally:
         th.distributions.Distribution.set_default_validate_args(before)
+
+
+@pytest.fixture
+def table_of_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "_FAMILIES", dict(table._FAMILIES))
+
+
+class Halved(Categorical):
+    """A family of the user's own."""
+
+
+@pytest.mark.usefixtures("table_of_families")
+def test_a_registered_family_takes_the_place_of_the_estimate() -> None:
+    assert isinstance(distribution_family(student_t(0)), SampleEstimate)
+    register_family(type(student_t(0)), lambda _: Halved())
+    assert isinstance(distribution_family(student_t(0)), Halved)
+    register_family(type(student_t(0)), lambda _: Halved(), holds=th.distributions.Categorical)
+    assert isinstance(distribution_family(student_t(0)), SampleEstimate)  # it holds another torch distribution
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((th.distributions.Beta, lambda _: Halved()), "`distribution_class` must be a subclass of SB3's Distribution, not"),
+        ((3, lambda _: Halved()), "`distribution_class` must be a subclass of SB3's Distribution, not 3"),
+        ((Laplace, Halved()), "`make_family` must be a function of the distribution, not"),
+    ],
+)
+def test_nonsense_is_not_registered(arguments: tuple[Any, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        register_family(*arguments)

@@ -10,12 +10,14 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from sb3_trpo import TRPO
-from sb3_trpo.actor.network import GraphNetwork, PlainNetwork, actor_network, differentiable_recurrence
-from sb3_trpo.actor.probe import probe_actor
-from sb3_trpo.batch.batch import Batch, read_batch
-from sb3_trpo.distributions.families import distribution_family
-from sb3_trpo.policies.aliases import NormalizedCNN, PaperCNN
+from sb3_trpo.actor.by_autograd import AutogradActor, differentiable_recurrence
+from sb3_trpo.actor.by_hand import HandActor
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.distributions.table import distribution_family
+from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
+from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.step.flat import flatten
+from tests.helpers import actor_of, batch_of, reached
 from tests.toy_envs import ACTIONS, OBSERVATIONS, RandomEnv
 
 
@@ -29,13 +31,13 @@ def make(actions: str, observations: str = "vector", n_steps: int = 32, **policy
     with th.no_grad():
         for parameter in model.policy.parameters():  # far from the near-zero initialisation of the last layer
             parameter.add_(0.3 * th.randn_like(parameter))
-    return model, read_batch(model.rollout_buffer, model.action_space)
+    return model, batch_of(model)
 
 
-def both(model: TRPO) -> tuple[PlainNetwork, GraphNetwork]:
-    network = actor_network(model.policy)
-    assert isinstance(network, PlainNetwork)
-    return network, GraphNetwork(model.policy)
+def both(model: TRPO) -> tuple[HandActor, AutogradActor]:
+    network = actor_of(model.policy)
+    assert isinstance(network, HandActor)
+    return network, AutogradActor(PolicyInterface(model.policy))
 
 
 # 1,100 states are more than one block of rows
@@ -43,12 +45,12 @@ def both(model: TRPO) -> tuple[PlainNetwork, GraphNetwork]:
 @pytest.mark.parametrize("actions", ACTIONS)
 def test_both_networks_agree(actions: str, n_steps: int) -> None:
     model, batch = make(actions, n_steps=n_steps, net_arch=[16, 8])
-    parameters = probe_actor(model.policy, batch).parameters
+    parameters = reached(model.policy, batch)
     mlp, graph = both(model)
 
-    family = distribution_family(mlp.distribution(batch.observations))
+    family = distribution_family(mlp.distribution(batch.states))
     ours, theirs = (
-        [part.clone() for part in family.parameters(network.distribution(batch.observations), batch.actions)]
+        [part.clone() for part in family.parameters(network.distribution(batch.states), batch.actions)]
         for network in (mlp, graph)
     )
     for mine, other in zip(ours, theirs, strict=True):
@@ -75,10 +77,10 @@ def test_both_networks_agree_on_images(extractor: type[nn.Module], share: bool, 
     kwargs = {"features_extractor_class": extractor, "share_features_extractor": share, "net_arch": [9]}
     kwargs["normalize_images"] = scale  # raw bytes are read as they are without
     model = TRPO("CnnPolicy", env, n_steps=160, batch_size=160, seed=0, policy_kwargs=kwargs).learn(160)
-    batch = read_batch(model.rollout_buffer, model.action_space)
-    parameters = probe_actor(model.policy, batch).parameters
+    batch = batch_of(model)
+    parameters = reached(model.policy, batch)
     plain, graph = both(model)
-    logits = [network.distribution(batch.observations).distribution.logits.clone() for network in (plain, graph)]  # type: ignore[union-attr]
+    logits = [network.distribution(batch.states).distribution.logits.clone() for network in (plain, graph)]  # type: ignore[union-attr]
     th.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
 
     def objective(_: Batch, distribution: Distribution) -> th.Tensor:
@@ -95,7 +97,7 @@ def test_both_networks_agree_on_images(extractor: type[nn.Module], share: bool, 
 def test_both_networks_agree_on_every_observation(observations: str) -> None:
     model, batch = make("box", observations)
     mlp, graph = both(model)
-    modes = [network.distribution(batch.observations).mode() for network in (mlp, graph)]
+    modes = [network.distribution(batch.states).mode() for network in (mlp, graph)]
     th.testing.assert_close(*modes, atol=1e-5, rtol=1e-4)
 
 
@@ -104,7 +106,7 @@ def test_frozen_parameters_are_left_out(frozen: list[str]) -> None:
     model, batch = make("box")
     for name in frozen:
         model.policy.get_parameter(name).requires_grad_(False)
-    parameters = probe_actor(model.policy, batch).parameters
+    parameters = reached(model.policy, batch)
     vector = th.randn(flatten(parameters).shape)
     products = [network.linearise(batch, parameters).product(vector) / len(batch) for network in both(model)]
     th.testing.assert_close(*products, atol=1e-4, rtol=1e-3)
@@ -112,14 +114,14 @@ def test_frozen_parameters_are_left_out(frozen: list[str]) -> None:
 
 def test_products_do_not_change_the_policy_nor_the_batch() -> None:
     model, batch = make("box")
-    parameters = probe_actor(model.policy, batch).parameters
-    assert isinstance(batch.observations, th.Tensor)
-    before = flatten(parameters), batch.observations.clone()
+    parameters = reached(model.policy, batch)
+    assert isinstance(batch.states.observations, th.Tensor)
+    before = flatten(parameters), batch.states.observations.clone()
     linearisation = both(model)[0].linearise(batch, parameters)
     vector = th.randn(flatten(parameters).shape)
     assert th.equal(linearisation.product(vector), linearisation.product(vector))
     assert th.equal(flatten(parameters), before[0])
-    assert th.equal(batch.observations, before[1])
+    assert th.equal(batch.states.observations, before[1])
 
 
 @pytest.mark.parametrize(
@@ -155,4 +157,4 @@ def test_an_operation_without_second_derivative_is_named() -> None:
 )
 def test_other_policies_are_left_to_autograd(policy: str, observations: str, kwargs: dict[str, Any]) -> None:
     model = TRPO(policy, RandomEnv(OBSERVATIONS[observations]), n_steps=8, batch_size=8, **kwargs)
-    assert isinstance(actor_network(model.policy), GraphNetwork)
+    assert isinstance(actor_of(model.policy), AutogradActor)

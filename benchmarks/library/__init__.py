@@ -1,0 +1,1 @@
+"""Parts that several scripts share: set-up, runs and their curves, statistics, timers, tables and pictures."""

@@ -1,0 +1,152 @@
+"""Callbacks that write ``curve.csv`` as a model learns: by evaluations, or from the games that the training plays."""
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+
+COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "train_seconds", "updates"]
+GAMES_COLUMNS = [*COLUMNS[:6], "games", *COLUMNS[6:]]
+
+
+class CurveCallback(BaseCallback):
+    """
+    Evaluates every ``eval_freq`` env steps and appends a row to a CSV file; the time of the evaluations is not counted.
+
+    :param path: the CSV file
+    :param labels: values of the first columns
+    :param eval_env: environment to evaluate in; statistics of ``VecNormalize`` are copied from the training environment
+    :param eval_freq: env steps between two evaluations
+    :param episodes: episodes of an evaluation
+    :param clock: what ``train_seconds`` is read from
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        labels: list[Any],
+        eval_env: VecEnv,
+        eval_freq: int,
+        episodes: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.labels = labels
+        self.eval_env = eval_env
+        self.eval_freq = eval_freq
+        self.episodes = episodes
+        self.next_step = eval_freq
+        self.clock = clock
+        self.started = clock()
+        self.evaluating = 0.0
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerow(COLUMNS)
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self.next_step:
+            self.next_step += self.eval_freq
+            self.evaluate(self.episodes)
+        return True
+
+    def evaluate(self, episodes: int) -> tuple[float, float]:
+        """
+        Evaluate the model as it is and append the row.
+
+        :param episodes: episodes to play
+        :return: mean and standard deviation of their returns
+        """
+        before = self.clock()
+        sync_envs_normalization(self.training_env, self.eval_env)
+        returns, _ = evaluate_policy(self.model, self.eval_env, episodes, return_episode_rewards=True)
+        row = [self.model.num_timesteps, f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}"]
+        row += [f"{before - self.started - self.evaluating:.1f}", updates(self.model)]
+        _append(self.path, [*self.labels, *row])
+        self.evaluating += self.clock() - before
+        return float(np.mean(returns)), float(np.std(returns))
+
+
+class GamesCallback(BaseCallback):
+    """
+    Appends a row to a CSV file every ``log_freq`` env steps, and saves a checkpoint with it.
+
+    :param folder: where the files are
+    :param labels: values of the first columns
+    :param log_freq: env steps between two rows
+    :param clock: what ``train_seconds`` is read from
+    """
+
+    def __init__(self, folder: Path, labels: list[Any], log_freq: int, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.folder = folder
+        self.labels = labels
+        self.log_freq = log_freq
+        self.clock = clock
+        self.returns: list[float] = []
+        self.earlier_seconds = 0.0
+
+    def _on_training_start(self) -> None:
+        self.next_step = self.num_timesteps + self.log_freq
+        path = self.folder / "curve.csv"
+        rows = []
+        if path.exists():  # what came after the checkpoint is done again
+            with path.open() as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.num_timesteps]
+        self.earlier_seconds = float(rows[-1]["train_seconds"]) if rows else 0.0
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, GAMES_COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        self.started = self.clock()
+
+    def _on_step(self) -> bool:
+        self.returns += [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
+        return True
+
+    def _on_rollout_start(self) -> None:
+        # between two rollouts, so that a checkpoint is of a whole number of updates
+        if self.num_timesteps < self.next_step:
+            return
+        self.next_step += self.log_freq
+        mean, std = (float(f(self.returns)) if self.returns else float("nan") for f in (np.mean, np.std))
+        seconds = self.earlier_seconds + self.clock() - self.started
+        row = [*self.labels, self.num_timesteps, f"{mean:.2f}", f"{std:.2f}", len(self.returns)]
+        _append(self.folder / "curve.csv", [*row, f"{seconds:.1f}", updates(self.model)])
+        self.returns = []
+        save_whole(self.model, self.folder / "checkpoint.zip")
+
+
+def save_whole(model: BaseAlgorithm, path: Path) -> None:
+    """
+    Save a model so that a kill at any moment leaves a whole file.
+
+    :param model: the model
+    :param path: of the zip file
+    """
+    half_written = path.with_name("half_written.zip")
+    model.save(half_written)
+    os.replace(half_written, path)
+
+
+def updates(model: BaseAlgorithm) -> int:
+    """
+    Count the rollouts that a model's policy was updated with.
+
+    :param model: a model
+    :return: their number
+    """
+    n_updates: int = model._n_updates
+    return n_updates // getattr(model, "n_epochs", 1)  # PPO counts its epochs
+
+
+def _append(path: Path, row: list[Any]) -> None:
+    with path.open("a", newline="") as file:
+        csv.writer(file).writerow(row)

@@ -1,0 +1,7 @@
+"""Where the repository keeps results and pictures."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURES = ROOT / "docs" / "img"

@@ -1,0 +1,89 @@
+"""The log of an update: every metric under its key, as docs/trpo.md lists them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import explained_variance
+
+from sb3_trpo.step.report import Outcome, StepReport
+
+ADVICE = {
+    Outcome.NON_POSITIVE_CURVATURE: "raise cg_damping",
+    Outcome.NON_FINITE: "look at the policy's outputs",
+    Outcome.LINE_SEARCH_FAILED: "raise line_search_max_iter",
+}
+"""Where to look when a step ended so."""
+
+
+class Update(NamedTuple):
+    """
+    One update, as it is logged.
+
+    :param step: the policy step
+    :param entropy: mean entropy of the policy before the step, nats
+    :param losses: loss of each mini-batch of the critic; one that is not finite had no step
+    :param n_updates: updates so far
+    :param seconds: that the update took
+    """
+
+    step: StepReport
+    entropy: float
+    losses: Sequence[float]
+    n_updates: int
+    seconds: float
+
+
+def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer: RolloutBuffer) -> None:
+    """
+    Record an update.
+
+    :param logger: where to record
+    :param update: the update
+    :param policy: the policy, whose standard deviation is recorded if it has one
+    :param buffer: the rollout, for the explained variance of its values
+    """
+    for key in ("train/outcome", "train/critic_minibatches_skipped"):  # not of an update that was never printed
+        logger.name_to_value.pop(key, None)
+    for key, value in _step_metrics(update.step).items():
+        logger.record(key, value)
+    logger.record("train/entropy", update.entropy)
+    finite = [loss for loss in update.losses if np.isfinite(loss)]
+    if finite:
+        logger.record("train/value_loss", np.mean(finite))
+    if len(finite) < len(update.losses):
+        logger.record("train/critic_minibatches_skipped", len(update.losses) - len(finite))
+    logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+    if hasattr(policy, "log_std"):
+        logger.record("train/std", policy.log_std.detach().exp().mean().item())
+    _record_texts(logger, update.step)
+    logger.record("train/n_updates", update.n_updates, exclude="tensorboard")
+    logger.record("time/update_seconds", update.seconds)
+
+
+def _step_metrics(step: StepReport) -> dict[str, Any]:
+    return {
+        "train/policy_objective": step.surrogate,
+        "train/surrogate_gain": step.surrogate_gain,
+        "train/expected_gain": step.expected_gain,
+        "train/kl_divergence_loss": step.kl,
+        "train/is_line_search_success": float(step.accepted),
+        "train/line_search_steps": step.line_search_steps,
+        "train/step_fraction": step.step_fraction,
+        "train/cg_iterations": step.cg_iterations,
+        "train/cg_residual": step.cg_residual,
+    }
+
+
+def _record_texts(logger: Logger, step: StepReport) -> None:
+    """How solver and step ended, in words; loggers of other libraries average all that they are given, and get none."""
+    if type(logger).record is not Logger.record or type(logger).dump is not Logger.dump:
+        return
+    solver = "not asked" if step.cg_outcome is None else step.cg_outcome.value
+    logger.record("train/cg_outcome", solver, exclude="tensorboard")
+    if not step.accepted:
+        advice = f"; {ADVICE[step.outcome]}" if step.outcome in ADVICE else ""
+        logger.record("train/outcome", step.outcome.value + advice, exclude="tensorboard")

@@ -1,0 +1,53 @@
+"""Discrete and binary actions: closed-form KL and metric."""
+
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.distributions import Distribution
+
+from sb3_trpo.distributions.family import DistributionFamily, Metric, Parameters
+
+
+class Categorical(DistributionFamily):
+    """One or several independent discrete actions; parameters are the normalised logits of each, shape (B, n)."""
+
+    def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:
+        parts: Any = distribution.distribution
+        # torch's own normalisation loses digits where logits are large, and a negative KL would follow
+        return tuple(th.log_softmax(part.logits, dim=1) for part in (parts if isinstance(parts, list) else [parts]))
+
+    def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
+        return th.stack([self._kl(o, n) for o, n in zip(old, new, strict=True)]).sum(dim=0)
+
+    @staticmethod
+    def _kl(old: th.Tensor, new: th.Tensor) -> th.Tensor:
+        # a masked action has probability 0 and logit -inf: it adds nothing
+        return th.where(old == -th.inf, 0.0, old.exp() * (old - new)).sum(dim=1)
+
+    def metric(self, at: Parameters) -> Metric:
+        probabilities = [logits.exp() for logits in at]
+        return lambda tangent: tuple(self._one(p, t) for p, t in zip(probabilities, tangent, strict=True))
+
+    @staticmethod
+    def _one(probability: th.Tensor, tangent: th.Tensor) -> th.Tensor:
+        return probability * (tangent - (probability * tangent).sum(dim=1, keepdim=True))
+
+
+class Bernoulli(DistributionFamily):
+    """Independent binary actions; the parameter is their logits, shape (B, d)."""
+
+    def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:
+        bernoulli = distribution.distribution
+        assert isinstance(bernoulli, th.distributions.Bernoulli)
+        return (bernoulli.logits,)
+
+    def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
+        (o,), (n,) = old, new
+        log_sigmoid = th.nn.functional.logsigmoid
+        on = th.sigmoid(o) * (log_sigmoid(o) - log_sigmoid(n))
+        off = th.sigmoid(-o) * (log_sigmoid(-o) - log_sigmoid(-n))
+        return (on + off).sum(dim=1)
+
+    def metric(self, at: Parameters) -> Metric:
+        variance = th.sigmoid(at[0]) * th.sigmoid(-at[0])
+        return lambda tangent: (variance * tangent[0],)

@@ -1,0 +1,26 @@
+"""Any distribution without a closed form: KL and metric estimated from the actions taken."""
+
+import torch as th
+from stable_baselines3.common.distributions import Distribution
+
+from sb3_trpo.distributions.family import DistributionFamily, Metric, Parameters
+
+
+class SampleEstimate(DistributionFamily):
+    """
+    Any other distribution; the parameter is the log-probability of the action taken, shape (B,).
+
+    The KL is estimated on the batch's own actions by r - 1 - log r, r = π_new/π_old: unbiased for KL(old‖new) and
+    never negative (http://joschu.net/blog/kl-approx.html). Its Hessian gives the empirical Fisher matrix, the mean
+    of ∇log π ∇log πᵀ. The trust region then holds for the estimate.
+    """
+
+    def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:
+        return (distribution.log_prob(actions),)
+
+    def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
+        log_ratio = new[0] - old[0]
+        return th.expm1(log_ratio) - log_ratio
+
+    def metric(self, at: Parameters) -> Metric:
+        return lambda tangent: tangent

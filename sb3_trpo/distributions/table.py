@@ -1,0 +1,91 @@
+"""The families of known distributions, and how users add their own."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch as th
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    MultiCategoricalDistribution,
+    SquashedDiagGaussianDistribution,
+    StateDependentNoiseDistribution,
+)
+
+from sb3_trpo.distributions.clipped_gaussian import ClippedGaussian, ClippedGaussianDistribution
+from sb3_trpo.distributions.discrete import Bernoulli, Categorical
+from sb3_trpo.distributions.family import DistributionFamily
+from sb3_trpo.distributions.gaussian import Gaussian
+from sb3_trpo.distributions.sample_estimate import SampleEstimate
+
+D = TypeVar("D", bound=Distribution)
+
+
+class _Entry(NamedTuple):
+    """
+    A known distribution.
+
+    :param make_family: distribution -> its family
+    :param holds: class of the torch distribution that it must hold; None: any
+    """
+
+    make_family: Callable[[Any], DistributionFamily]
+    holds: type | None
+
+
+_FAMILIES: dict[type[Distribution], _Entry] = {}
+
+
+def register_family(
+    distribution_class: type[D], make_family: Callable[[D], DistributionFamily], holds: type | None = None
+) -> None:
+    """
+    Give a distribution class a closed-form KL and metric.
+
+    Without an entry both are estimated from the actions of the rollout
+    (:class:`~sb3_trpo.distributions.sample_estimate.SampleEstimate`). Subclasses are included, unless they override
+    ``log_prob``. An entry takes the place of one that was there before.
+
+    :param distribution_class: class of the SB3 distribution, as ``policy.get_distribution`` returns it
+    :param make_family: distribution -> its family
+    :param holds: class of the torch distribution in its attribute ``distribution``; with another one there the KL is
+        estimated; None: not checked
+    :raises TypeError: if ``distribution_class`` is no class of SB3 distributions, or ``make_family`` cannot be called
+    """
+    if not (isinstance(distribution_class, type) and issubclass(distribution_class, Distribution)):
+        raise TypeError(f"`distribution_class` must be a subclass of SB3's Distribution, not {distribution_class!r}")
+    if not callable(make_family):
+        raise TypeError(f"`make_family` must be a function of the distribution, not {make_family!r}")
+    _FAMILIES[distribution_class] = _Entry(make_family, holds)
+
+
+def distribution_family(distribution: Distribution) -> DistributionFamily:
+    """
+    Find the family of a distribution: its closed form if one is known, the sample estimate otherwise.
+
+    A subclass keeps the closed form of its parent unless it computes log-probabilities its own way or holds another
+    torch distribution.
+
+    :param distribution: a distribution as ``policy.get_distribution`` returns it
+    :return: its family
+    """
+    for parent in type(distribution).__mro__:
+        if parent in _FAMILIES:
+            entry = _FAMILIES[parent]
+            overrides_log_prob = type(distribution).log_prob is not parent.log_prob
+            if overrides_log_prob or entry.holds not in (None, type(distribution.distribution)):
+                return SampleEstimate()
+            return entry.make_family(distribution)
+    return SampleEstimate()
+
+
+register_family(
+    ClippedGaussianDistribution, lambda clipped: ClippedGaussian(clipped.low, clipped.high), th.distributions.Normal
+)
+for _gaussian in (DiagGaussianDistribution, SquashedDiagGaussianDistribution, StateDependentNoiseDistribution):
+    register_family(_gaussian, lambda _: Gaussian(), th.distributions.Normal)
+register_family(CategoricalDistribution, lambda _: Categorical(), th.distributions.Categorical)
+register_family(MultiCategoricalDistribution, lambda _: Categorical(), list)
+register_family(BernoulliDistribution, lambda _: Bernoulli(), th.distributions.Bernoulli)

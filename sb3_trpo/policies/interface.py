@@ -1,0 +1,158 @@
+"""Everything that the package asks of an actor-critic policy: the only file that calls one."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trpo.batch.states import States
+
+Obs = np.ndarray | dict[str, np.ndarray]
+"""Observations of a ``VecEnv``: shape (n_envs, ...), or a dict of such."""
+
+
+class Acted(NamedTuple):
+    """
+    What a policy did at B states.
+
+    :param actions: shape (B, ...), as the policy's ``forward`` returns them
+    :param values: shape (B, 1)
+    :param log_probs: shape (B,), nats
+    """
+
+    actions: th.Tensor
+    values: th.Tensor
+    log_probs: th.Tensor
+
+
+class PolicyInterface:
+    """
+    Asks SB3's feed-forward actor-critic policies.
+
+    A kind of policy that needs more than the observations overrides these methods in a subclass, and its algorithm names
+    that in ``interface_class``.
+
+    :param policy: the policy
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+
+    def present(self, observations: Obs, env: VecEnv) -> States:
+        """
+        Read the states that the environments are in.
+
+        :param observations: what they show, on the CPU
+        :param env: the environments
+        :return: the states, on the policy's device
+        """
+        return States(obs_as_tensor(observations, self.policy.device))
+
+    def terminal(self, observations: Obs) -> States:
+        """
+        Read the states in which episodes were cut off by a time limit.
+
+        :param observations: their k terminal observations, as the environments give them
+        :return: the states, on the policy's device
+        """
+        return States(self.policy.obs_to_tensor(observations)[0])
+
+    def store(self, buffer: Any, step: int, states: States) -> None:
+        """
+        Keep what ``buffer.add`` does not: the parts of the states beside the observations.
+
+        :param buffer: the rollout buffer
+        :param step: index of the step in the rollout
+        :param states: of this step
+        """
+
+    def state_fields(self, rollout: Any) -> dict[str, Any]:
+        """
+        Find the states in a rollout.
+
+        :param rollout: a full rollout buffer, or samples of one
+        :return: its arrays or tensors by their names in :class:`~sb3_trpo.batch.states.States`
+        """
+        return {"observations": rollout.observations}
+
+    def act(self, states: States) -> Acted:
+        """
+        Draw an action in every state.
+
+        :param states: B states
+        :return: actions, values and log-probabilities, without a graph
+        """
+        with th.no_grad():
+            return Acted(*self.policy(states.observations))
+
+    def distribution(self, states: States) -> Distribution:
+        """
+        Compute the action distribution.
+
+        SB3's policies return the same object from every call: read it before the next one.
+
+        :param states: B states
+        :return: the distribution, with its graph
+        """
+        return self.policy.get_distribution(states.observations)
+
+    def values(self, states: States) -> th.Tensor:
+        """
+        Compute the values.
+
+        :param states: B states
+        :return: shape (B, 1), with their graph
+        """
+        return self.policy.predict_values(states.observations)
+
+    def has_separable_values(self) -> bool:
+        """
+        Tell whether the values are a function of features that :meth:`value_features` computes.
+
+        :return: whether they are
+        """
+        policy = self.policy
+        return type(policy).predict_values is ActorCriticPolicy.predict_values and "predict_values" not in vars(policy)
+
+    def value_features(self, states: States) -> th.Tensor:
+        """
+        Compute the critic's features, the part of the values before its own layers.
+
+        :param states: B states
+        :return: shape (B, ...)
+        """
+        extract = super(ActorCriticPolicy, self.policy).extract_features
+        return extract(states.observations, self.policy.vf_features_extractor)
+
+    def values_from_features(self, features: th.Tensor) -> th.Tensor:
+        """
+        Compute the values from the critic's features.
+
+        :param features: shape (B, ...)
+        :return: shape (B, 1), with their graph
+        """
+        values: th.Tensor = self.policy.value_net(self.policy.mlp_extractor.forward_critic(features))
+        return values
+
+    def visit(self, states: States, actions: th.Tensor) -> None:
+        """
+        Run actor and critic for their side effects, which are the statistics of layers in training mode.
+
+        :param states: B states
+        :param actions: taken there
+        """
+        self.policy.evaluate_actions(states.observations, actions)
+
+    def reset_noise(self, n_envs: int) -> None:
+        """
+        Draw the noise matrices of gSDE anew.
+
+        :param n_envs: how many
+        """
+        self.policy.reset_noise(n_envs)

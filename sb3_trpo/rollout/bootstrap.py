@@ -1,0 +1,80 @@
+"""Values of states, and the terminal observations of episodes that a time limit cut off."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch as th
+
+from sb3_trpo.actor.plain_policy import PlainPolicy, Reason, in_blocks
+from sb3_trpo.policies.interface import Obs, PolicyInterface
+from sb3_trpo.rollout.finite_checks import check_finite
+
+Infos: TypeAlias = list[dict[str, object]]
+
+
+def timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
+    """
+    Find the environments whose episode was cut off by a time limit at this step.
+
+    :param infos: one an environment
+    :param dones: shape (n_envs,)
+    :return: their indices
+    """
+    if not np.count_nonzero(dones):  # five times faster than any()
+        return []
+    return [
+        i
+        for i, (info, done) in enumerate(zip(infos, dones, strict=True))
+        if done and info.get("terminal_observation") is not None and info.get("TimeLimit.truncated", False)
+    ]
+
+
+def terminal_observations(infos: Infos, ended: list[int], step: int) -> Any:
+    """
+    Copy the terminal observations of some environments.
+
+    :param infos: one an environment
+    :param ended: the k environments to look at
+    :param step: index of the step in the rollout, for the message
+    :return: an array with k rows, or a dict of such
+    :raises ValueError: if one is not finite
+    """
+    observations: list[Any] = [infos[i]["terminal_observation"] for i in ended]
+    stacked: Any
+    if isinstance(observations[0], dict):
+        stacked = {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
+    else:
+        stacked = np.stack(observations)
+    check_finite("terminal observation", stacked, step, envs=ended)
+    return stacked
+
+
+def numpy_values(plain: PlainPolicy) -> Callable[[np.ndarray], np.ndarray]:
+    """
+    Make the value function of a plain policy, in NumPy.
+
+    :param plain: the policy; its :attr:`~sb3_trpo.actor.plain_policy.PlainPolicy.critic` must be layers
+    :return: observations of shape (k, ...) -> values of shape (k,)
+    """
+    encode, layers = plain.encode, plain.critic
+    assert not isinstance(layers, Reason)
+
+    def values(observations: np.ndarray) -> np.ndarray:
+        layers.refresh()
+        return in_blocks(layers, encode, observations)[:, 0]
+
+    return values
+
+
+def torch_values(interface: PolicyInterface, observations: Obs) -> np.ndarray:
+    """
+    Compute the values of terminal observations.
+
+    :param interface: of the policy
+    :param observations: shape (k, ...), or a dict of such
+    :return: values, shape (k,)
+    """
+    with th.no_grad():
+        values = interface.values(interface.terminal(observations))
+    return values.cpu().numpy().flatten()

@@ -1,0 +1,123 @@
+"""The natural gradient as a direction, scaled to the KL bound: what step rules have in common."""
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import torch as th
+
+from sb3_trpo.step.conjugate_gradient import CGOutcome, CGResult, conjugate_gradient
+from sb3_trpo.step.flat import dot
+from sb3_trpo.step.problem import Problem
+from sb3_trpo.step.report import Outcome, StepReport, Trial
+
+_LEAST_SHARE = 1e-3
+"""Share of xᵀ(F + damping I)x from which xᵀFx may be taken as a difference in float32."""
+
+
+class DirectionSettings(Protocol):
+    """What a direction needs of a rule's settings."""
+
+    @property
+    def max_kl(self) -> float:
+        """δ, nats."""
+
+    @property
+    def damping(self) -> float:
+        """Added to the diagonal of F while solving."""
+
+    @property
+    def cg_max_steps(self) -> int:
+        """Most Fisher-vector products of the solver."""
+
+    @property
+    def cg_tol(self) -> float:
+        """Relative residual at which the solver stops."""
+
+
+class Direction(NamedTuple):
+    """
+    A full step.
+
+    :param step: s, of KL δ in the quadratic model, shape (P,)
+    :param expected_gain: gᵀs
+    :param cg: the solver's result
+    :param old: L(θ_old), and D(θ_old)
+    """
+
+    step: th.Tensor
+    expected_gain: float
+    cg: CGResult
+    old: Trial
+
+    def report(self, outcome: Outcome, trial: Trial | None, fraction: float = 1.0, trials: int = 1) -> StepReport:
+        """
+        Report how a step along this direction ended.
+
+        :param outcome: how it ended
+        :param trial: L and D at the new parameters; None if these are the old ones
+        :param fraction: fraction of the full step that was taken
+        :param trials: points that were evaluated
+        :return: the report
+        """
+        reached = trial or Trial(self.old.surrogate, 0.0)
+        return StepReport(
+            outcome,
+            reached.surrogate,
+            surrogate_gain=reached.surrogate - self.old.surrogate,
+            expected_gain=self.expected_gain,
+            kl=reached.kl,
+            step_fraction=fraction,
+            line_search_steps=trials,
+            **_of_the_solver(self.cg),
+        )
+
+
+def natural_direction(problem: Problem, settings: DirectionSettings) -> Direction | StepReport:
+    """
+    Solve (F + damping I) x = g and scale x to √(2δ / xᵀFx).
+
+    The scale uses F without the damping, so that the realised KL comes near δ; where F is an estimate from few states, the
+    solution fits their noise, and an independent estimate tells its length.
+
+    Source: appendix C of the TRPO paper (https://arxiv.org/abs/1502.05477).
+
+    :param problem: what to solve
+    :param settings: δ, the damping, and when the solver stops
+    :return: the direction; where there is none, the report of a step that moved nothing
+    """
+    old, gradient = problem.old, problem.gradient()
+    if not math.isfinite(old.surrogate) or not math.isfinite(dot(gradient, gradient)):
+        return StepReport(Outcome.NON_FINITE, old.surrogate)
+    if not gradient.any():
+        return StepReport(Outcome.ZERO_GRADIENT, old.surrogate)
+
+    def damped_product(v: th.Tensor) -> th.Tensor:
+        return problem.curvature(v).add(v, alpha=settings.damping)
+
+    cg = conjugate_gradient(damped_product, gradient, settings.cg_max_steps, settings.cg_tol, settings.damping)
+    curvature = _undamped_curvature(problem, cg, settings.damping)
+    if not 0.0 < curvature < math.inf:
+        outcome = Outcome.NON_POSITIVE_CURVATURE if -math.inf < curvature <= 0.0 else Outcome.NON_FINITE
+        return StepReport(outcome, old.surrogate, **_of_the_solver(cg))
+    step = math.sqrt(2.0 * settings.max_kl / curvature) * cg.solution
+    return Direction(step, dot(gradient, step), cg, old)
+
+
+def _of_the_solver(cg: CGResult) -> dict[str, Any]:
+    """The solver's part of a report."""
+    return {"cg_iterations": cg.iterations, "cg_residual": cg.residual, "cg_outcome": cg.outcome}
+
+
+def _undamped_curvature(problem: Problem, cg: CGResult, damping: float) -> float:
+    """xᵀFx: what the solver knows of (F + damping I)x spares a product, unless the damping drowns F; the larger estimate."""
+    if cg.outcome is CGOutcome.NOT_FINITE:
+        return math.nan
+    damped = dot(cg.solution, cg.image)
+    curvature = damped - damping * dot(cg.solution, cg.solution)
+    if not curvature > _LEAST_SHARE * damped:
+        curvature = dot(cg.solution, problem.curvature(cg.solution))
+    other_product = problem.independent_curvature(cg.solution)
+    if other_product is None:
+        return curvature
+    other = dot(cg.solution, other_product)
+    return curvature if other <= curvature else other  # NaN included

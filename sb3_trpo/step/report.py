@@ -1,0 +1,68 @@
+"""What a step is told and what it tells: one trial, how a step ended, its report."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from sb3_trpo.step.conjugate_gradient import CGOutcome
+
+
+class Outcome(Enum):
+    """How a step ended, in words."""
+
+    ACCEPTED = "accepted"
+    ZERO_SIGNAL = "no step: all advantages are equal but for rounding"
+    ZERO_GRADIENT = "no step: the surrogate's gradient is zero"
+    NO_TRUST_REGION = "no step: the KL bound is zero"
+    NO_PARAMETERS = "no step: no trainable parameter reaches the action distribution"
+    NON_POSITIVE_CURVATURE = "no step: the Fisher matrix has no positive curvature along the step"
+    NON_FINITE = "no step: the gradient or a Fisher-vector product is not finite"
+    LINE_SEARCH_FAILED = "no step: no trial kept the KL bound and raised the surrogate"
+
+
+class Trial(NamedTuple):
+    """
+    Surrogate and constraint at one point.
+
+    :param surrogate: L(θ); NaN if the evaluation is not complete
+    :param kl: D(θ), nats; a lower bound of it if the evaluation is not complete
+    :param complete: whether every state was evaluated; False where the KL of some exceeded the bound already
+    """
+
+    surrogate: float
+    kl: float
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """
+    Reports one policy step. Without an accepted step KL, gain and fraction are 0: the parameters are the old ones.
+
+    :param outcome: how it ended
+    :param surrogate: L after the step
+    :param surrogate_gain: L(θ) - L(θ_old)
+    :param expected_gain: gᵀs of the full step
+    :param kl: D after the step, nats
+    :param step_fraction: accepted fraction of the full step
+    :param line_search_steps: trials of the line search
+    :param cg_iterations: Fisher-vector products of the solver
+    :param cg_residual: relative residual of its solution
+    :param cg_outcome: why the solver stopped; None if it was not asked
+    """
+
+    outcome: Outcome
+    surrogate: float
+    surrogate_gain: float = 0.0
+    expected_gain: float = 0.0
+    kl: float = 0.0
+    step_fraction: float = 0.0
+    line_search_steps: int = 0
+    cg_iterations: int = 0
+    cg_residual: float = 0.0
+    cg_outcome: CGOutcome | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the parameters moved."""
+        return self.outcome is Outcome.ACCEPTED

@@ -1,0 +1,230 @@
+"""The ways through a rollout that the critic's fit can take: on a buffer's own mini-batches, by autograd, by hand."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from sb3_trpo.actor.plain_policy import Layers, PlainPolicy, Reason, convolves, in_blocks
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.from_buffer import keeps_sb3_layout
+from sb3_trpo.batch.states import States
+from sb3_trpo.batch.subsets import minibatches
+from sb3_trpo.policies.interface import PolicyInterface
+from sb3_trpo.step.flat import unflatten_like
+from sb3_trpo.step.workers import ALONE, Workers
+
+Epoch: TypeAlias = Callable[[], Iterator[float]]
+"""One pass over the rollout. Each item is the loss of a mini-batch, whose gradient the critic's parameters then hold."""
+
+
+class FitData(NamedTuple):
+    """
+    Everything that a pass reads.
+
+    :param buffer: the rollout buffer
+    :param batch: the whole rollout
+    :param batch_size: transitions in a mini-batch
+    :param chunk_size: most states in one forward pass
+    """
+
+    buffer: RolloutBuffer
+    batch: Batch
+    batch_size: int
+    chunk_size: int
+
+    def minibatches(self) -> Iterator[th.Tensor]:
+        """
+        Draw the mini-batches of one pass.
+
+        :return: positions of their units
+        """
+        return minibatches(self.batch, self.batch_size, self.buffer.n_envs)
+
+
+def make_epoch(
+    interface: PolicyInterface,
+    plain: PlainPolicy | Reason,
+    parameters: Sequence[th.nn.Parameter],
+    data: FitData,
+    workers: Workers = ALONE,
+) -> Epoch:
+    """
+    Choose the fastest exact way through the rollout: without autograd for a plain policy; on features that are computed once
+    where the fit cannot change them; else on observations. Mini-batches are SB3's.
+
+    :param interface: of the policy
+    :param plain: the same policy as a plain one, or why it is none
+    :param parameters: the critic's parameters
+    :param data: the rollout; a buffer with its own ``get`` is asked for every mini-batch
+    :param workers: the processes that share the fit
+    :return: one pass over the rollout
+    """
+    if not keeps_sb3_layout(data.buffer):
+        return partial(_custom_buffer_epoch, interface, parameters, data, workers)
+    if interface.policy.device.type == "cpu" and not isinstance(plain, Reason):
+        split = _split_layers(plain, parameters)
+        if not isinstance(split, Reason):
+            return _HandEpoch(plain, split, data, workers)
+    return _AutogradEpoch(interface, parameters, data, workers)
+
+
+def _custom_buffer_epoch(
+    interface: PolicyInterface, parameters: Sequence[th.nn.Parameter], data: FitData, workers: Workers
+) -> Iterator[float]:
+    """Ask a rollout buffer of the user's for its mini-batches."""
+    for samples in data.buffer.get(data.batch_size):
+        values = interface.values(States(**interface.state_fields(samples)))
+        yield _differentiate_loss(values, samples.returns.flatten(), None, parameters, workers)
+
+
+class _AutogradEpoch:
+    """Differentiates the critic by autograd, on features that are computed once where the fit cannot change them."""
+
+    def __init__(
+        self, interface: PolicyInterface, parameters: Sequence[th.nn.Parameter], data: FitData, workers: Workers
+    ) -> None:
+        self._interface = interface
+        self._parameters = parameters
+        self._data = data
+        self._workers = workers
+        trained = {id(parameter) for parameter in parameters}
+        extractor = interface.policy.vf_features_extractor if interface.has_separable_values() else None
+        fixed = extractor is not None and not any(id(parameter) in trained for parameter in extractor.parameters())
+        self._features = self._compute_features() if fixed else None
+
+    def __call__(self) -> Iterator[float]:
+        batch = self._data.batch
+        for units in self._data.minibatches():
+            rows = batch.rows_of(units)
+            if self._features is None:
+                values = self._interface.values(batch.states_at(units))
+            else:
+                values = self._interface.values_from_features(self._features[rows])
+            weights = None if batch.weights is None else batch.weights[rows]
+            yield _differentiate_loss(values, batch.returns[rows], weights, self._parameters, self._workers)
+
+    def _compute_features(self) -> th.Tensor:
+        batch = self._data.batch
+        features, done = th.empty(0), 0
+        with th.no_grad():
+            for chunk in batch.chunks(self._data.chunk_size):
+                part = self._interface.value_features(chunk.states)
+                # written to their place: joined at the end they would take twice the memory
+                features = features if done else part.new_empty(len(batch), *part.shape[1:])
+                features[done : done + len(part)] = part
+                done += len(part)
+        return features
+
+
+def _differentiate_loss(
+    values: th.Tensor,
+    returns: th.Tensor,
+    weights: th.Tensor | None,
+    parameters: Sequence[th.nn.Parameter],
+    workers: Workers,
+) -> float:
+    """Weighted mean squared error of a mini-batch over all workers; its gradient goes to the parameters."""
+    errors = (values.flatten() - returns).square()
+    if weights is not None:
+        errors = weights * errors
+    loss = errors.sum() / workers.total(len(errors) if weights is None else weights.double().sum().item())
+    for parameter in parameters:
+        parameter.grad = None
+    if loss.requires_grad:  # the values may depend on frozen parameters only
+        th.autograd.backward(loss, inputs=list(parameters))
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = workers.sum(parameter.grad)
+    return workers.total(loss.item())
+
+
+class _SplitLayers(NamedTuple):
+    """
+    The critic of a plain policy in two parts.
+
+    :param fixed: layers that the fit does not change; None: there are none
+    :param fitted: the others, whose parameters are those of the fit
+    """
+
+    fixed: Layers | None
+    fitted: Layers
+
+
+def _split_layers(plain: PlainPolicy, parameters: Sequence[th.nn.Parameter]) -> _SplitLayers | Reason:
+    """Divide the critic's layers before the first one that the fit changes."""
+    modules, trained = plain.critic_modules, {id(parameter) for parameter in parameters}
+    of_modules = [{id(parameter) for parameter in module.parameters()} for module in modules]
+    first = next((i for i, ids in enumerate(of_modules) if ids & trained), None)
+    if first is None:
+        return Reason("no layer of the critic is trained")
+    if not any(of_modules[:first]):  # a normalisation alone
+        first = 0
+    fixed, fitted = plain.layers(modules[:first]) if first else None, plain.layers(modules[first:])
+    for layers in (fixed, fitted):
+        if isinstance(layers, Reason):
+            return layers
+    assert not isinstance(fixed, Reason)
+    assert not isinstance(fitted, Reason)
+    if fixed and convolves(modules[first:]):
+        return Reason("the fitted layers read images of features, which take more memory than the images")
+    if not fitted.differentiable:
+        return Reason("the slope of an activation is not known")
+    if sorted(id(parameter) for parameter in fitted.parameters) != sorted(trained):
+        return Reason("some of the fitted parameters are frozen, used twice, or not the critic's alone")
+    return _SplitLayers(fixed, fitted)
+
+
+class _HandEpoch:
+    """Differentiates the critic of a plain policy without autograd; fixed layers are evaluated once for all epochs."""
+
+    def __init__(self, plain: PlainPolicy, split: _SplitLayers, data: FitData, workers: Workers) -> None:
+        batch = data.batch
+        assert isinstance(batch.states.observations, th.Tensor)
+        self._layers = split.fitted
+        self._data = data
+        self._workers = workers
+        self._returns = batch.returns.numpy()
+        self._weights = None if batch.weights is None else batch.weights.numpy()
+        observations: np.ndarray = batch.states.observations.numpy()
+        self._features, self._encode = observations, plain.encode
+        if split.fixed is not None:
+            self._features, self._encode = in_blocks(split.fixed, plain.encode, observations), _as_they_are
+        elif isinstance(plain.policy.observation_space, spaces.Box):
+            # one-hot, a rollout may be thousands of times as large, and is encoded in parts
+            self._features, self._encode = plain.encode(observations), _as_they_are
+        # one vector, so that workers add it up at once; its parts are in C order, whatever the parameters' order
+        self._vector = th.empty(sum(parameter.numel() for parameter in self._layers.parameters), dtype=th.float32)
+        self._gradients = unflatten_like(self._layers.parameters, self._vector)
+        self._out = [gradient.numpy() for gradient in self._gradients]
+
+    def __call__(self) -> Iterator[float]:
+        for parameter, gradient in zip(self._layers.parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+        for units in self._data.minibatches():
+            rows = self._data.batch.rows_of(units)
+            assert isinstance(rows, th.Tensor)
+            yield self._differentiate_loss(rows.numpy())
+
+    def _differentiate_loss(self, rows: np.ndarray) -> float:
+        """The same as :func:`_differentiate_loss`, by hand."""
+        trace = self._layers.trace(self._encode(self._features.take(rows, axis=0)))
+        error = trace[-1] - self._returns.take(rows)[:, None]
+        weighted, total = error, float(len(error))
+        if self._weights is not None:
+            weights = self._weights.take(rows)[:, None]
+            weighted, total = error * weights, float(weights.sum(dtype=np.float64))
+        total = self._workers.total(total)
+        self._layers.vjp(trace, weighted * np.float32(2.0 / total), self._out)
+        summed = self._workers.sum(self._vector)
+        if summed is not self._vector:
+            self._vector.copy_(summed)
+        return self._workers.total(float(np.vdot(weighted, error)) / total)
+
+
+def _as_they_are(features: np.ndarray) -> np.ndarray:
+    return features

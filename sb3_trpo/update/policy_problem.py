@@ -1,0 +1,105 @@
+"""The policy step as a problem that a step rule solves: surrogate, gradient and curvature of one batch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch as th
+
+from sb3_trpo.actor.interface import ActorNetwork
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.step.report import Trial
+from sb3_trpo.step.workers import ALONE, Workers
+from sb3_trpo.update.fisher import FisherVectorProduct
+from sb3_trpo.update.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Units:
+    """
+    Tells which units of the batch each part of the problem reads; None: all.
+
+    :param gradient: of the gradient, shape (u,)
+    :param curvature: of the Fisher-vector products, shape (u,)
+    :param independent: of the estimate of the step's length, shape (u,); None: there is no such estimate
+    """
+
+    gradient: th.Tensor | None = None
+    curvature: th.Tensor | None = None
+    independent: th.Tensor | None = None
+
+
+class PolicyProblem:
+    """
+    Poses the policy step of one batch, as a :class:`~sb3_trpo.step.problem.Problem`.
+
+    The network as it is at construction is π_old. Trials read the whole batch. Every number is reduced over the workers.
+
+    :param network: the actor of a policy in evaluation mode
+    :param parameters: the actor's parameters, P elements in all
+    :param batch: the whole rollout; its advantages are used as they are
+    :param ent_coef: weight of the entropy bonus
+    :param chunk_size: most states in one pass
+    :param units: the units that gradient and products read
+    :param workers: the processes that share the update
+    """
+
+    def __init__(
+        self,
+        network: ActorNetwork,
+        parameters: Sequence[th.nn.Parameter],
+        batch: Batch,
+        ent_coef: float,
+        chunk_size: int,
+        units: Units = Units(),
+        workers: Workers = ALONE,
+    ) -> None:
+        self.parameters = parameters
+        self._units = units
+        in_one_pass = parameters if parameters and units.gradient is None else None
+        self._surrogate = Surrogate(network, batch, ent_coef, chunk_size, in_one_pass, workers)
+        self.old = self._surrogate.at_old
+        self.entropy = self._surrogate.entropy
+
+        def product(of: th.Tensor | None) -> FisherVectorProduct:
+            return FisherVectorProduct(network, parameters, batch, chunk_size, of, workers)
+
+        self._product = product(units.curvature)
+        self._independent_product = None if units.independent is None else product(units.independent)
+
+    def gradient(self) -> th.Tensor:
+        """
+        Differentiate L at θ_old.
+
+        :return: g, shape (P,)
+        """
+        if self._surrogate.gradient_at_old is not None:
+            return self._surrogate.gradient_at_old
+        return self._surrogate.gradient(self.parameters, self._units.gradient)
+
+    def curvature(self, vector: th.Tensor) -> th.Tensor:
+        """
+        Multiply a vector by the Fisher matrix at θ_old.
+
+        :param vector: v, shape (P,)
+        :return: F v, shape (P,)
+        """
+        return self._product(vector)
+
+    def independent_curvature(self, vector: th.Tensor) -> th.Tensor | None:
+        """
+        Multiply a vector by the Fisher matrix of states that :meth:`curvature` does not see.
+
+        :param vector: v, shape (P,)
+        :return: F v, shape (P,); None if :meth:`curvature` sees all states
+        """
+        return None if self._independent_product is None else self._independent_product(vector)
+
+    def evaluate(self, max_kl: float = math.inf) -> Trial:
+        """
+        Evaluate L and D on the whole batch at the present parameters.
+
+        :param max_kl: D above which the evaluation may stop early, nats
+        :return: surrogate and KL
+        """
+        return self._surrogate.evaluate(max_kl)

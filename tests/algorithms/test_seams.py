@@ -1,0 +1,321 @@
+"""Each seam carries a variant that adds one class or one function and changes nothing else."""
+
+import ast
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+import sb3_trpo
+from sb3_trpo import TRPO
+from sb3_trpo.actor.by_autograd import AutogradActor
+from sb3_trpo.batch.states import States
+from sb3_trpo.policies.interface import Acted, Obs, PolicyInterface
+from sb3_trpo.step.flat import assign, flatten
+from sb3_trpo.step.natural_direction import natural_direction
+from sb3_trpo.step.problem import Problem
+from sb3_trpo.step.report import Outcome, StepReport, Trial
+from sb3_trpo.step.trust_region import TrustRegionSettings
+from sb3_trpo.step.workers import Alone
+from sb3_trpo.update.surrogate import Surrogate
+from tests.helpers import actor_of, actor_parameters, collect, make_batch, make_policy, perturb
+from tests.toy_envs import RandomEnv
+
+N_ACTIONS = 4
+
+
+# --- what the policy sees: a policy that needs action masks ---
+
+
+class MaskedEnv(RandomEnv):
+    """Half of the actions are possible at a time; an impossible one is an error."""
+
+    def __init__(self) -> None:
+        super().__init__(action_space=spaces.Discrete(N_ACTIONS))
+        self.taken = 0
+
+    def action_masks(self) -> np.ndarray:
+        masks = np.zeros(N_ACTIONS, dtype=bool)
+        masks[self.taken % 2 :: 2] = True
+        return masks
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_masks()[int(action)], "a masked action was taken"
+        self.taken += 1
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, float(action), terminated, truncated, info
+
+
+class MaskedInterface(PolicyInterface):
+    """Asks an actor-critic policy with the actions that the environments allow: the one class of the variant."""
+
+    def present(self, observations: Obs, env: VecEnv) -> States:
+        masks = th.as_tensor(np.stack(env.env_method("action_masks")))
+        return States(super().present(observations, env).observations, action_masks=masks)
+
+    def store(self, buffer: Any, step: int, states: States) -> None:
+        assert states.action_masks is not None
+        if step == 0:
+            buffer.action_masks = np.zeros((buffer.buffer_size, buffer.n_envs, N_ACTIONS), dtype=bool)
+        buffer.action_masks[step] = states.action_masks.numpy()
+
+    def state_fields(self, rollout: Any) -> dict[str, Any]:
+        return {"observations": rollout.observations, "action_masks": rollout.action_masks}
+
+    def act(self, states: States) -> Acted:
+        with th.no_grad():
+            distribution = self.distribution(states)
+            actions = distribution.sample()
+            return Acted(actions, self.values(states), distribution.log_prob(actions))
+
+    def distribution(self, states: States) -> Distribution:
+        distribution = super().distribution(states)
+        assert isinstance(distribution, CategoricalDistribution)
+        assert states.action_masks is not None
+        logits = distribution.distribution.logits
+        return distribution.proba_distribution(logits.masked_fill(~states.action_masks, -th.inf))
+
+    def visit(self, states: States, actions: th.Tensor) -> None:
+        self.distribution(states)
+        self.values(states)
+
+
+class MaskedTRPO(TRPO):
+    interface_class = MaskedInterface
+
+
+def test_a_policy_that_needs_masks_trains_with_one_class() -> None:
+    env = DummyVecEnv([MaskedEnv, MaskedEnv])
+    options: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0, "sub_sampling_factor": 2, "chunk_size": 24}
+    model = MaskedTRPO("MlpPolicy", env, ent_coef=1e-3, **options)
+    before = th.nn.utils.parameters_to_vector(model.policy.parameters())
+    kls = []
+    for _ in range(4):
+        model.learn(128, reset_num_timesteps=False)
+        assert model.last_step is not None
+        assert model.last_step.outcome is Outcome.ACCEPTED
+        kls.append(model.last_step.kl)
+    assert 0.005 < max(kls) <= 0.02
+    assert not th.equal(before, th.nn.utils.parameters_to_vector(model.policy.parameters()))
+
+
+# --- how the step is taken: the natural gradient without a search ---
+
+
+def natural_gradient_step(problem: Problem, settings: TrustRegionSettings) -> StepReport:
+    direction = natural_direction(problem, settings)
+    if isinstance(direction, StepReport):
+        return direction
+    assign(problem.parameters, flatten(problem.parameters) + direction.step)
+    return direction.report(Outcome.ACCEPTED, problem.evaluate())
+
+
+class NaturalPolicyGradient(TRPO):
+    step_rule = staticmethod(natural_gradient_step)
+
+
+def test_the_natural_gradient_is_one_function() -> None:
+    options: dict[str, Any] = {"n_steps": 256, "seed": 0, "n_critic_updates": 1}
+    natural = NaturalPolicyGradient("MlpPolicy", "CartPole-v1", **options).learn(256)
+    searched = TRPO("MlpPolicy", "CartPole-v1", **options).learn(256)
+    assert natural.last_step is not None
+    assert searched.last_step is not None
+    assert natural.last_step.step_fraction == 1.0
+    assert natural.last_step.expected_gain == searched.last_step.expected_gain
+    if searched.last_step.step_fraction == 1.0:
+        assert natural.last_step == searched.last_step
+    start = flatten(actor_parameters(TRPO("MlpPolicy", "CartPole-v1", **options).policy))
+    steps = [flatten(actor_parameters(model.policy)) - start for model in (natural, searched)]
+    th.testing.assert_close(searched.last_step.step_fraction * steps[0], steps[1], rtol=1e-4, atol=1e-6)
+
+
+# --- who shares the update: two workers with half of the environments each ---
+
+
+class Threads:
+    """Two workers in threads, which wait for each other at every sum."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.barrier = threading.Barrier(size, timeout=60.0)
+        self.slots: list[Any] = [None] * size
+
+    def worker(self, rank: int) -> "ThreadWorker":
+        return ThreadWorker(self, rank)
+
+    def exchange(self, rank: int, value: Any) -> list[Any]:
+        self.slots[rank] = value
+        self.barrier.wait()
+        values = list(self.slots)
+        self.barrier.wait()
+        return values
+
+
+class ThreadWorker:
+    def __init__(self, threads: Threads, rank: int) -> None:
+        self.threads = threads
+        self.rank = rank
+
+    def sum(self, values: th.Tensor) -> th.Tensor:
+        return th.stack(self.threads.exchange(self.rank, values.clone())).sum(dim=0)
+
+    def total(self, number: float) -> float:
+        return float(sum(self.threads.exchange(self.rank, number)))
+
+    def any(self, flag: bool) -> bool:
+        return any(self.threads.exchange(self.rank, flag))
+
+    def broadcast(self, tensors: Sequence[th.Tensor]) -> None:
+        for tensor in tensors:
+            with th.no_grad():
+                tensor.copy_(self.threads.exchange(self.rank, tensor.detach().clone())[0])
+
+
+def run_together(jobs: Sequence[Callable[[], object]]) -> list[BaseException | None]:
+    failures: list[BaseException | None] = [None] * len(jobs)
+
+    def run(i: int) -> None:
+        try:
+            jobs[i]()
+        except BaseException as error:
+            failures[i] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
+
+SHARED: dict[str, Any] = {"n_steps": 64, "n_critic_updates": 2, "seed": 0, "target_kl": 0.01}
+
+
+def part_of(whole: TRPO, envs: list[int], batch_size: int) -> TRPO:
+    """A model with the same weights and the rollout of some of the environments."""
+    env = make_vec_env("CartPole-v1", len(envs))
+    part = TRPO("MlpPolicy", env, **SHARED, batch_size=batch_size)
+    part.policy.load_state_dict(whole.policy.state_dict())
+    part._setup_learn(64 * len(envs))
+    ours, theirs = part.rollout_buffer, whole.rollout_buffer
+    for name in ("observations", "actions", "rewards", "returns", "values", "log_probs", "advantages", "episode_starts"):
+        getattr(ours, name)[:] = getattr(theirs, name)[:, envs]
+    ours.full, ours.pos = True, 64
+    return part
+
+
+@pytest.fixture
+def whole() -> TRPO:
+    return collect(TRPO("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=0), **SHARED, batch_size=256))
+
+
+@pytest.mark.parametrize("split", [([0, 1], [2, 3]), ([0], [1, 2, 3])])
+def test_two_workers_make_the_update_of_one(whole: TRPO, split: tuple[list[int], list[int]]) -> None:
+    # one mini-batch a pass, so that their number and their content are the same
+    parts = [part_of(whole, envs, batch_size=64 * len(envs)) for envs in split]
+    threads = Threads(2)
+    for rank, part in enumerate(parts):
+        part.workers = threads.worker(rank)
+    whole.train()
+    assert run_together([part.train for part in parts]) == [None, None]
+    after = [flatten(list(model.policy.parameters())) for model in (*parts, whole)]
+    assert th.equal(after[0], after[1])
+    th.testing.assert_close(after[0], after[2], rtol=1e-4, atol=1e-6)
+    reports = [model.last_step for model in (*parts, whole)]
+    assert reports[0] == reports[1]
+    assert reports[0] is not None
+    assert reports[2] is not None
+    assert reports[0].outcome is reports[2].outcome is Outcome.ACCEPTED
+    assert reports[0].kl == pytest.approx(reports[2].kl, rel=1e-3)
+
+
+def test_workers_start_from_the_policy_of_the_first() -> None:
+    models = [TRPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=seed) for seed in (0, 1)]
+    first = flatten(list(models[0].policy.parameters()))
+    threads = Threads(2)
+    for rank, model in enumerate(models):
+        model.workers = threads.worker(rank)
+    assert run_together([partial(model._setup_learn, 8) for model in models]) == [None, None]
+    assert all(th.equal(flatten(list(model.policy.parameters())), first) for model in models)
+
+
+def test_workers_refuse_a_rollout_together(whole: TRPO) -> None:
+    parts = [part_of(whole, envs, batch_size=128) for envs in ([0, 1], [2, 3])]
+    threads = Threads(2)
+    for rank, part in enumerate(parts):
+        part.workers = threads.worker(rank)
+    parts[1].rollout_buffer.returns[3, 1] = 1e30
+    before = flatten(list(whole.policy.parameters()))
+    failures = run_together([part.train for part in parts])
+    assert "another process has refused" in str(failures[0])
+    assert "returns of the rollout reach 1e+30" in str(failures[1])
+    assert all(th.equal(flatten(list(part.policy.parameters())), before) for part in parts)
+
+
+def test_workers_see_the_same_trial_where_one_stops_early() -> None:
+    policy = make_policy()
+    batch = make_batch(policy, 12)
+    halves, threads = [batch.take(slice(0, 6)), batch.take(slice(6, 12))], Threads(2)
+    surrogates: dict[int, Surrogate] = {}
+    trials: dict[int, Trial] = {}
+
+    def start(rank: int) -> None:
+        surrogates[rank] = Surrogate(AutogradActor(PolicyInterface(policy)), halves[rank], 0.1, 2, None, threads.worker(rank))
+
+    assert run_together([partial(start, 0), partial(start, 1)]) == [None, None]
+    alone = [Surrogate(actor_of(policy), half, 0.1, 6) for half in halves]
+    whole = Surrogate(actor_of(policy), batch, 0.1, 12)
+    perturb(policy.parameters(), 0.5)
+    sums = sorted(6 * surrogate.evaluate().kl for surrogate in alone)
+    bounds = {"both go on": whole.evaluate().kl, "one stops": 0.5 * (sums[0] + sums[1]) / 12 / 1.01, "both stop": 1e-9}
+    for case, max_kl in bounds.items():
+
+        def evaluate(rank: int, max_kl: float = max_kl) -> None:
+            trials[rank] = surrogates[rank].evaluate(max_kl)
+
+        assert run_together([partial(evaluate, 0), partial(evaluate, 1)]) == [None, None]
+        assert repr(trials[0]) == repr(trials[1])
+        assert trials[0].complete is (case == "both go on")
+        if trials[0].complete:
+            expected = whole.evaluate()
+            assert trials[0].surrogate == pytest.approx(expected.surrogate)
+            assert trials[0].kl == pytest.approx(expected.kl)
+        else:
+            assert trials[0].kl > max_kl
+
+
+def test_alone_everything_is_returned_as_it_is() -> None:
+    alone, tensor = Alone(), th.arange(3.0)
+    assert alone.sum(tensor) is tensor
+    assert (alone.total(2.5), alone.any(True), alone.any(False)) == (2.5, True, False)
+    alone.broadcast([tensor])
+    assert tensor.tolist() == [0.0, 1.0, 2.0]
+
+
+def calls_a_policy(path: Path) -> bool:
+    """Whether a file calls a policy, or one of the methods and modules with which a policy computes."""
+    asks = {"forward", "get_distribution", "predict_values", "evaluate_actions", "extract_features", "reset_noise"}
+    asks |= {"obs_to_tensor", "value_net", "action_net", "forward_actor", "forward_critic"}
+    calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    calls = [call for call in calls if "interface." not in call and not call.startswith("super().")]
+    return any(call.split(".")[-1] in asks or call in ("policy", "self.policy", "self._policy") for call in calls)
+
+
+def test_a_policy_is_called_in_one_file() -> None:
+    root = Path(sb3_trpo.__file__).parent
+    callers = {str(path.relative_to(root)) for path in root.rglob("*.py") if calls_a_policy(path)}
+    assert callers == {"policies/interface.py"}
+
+
+def test_the_policy_class_of_the_masked_variant_is_sb3s() -> None:
+    assert type(MaskedTRPO("MlpPolicy", DummyVecEnv([MaskedEnv]), n_steps=8, batch_size=8).policy) is ActorCriticPolicy

@@ -1,0 +1,122 @@
+"""Units stay together: transitions of a feed-forward policy, windows of steps of a recurrent one."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.states import States
+from sb3_trpo.batch.subsets import every_kth, minibatches
+
+PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def windows(*lengths: int, weights: th.Tensor | None = None) -> Batch:
+    """A batch whose numbers are the positions of its transitions, and whose memory is the number of the window."""
+    rows = th.arange(sum(lengths), dtype=th.float32)
+    units = th.arange(len(lengths), dtype=th.float32)
+    states = States(
+        {"a": rows[:, None], "b": rows[:, None, None] + 0.5},
+        action_masks=rows[:, None] % 2 == 0,
+        memory=(units[:, None], -units[:, None]),
+        episode_starts=rows == 0,
+    )
+    starts = th.tensor([0, *np.cumsum(lengths)[:-1]])
+    return Batch(states, rows[:, None], rows, rows, rows, weights, starts)
+
+
+def check(batch: Batch, expected: list[list[int]]) -> None:
+    """Every tensor of the batch is that of these transitions, window by window."""
+    rows = th.tensor([row for window in expected for row in window], dtype=th.float32)
+    assert batch.n_units == len(expected)
+    assert batch.starts is not None
+    edges = [*batch.starts.tolist(), len(batch)]
+    assert [edges[i + 1] - edges[i] for i in range(len(expected))] == [len(window) for window in expected]
+    for part in (batch.advantages, batch.returns, batch.old_log_prob, batch.actions[:, 0]):
+        assert th.equal(part, rows)
+    assert isinstance(batch.states.observations, dict)
+    assert th.equal(batch.states.observations["a"][:, 0], rows)
+    assert th.equal(batch.states.observations["b"][:, 0, 0], rows + 0.5)
+    assert batch.states.action_masks is not None
+    assert th.equal(batch.states.action_masks[:, 0], rows % 2 == 0)
+    assert batch.states.episode_starts is not None
+    assert th.equal(batch.states.episode_starts, rows == 0)
+
+
+def test_taking_windows_takes_their_transitions_and_their_memory() -> None:
+    batch = windows(3, 1, 2)
+    taken = batch.take(th.tensor([2, 0, 2]))
+    check(taken, [[4, 5], [0, 1, 2], [4, 5]])
+    assert taken.states.memory is not None
+    assert taken.states.memory[0].flatten().tolist() == [2.0, 0.0, 2.0]
+    assert taken.states.memory[1].flatten().tolist() == [-2.0, 0.0, -2.0]
+    check(batch.take(slice(1, None)), [[3], [4, 5]])
+    check(batch.take(th.tensor([1, 2])).take(th.tensor([1])), [[4, 5]])
+    assert batch.rows_of(th.tensor([2, 1])).tolist() == [4, 5, 3]  # type: ignore[union-attr]
+
+
+@PROPERTY
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8), size=st.integers(1, 10))
+def test_chunks_are_made_of_whole_windows(lengths: list[int], size: int) -> None:
+    batch = windows(*lengths)
+    chunks = list(batch.chunks(size))
+    assert th.equal(th.cat([chunk.advantages for chunk in chunks]), batch.advantages)
+    assert sum(chunk.n_units for chunk in chunks) == len(lengths)
+    for chunk, after in zip(chunks, [*chunks[1:], None], strict=True):
+        assert len(chunk) <= size or chunk.n_units == 1
+        if after is not None:  # the first window of the next chunk had no room
+            assert after.starts is not None
+            first = after.starts[1].item() if after.n_units > 1 else len(after)
+            assert len(chunk) + first > size
+
+
+@PROPERTY
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8), size=st.integers(1, 10))
+def test_minibatches_are_made_of_whole_windows(lengths: list[int], size: int) -> None:
+    batch = windows(*lengths)
+    parts = list(minibatches(batch, size, n_envs=1))
+    assert sorted(th.cat(parts).tolist()) == list(range(len(lengths)))
+    for part in parts:
+        assert len(batch.take(part)) <= size or len(part) == 1
+
+
+def test_every_kth_window() -> None:
+    assert every_kth(windows(3, 1, 2, 4, 1), 2, n_envs=4).tolist() == [0, 2, 4]
+
+
+def test_a_batch_without_windows_has_as_many_units_as_transitions() -> None:
+    batch = windows(3, 2)
+    plain: Any = Batch(States(batch.advantages[:, None]), batch.actions, batch.old_log_prob, batch.advantages, batch.returns)
+    assert plain.n_units == len(plain) == 5
+    assert plain.parts(2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert [part.tolist() for part in plain.parts(2, th.tensor([4, 0, 3]))] == [[4, 0], [3]]
+
+
+@pytest.mark.parametrize(("units", "expected"), [(None, 21.0), ([0], 1.0 + 2.0 + 3.0), ([1, 2], 4.0 + 5.0 + 6.0)])
+def test_total_weight(units: list[int] | None, expected: float) -> None:
+    positions = None if units is None else th.tensor(units)
+    weights = th.arange(1.0, 7.0)
+    assert windows(3, 1, 2, weights=weights).total_weight(positions) == expected
+    assert windows(3, 1, 2).total_weight(positions) == (6.0 if units is None else 3.0)
+
+
+def test_weights_are_taken_along_and_multiply_numbers_and_rows() -> None:
+    batch = windows(3, 1, 2, weights=th.arange(1.0, 7.0)).take(th.tensor([2, 1]))
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [5.0, 6.0, 4.0]
+    assert batch.weighted(th.ones(3)).tolist() == [5.0, 6.0, 4.0]
+    assert batch.weighted(th.ones(3, 2)).tolist() == [[5.0, 5.0], [6.0, 6.0], [4.0, 4.0]]
+    ones = th.ones(6)
+    assert windows(3, 1, 2).weighted(ones) is ones
+
+
+def test_states_can_be_mapped() -> None:
+    states = windows(2, 1).states.map(lambda tensor: tensor[:1])
+    assert isinstance(states.observations, dict)
+    assert states.observations["a"].shape == (1, 1)
+    assert states.memory is not None
+    assert states.memory[0].shape == (1, 1)
