@@ -6,6 +6,7 @@ from sb3_trpo.actor.plain_policy import register_extractor
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.distributions.table import register_family
+from sb3_trpo.envs.pickled_state import deepcopy_state
 from sb3_trpo.envs.snapshots import register_simulator
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 
@@ -19,6 +20,7 @@ __all__ = [
     "PaperCnnPolicy",
     "VineTRPO",
     "__version__",
+    "deepcopy_state",
     "register_extractor",
     "register_family",
     "register_simulator",

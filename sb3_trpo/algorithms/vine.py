@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,8 @@ from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
 from sb3_trpo.checks import check_integers, is_integer
 from sb3_trpo.distributions.validation import unchecked_distributions
-from sb3_trpo.envs.snapshots import Simulator, State
+from sb3_trpo.envs.replay_check import check_replay
+from sb3_trpo.envs.snapshots import Simulator, Snapshot
 from sb3_trpo.policies.interface import Obs
 from sb3_trpo.rollout.bootstrap import numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
@@ -132,7 +134,28 @@ class VineTRPO(TRPO):
     def _setup_model(self) -> None:
         super()._setup_model()
         if self.env is not None:
-            Simulator(self.env)
+            self._simulator = self._checked_simulator(self.env)
+
+    def _checked_simulator(self, env: VecEnv) -> Simulator:
+        """
+        Make sure that restored environments repeat themselves.
+
+        :param env: the training environments, reset or not
+        :return: what saves and restores them
+        """
+        simulator, to_env, training, seeds = Simulator(env), self._env_actions(), self.policy.training, count()
+
+        def act(observations: Any) -> np.ndarray:  # as the policy does, which may rule out what an environment cannot take
+            nobody = np.zeros(env.num_envs, dtype=bool)
+            with _random_numbers(next(seeds), self.policy.device):
+                return to_env(self._torch_actions(env, _without_bad_rows(observations, nobody), 1))
+
+        self.policy.set_training_mode(False)
+        try:
+            check_replay(simulator, act)
+        finally:
+            self.policy.set_training_mode(training)
+        return simulator
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
@@ -179,8 +202,9 @@ class VineTRPO(TRPO):
         steps = self._generator(0).choice(self.n_steps, n_times, replace=False)
         self._branching_steps = np.sort(steps)
         self._branching_obs: list[Obs] = []
-        self._snapshots: list[State] = []
-        self._simulator = Simulator(env)
+        self._snapshots: list[Snapshot] = []
+        if not (hasattr(self, "_simulator") and self._simulator.is_of(env)):  # the environment was set later
+            self._simulator = self._checked_simulator(env)
         before = self.num_timesteps - self.branch_steps
         try:
             return super().collect_rollouts(env, *args, **kwargs)
@@ -294,12 +318,13 @@ class VineTRPO(TRPO):
         observations: Any = None
         for step in range(self.branch_length):
             if step > 0:
+                observations = _without_bad_rows(observations, alive)
                 check_finite(f"observation {step} steps into the branch", observations, trunk_step)
                 actions = self._torch_actions(env, observations, step) if actor is None else actor.act(observations, step)
             observations, rewards, dones, infos = env.step(to_env(actions))
             self.num_timesteps += env.num_envs
             self.branch_steps += env.num_envs
-            returns += discount * rewards * alive
+            returns += np.where(alive, discount * rewards, 0.0)  # NaN * False is NaN
             discount *= self.gamma
             ended = timeouts(infos, dones & alive)
             if ended:
@@ -307,7 +332,7 @@ class VineTRPO(TRPO):
             alive &= ~dones
             if not alive.any():
                 return returns
-        return np.where(alive, returns + discount * value(observations), returns)
+        return np.where(alive, returns + discount * value(_without_bad_rows(observations, alive)), returns)
 
     def _torch_actions(self, env: VecEnv, observations: Any, step: int) -> np.ndarray:
         if self.use_sde and (step == 1 or (self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0)):
@@ -354,10 +379,36 @@ def _make_batch(
 
 @contextmanager
 def _random_numbers(seed: int, device: th.device) -> Iterator[None]:
-    """Random numbers of torch from a seed; afterwards the generators are as before."""
-    with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        th.manual_seed(seed)
+    """Random numbers of torch from a seed, on the CPU and on the device; afterwards the generators are as before."""
+    generators = [th.default_generator]
+    if device.type == "cuda":
+        generators.append(th.cuda.default_generators[th.cuda.current_device() if device.index is None else device.index])
+    before = [generator.get_state() for generator in generators]  # not th.manual_seed, which seeds those of all devices
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
         yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+
+
+def _without_bad_rows(observations: Any, alive: np.ndarray) -> Any:
+    """
+    Put zeros in place of observations that are not finite of environments whose branch is over, which go on regardless.
+
+    :param observations: shape (n_envs, ...), or a dict of such
+    :param alive: environments whose observations matter, shape (n_envs,)
+    :return: the same; another array, where a row was replaced
+    """
+    if alive.all():
+        return observations
+    if isinstance(observations, dict):
+        return {key: _without_bad_rows(rows, alive) for key, rows in observations.items()}
+    bad = ~alive & ~np.isfinite(observations).reshape(len(observations), -1).all(axis=1)
+    if not bad.any():
+        return observations
+    return np.where(bad.reshape(-1, *[1] * (observations.ndim - 1)), observations.dtype.type(0), observations)
 
 
 class _ProgressBar(ProgressBarCallback):

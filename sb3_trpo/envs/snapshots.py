@@ -2,141 +2,73 @@
 Simulators whose state can be saved and restored exactly: MuJoCo, the Arcade Learning Environment, classic control.
 
 An environment is a chain of wrappers around a simulator, inside SB3's ``DummyVecEnv`` and perhaps SB3's own wrappers around
-that. A snapshot has one part for every layer of that chain. An environment of one's own takes part through
-:func:`register_simulator`, or with methods ``get_state()`` and ``set_state(state)``.
+that. A snapshot has one part for every layer of that chain, and is plain data: it can be pickled, and restored into the same
+environments made anew in another process. Custom environments are supported through :func:`register_simulator`, or with
+methods ``get_state()`` and ``set_state(state)``.
 """
 
-import copy
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import wrappers
-from gymnasium.envs.classic_control import (
-    AcrobotEnv,
-    CartPoleEnv,
-    Continuous_MountainCarEnv,
-    MountainCarEnv,
-    PendulumEnv,
-)
-from stable_baselines3.common import atari_wrappers
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
-    VecCheckNan,
-    VecEnv,
-    VecEnvWrapper,
-    VecFrameStack,
-    VecMonitor,
-    VecNormalize,
-    VecTransposeImage,
-)
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
-from sb3_trpo.envs.attributes import plain_attributes, set_plain_attributes, what_is_lost
+from sb3_trpo.envs.layer_attributes import LayerAttributes, NamedAttributes, OneNumber, cannot_be_saved
+from sb3_trpo.envs.monitors import without_monitors
+from sb3_trpo.envs.random_generators import EnvGenerator, SpaceGenerators, drew_globally, global_state, set_global_state
+from sb3_trpo.envs.simulator_states import KnownLayer, known_layers
 
 GetState = Callable[[Any], Any]
 SetState = Callable[[Any, Any], None]
-State = Any
 
 _REGISTRY: dict[type, tuple[GetState, SetState]] = {}
+_NOT_SAVED = "not saved: it has not been reset yet"
 
 
 def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, set_state: SetState) -> None:
     """
     Make an environment, or a wrapper, one that vine sampling can branch from. Subclasses are included.
 
+    The environment's ``np_random`` and the generators of its spaces are saved beside it; the two functions need not care.
+
     :param env_class: class of the environment or of the wrapper; only its own layer, not what it wraps
-    :param get_state: layer -> all that its next steps depend on, random generators included; later changes of the layer must
-        not reach it
+    :param get_state: layer -> all that its next steps depend on; later changes of the layer must not reach it
     :param set_state: layer, state -> nothing; the state may be set any number of times, so it must not be changed either
     """
     _REGISTRY[env_class] = (get_state, set_state)
 
 
-def _mujoco_state(env: Any) -> State:
-    # all of it, not the integration state alone: rewards read positions that the last step has left behind
-    return copy.copy(env.data), plain_attributes(env, [env.data])
+class Snapshot(NamedTuple):
+    """
+    The state of the training environments, in plain data.
+
+    :param layers: class of each layer, from outside to inside, environment by environment
+    :param states: state of each layer, part by part
+    :param spaces: states of the spaces' random generators; None: nobody draws from them
+    :param generators: states of the global random generators; None: nobody draws from them
+    """
+
+    layers: tuple[str, ...]
+    states: list[Any]
+    spaces: list[Any] | None
+    generators: dict[str, Any] | None
 
 
-def _set_mujoco_state(env: Any, state: State) -> None:
-    import mujoco  # type: ignore[import-untyped]
-
-    data, attributes = state
-    mujoco.mj_copyData(env.data, env.model, data)
-    set_plain_attributes(env, attributes)
+def _name(layer: Any) -> str:
+    """The class, by which a snapshot tells whose it is. RL Zoo replaces gymnasium's ``TimeLimit``: it counts as the same."""
+    cls = next(cls for cls in type(layer).__mro__ if not cls.__module__.startswith("rl_zoo3."))
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _ale_state(env: Any) -> State:
-    return env.ale.cloneState(include_rng=True), plain_attributes(env)
+class _Part(NamedTuple):
+    """How one part of a layer's state is saved and restored."""
 
-
-def _set_ale_state(env: Any, state: State) -> None:
-    game, attributes = state
-    env.ale.restoreState(game)
-    set_plain_attributes(env, attributes)
-
-
-def _stack_state(env: Any) -> State:
-    return copy.deepcopy(env.stacked_obs.stacked_obs)
-
-
-def _set_stack_state(env: Any, state: State) -> None:
-    env.stacked_obs.stacked_obs = copy.deepcopy(state)
-
-
-def _normalizer_state(env: Any) -> State:
-    return {name: copy.deepcopy(getattr(env, name)) for name in ("returns", "old_obs", "old_reward")}
-
-
-def _set_normalizer_state(env: Any, state: State) -> None:
-    for name, value in state.items():
-        setattr(env, name, copy.deepcopy(value))
-
-
-@cache
-def _register_known() -> None:
-    """Once, when the first environment is asked for: MuJoCo and the Arcade Learning Environment take long to import."""
-    plain = [
-        *(AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv),
-        *(wrappers.ClipAction, wrappers.DtypeObservation, wrappers.FlattenObservation, wrappers.FrameStackObservation),
-        *(wrappers.OrderEnforcing, wrappers.PassiveEnvChecker, wrappers.RescaleAction, wrappers.RescaleObservation),
-        *(wrappers.ReshapeObservation, wrappers.TimeAwareObservation, wrappers.TimeLimit),
-        *(atari_wrappers.StickyActionEnv, atari_wrappers.NoopResetEnv, atari_wrappers.FireResetEnv),
-        *(atari_wrappers.EpisodicLifeEnv, atari_wrappers.MaxAndSkipEnv, atari_wrappers.ClipRewardEnv),
-        *(atari_wrappers.WarpFrame, atari_wrappers.AtariWrapper),
-        *(DummyVecEnv, VecTransposeImage, VecCheckNan),
-    ]
-    for layer in plain:
-        _REGISTRY.setdefault(layer, (plain_attributes, set_plain_attributes))
-    _REGISTRY.setdefault(VecFrameStack, (_stack_state, _set_stack_state))
-    _REGISTRY.setdefault(VecNormalize, (_normalizer_state, _set_normalizer_state))
-    try:
-        from gymnasium.envs.mujoco import MujocoEnv
-    except (ImportError, gym.error.DependencyNotInstalled):
-        pass
-    else:
-        _REGISTRY.setdefault(MujocoEnv, (_mujoco_state, _set_mujoco_state))
-    try:
-        from ale_py.env import AtariEnv
-    except ImportError:
-        pass
-    else:
-        _REGISTRY.setdefault(AtariEnv, (_ale_state, _set_ale_state))
-
-
-def _methods(layer: object) -> tuple[GetState, SetState] | None:
-    """How the state of one layer is read and set; None if nobody knows."""
-    _register_known()
-    for cls in type(layer).__mro__:
-        if {"get_state", "set_state"} <= vars(cls).keys():  # together: MujocoEnv has a set_state of another meaning
-            return lambda env: env.get_state(), lambda env, state: env.set_state(state)
-        if cls in _REGISTRY:
-            return _REGISTRY[cls]
-    return None
+    get: Callable[[], Any]
+    set: Callable[[Any], None]
 
 
 def _layers(env: VecEnv) -> Iterator[Any]:
@@ -154,31 +86,59 @@ def _layers(env: VecEnv) -> Iterator[Any]:
             layer = layer.env if isinstance(layer, gym.Wrapper) else None
 
 
-def why_not_restorable(env: VecEnv) -> str | None:
+def _parts(layer: Any, layers: list[Any]) -> list[_Part]:
     """
-    :param env: the training environments
-    :return: None if their state can be saved and restored; otherwise what stands against it, and what to do
+    Find out how a layer is saved and restored: its class's own methods or functions come before what is known.
+
+    :param layer: an environment or a wrapper
+    :param layers: all layers
+    :return: the parts of its state, in the order in which they are saved and restored
+    :raises ValueError: if its state is out of reach
     """
-    layers = list(_layers(env))
-    for layer in layers:
-        if isinstance(layer, VecEnv) and not isinstance(layer, (VecEnvWrapper, DummyVecEnv)):
-            return f"{type(layer).__name__} keeps its environments out of reach; put them into a DummyVecEnv"
-        methods = _methods(layer)
-        lost = what_is_lost(layer, [*layers, getattr(layer, "data", None)]) if _is_on_top(layer, methods) else None
-        if methods is None or lost is not None:
-            name = f"{type(layer).__module__}.{type(layer).__qualname__}"
-            why = f": nobody knows how what its attribute `{lost}` holds may change" if lost else ""
-            return (
-                f"the state of {name} cannot be saved and restored{why}; give it methods get_state() and "
-                "set_state(state), or call sb3_trpo.simulator.register_simulator with its class and two such functions"
-            )
-    return None
+    if isinstance(layer, VecEnv) and not isinstance(layer, (VecEnvWrapper, DummyVecEnv)):
+        raise ValueError(f"{type(layer).__name__} keeps its environments out of reach; put them into a DummyVecEnv")
+    known = known_layers()
+    for cls in type(layer).__mro__:
+        if {"get_state", "set_state"} <= vars(cls).keys():  # together: MujocoEnv has a set_state of another meaning
+            return [_Part(layer.get_state, layer.set_state), *_np_random(layer)]
+        if cls in _REGISTRY:
+            return [_Part(*(partial(function, layer) for function in _REGISTRY[cls])), *_np_random(layer)]
+        if cls in known:
+            return _known_parts(layer, known[cls], layers)
+    raise ValueError(cannot_be_saved(layer))
 
 
-def _is_on_top(layer: object, methods: tuple[GetState, SetState] | None) -> bool:
-    """Whether its class is the user's own on top of one whose attributes are known."""
-    by_attributes = methods is not None and methods[0] in (plain_attributes, _mujoco_state, _ale_state)
-    return by_attributes and type(layer) not in _REGISTRY and not isinstance(layer, VecEnv)
+def _np_random(layer: Any) -> list[_Part]:
+    """After the state itself, so that it has the last word."""
+    if not isinstance(layer, gym.Env) or isinstance(layer, gym.Wrapper):
+        return []
+    generator = EnvGenerator(layer)
+    return [_Part(generator.get, generator.set)]
+
+
+def _are_stock(layers: list[Any]) -> bool:
+    """Whether nothing is custom: subclasses, other classes and functions may change what known classes leave alone."""
+    known = known_layers()
+    return all(type(layer) in known and not known[type(layer)].calls_functions for layer in layers)
+
+
+def _known_parts(layer: Any, known: KnownLayer, layers: list[Any]) -> list[_Part]:
+    itself = type(layer) in known_layers()
+    if known.only is not None and _are_stock(layers):
+        only = known.only
+        named = OneNumber(layer, only) if isinstance(only, str) else NamedAttributes(layer, only)
+        return [_Part(named.get, named.set), *_np_random(layer)]
+    attributes = LayerAttributes(layer, known.constant, layers)
+    nothing = not attributes.get().names  # refuses what is not plain data
+    # a class of the library itself will get no attributes later
+    parts = [] if nothing and itself else [_Part(attributes.get, attributes.set)]
+    if known.inside is not None:
+        try:
+            inside = known.inside(layer)
+        except ValueError as error:
+            raise ValueError(cannot_be_saved(layer, str(error))) from None
+        parts.append(_Part(inside.get, inside.set))
+    return parts + _np_random(layer)
 
 
 class Simulator:
@@ -186,100 +146,115 @@ class Simulator:
     The training environments as a simulator that can go back.
 
     :param env: the training environments
+    :param draws_globally: whether a snapshot has the states of the global random generators of Python, NumPy and torch, which
+        take longer to save than a step of CartPole. If not, an excursion puts them back all the same, and finds out if it
+        should be so
     :raises ValueError: if the state of a layer cannot be saved and restored
     """
 
-    def __init__(self, env: VecEnv) -> None:
-        reason = why_not_restorable(env)
-        if reason is not None:
-            raise ValueError(f"vine sampling needs an environment that can be restored: {reason}")
-        self._env = env
-        self._layers = [(layer, *(_methods(layer) or ())) for layer in _layers(env)]
+    def __init__(self, env: VecEnv, draws_globally: bool = True) -> None:
+        self.env = env
+        self.draws_globally = draws_globally
+        self._layers = list(_layers(env))
+        self._names = tuple(map(_name, self._layers))
+        try:
+            parts = [part for layer in self._layers for part in _parts(layer, self._layers)]
+        except ValueError as error:
+            raise ValueError(f"vine sampling needs an environment that can be restored: {error}") from None
+        self._getters = [part.get for part in parts]
+        self._setters = [part.set for part in parts]
+        self._spaces = SpaceGenerators([] if _are_stock(self._layers) else self._layers)
 
-    def save(self) -> list[State]:
+    def is_of(self, env: VecEnv) -> bool:
         """
-        :return: the state of all environments; of random generators theirs, and the global ones of Python and NumPy
-        """
-        return [get_state(layer) for layer, get_state, _ in self._layers] + [(random.getstate(), np.random.get_state())]
+        Tell whether this is the simulator of some environments.
 
-    def restore(self, snapshot: list[State], seed: int | None = None) -> None:
+        :param env: training environments
+        :return: whether they are the same, and have the same wrappers as when it was made
         """
-        :param snapshot: what :meth:`save` gave; it may be restored any number of times
+        layers = list(_layers(env))
+        return len(layers) == len(self._layers) and all(map(lambda a, b: a is b, layers, self._layers))
+
+    def save(self) -> Snapshot:
+        """
+        Save the state of all environments and of all random generators that they may draw from.
+
+        :return: the state
+        """
+        generators = global_state() if self.draws_globally else None
+        return Snapshot(self._names, [get() for get in self._getters], self._spaces.get(), generators)
+
+    def restore(self, snapshot: Snapshot, seed: int | None = None) -> None:
+        """
+        Restore a state.
+
+        :param snapshot: what :meth:`save` returned, here or for the same environments elsewhere; it may be restored any
+            number of times
         :param seed: of other random numbers than those of the snapshot, where an environment draws from its ``np_random``
+        :raises ValueError: if it is a state of other environments
         """
-        *states, (of_python, of_numpy) = snapshot
-        for (layer, _, set_state), state in zip(self._layers, states, strict=True):
-            set_state(layer, state)
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+        if snapshot.layers != self._names:
+            raise ValueError(f"this snapshot is one of other environments: {snapshot.layers}, not {self._names}")
+        for set_state, state in zip(self._setters, snapshot.states, strict=True):
+            if state is not _NOT_SAVED:
+                set_state(state)
+        self._spaces.set(snapshot.spaces)
+        if snapshot.generators is not None:
+            set_global_state(snapshot.generators)
         if seed is not None:
-            envs = [layer for layer, *_ in self._layers if isinstance(layer, gym.Env) and layer.unwrapped is layer]
-            for env, seeds in zip(envs, np.random.SeedSequence(seed).spawn(len(envs)), strict=True):
-                generator = env.np_random.bit_generator  # others may hold the same
-                generator.state = type(generator)(seeds).state
+            self._seed(seed)
+
+    def _seed(self, seed: int) -> None:
+        envs = [layer for layer in self._layers if isinstance(layer, gym.Env) and layer.unwrapped is layer]
+        for env, seeds in zip(envs, np.random.SeedSequence(seed).spawn(len(envs)), strict=True):
+            generator = env.np_random.bit_generator  # others may hold the same
+            generator.state = type(generator)(seeds).state
 
     @contextmanager
-    def excursion(self) -> Iterator[VecEnv]:
+    def excursion(self, perhaps_not_reset: bool = False) -> Iterator[VecEnv]:
         """
         Leave the present state, and come back to it at the end, whatever happens.
 
         Meanwhile monitors see no step, and the statistics of ``VecNormalize`` stand still.
 
+        :param perhaps_not_reset: whether the environments may not have been reset yet; a custom ``get_state`` may fail then,
+            and the next thing that happens to its environment is a reset
         :return: the environments to step
         """
-        here = self.save()
-        learning = [layer for layer, *_ in self._layers if isinstance(layer, VecNormalize) and layer.training]
-        with _without_monitors(self._env) as env:
+        spaces, generators = self._spaces.get(), global_state()
+        states = [_try(get) if perhaps_not_reset else get() for get in self._getters]
+        here = Snapshot(self._names, states, spaces, generators)
+        learning = [layer for layer in self._layers if isinstance(layer, VecNormalize) and layer.training]
+        with without_monitors(self.env) as env, _outputs_kept(self.env):
             try:
                 for normalizer in learning:
                     normalizer.training = False
                 yield env
             finally:
+                self.draws_globally = self.draws_globally or drew_globally(generators)
                 self.restore(here)
                 for normalizer in learning:
                     normalizer.training = True
 
 
-@contextmanager
-def _without_monitors(env: VecEnv) -> Iterator[VecEnv]:
-    """Take every monitor out of the chain, and put it back at the end."""
-    undo: list[Callable[[], None]] = []
-    outer, parent = env, None
-    vec_env: Any = env
-    while isinstance(vec_env, VecEnvWrapper):
-        if type(vec_env) is VecMonitor:
-            if parent is None:
-                outer = vec_env.venv
-            else:
-                undo.append(_splice(parent, "venv", vec_env.venv))
-        else:
-            parent = vec_env
-        vec_env = vec_env.venv
-    envs = vec_env.envs
-    undo.append(_splice(vec_env, "envs", [_without_monitor(layer, undo) for layer in envs]))
+def _try(get: Callable[[], Any]) -> Any:
     try:
-        yield outer
+        return get()
+    except Exception:  # whatever a custom function raises
+        return _NOT_SAVED
+
+
+@contextmanager
+def _outputs_kept(env: VecEnv) -> Iterator[None]:
+    """Put back at the end what the last step or reset has given out, which is no state, but can be looked at."""
+    vec_env: Any = env.unwrapped
+    outputs = {name: list(getattr(vec_env, name)) for name in ("buf_infos", "reset_infos")}
+    arrays = {name: getattr(vec_env, name).copy() for name in ("buf_rews", "buf_dones")}
+    observations = {key: rows.copy() for key, rows in vec_env.buf_obs.items()}
+    try:
+        yield
     finally:
-        for put_back in reversed(undo):  # a link that was bent twice goes back to where it was
-            put_back()
-
-
-def _without_monitor(env: Any, undo: list[Callable[[], None]]) -> Any:
-    """The chain of one environment past its monitors."""
-    while type(env) is Monitor:
-        env = env.env
-    layer = env
-    while isinstance(layer, gym.Wrapper):
-        inner: Any = layer.env
-        while type(inner) is Monitor:
-            inner = inner.env
-        if inner is not layer.env:
-            undo.append(_splice(layer, "env", inner))
-        layer = inner
-    return env
-
-
-def _splice(owner: Any, name: str, value: Any) -> Callable[[], None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    return lambda: setattr(owner, name, before)
+        for name, value in (*outputs.items(), *arrays.items()):
+            setattr(vec_env, name, value)
+        for key, rows in observations.items():
+            vec_env.buf_obs[key][...] = rows

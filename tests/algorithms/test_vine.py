@@ -1,5 +1,7 @@
 """Vine sampling: exact Q-values, the paper's estimators, a trunk without a trace of the branches, honest counts."""
 
+import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 from sb3_trpo import TRPO, VineTRPO
-from sb3_trpo.algorithms.vine import VineBatch
+from sb3_trpo.algorithms.vine import VineBatch, _random_numbers
 from sb3_trpo.batch.states import States
 from sb3_trpo.batch.subsets import fisher_subsets
 from sb3_trpo.rollout.bootstrap import torch_values
+from sb3_trpo.rollout.numpy_actor import NumpyActor
 from sb3_trpo.step.report import Outcome
 from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import MaskedPolicy, OwnBuffer, actor_of, actor_parameters, make_policy
+from tests.helpers import MaskedPolicy, OwnBuffer, actor_of, actor_parameters, make_policy, plain
 from tests.toy_envs import ACTIONS, OBSERVATIONS, RandomEnv
 
 gym.register_envs(ale_py)
@@ -293,6 +296,7 @@ def test_simulator_calls_are_counted(capsys: pytest.CaptureFixture[str]) -> None
 
     recorder = Recorder()
     model = VineTRPO("MlpPolicy", DummyVecEnv([Counting] * 2), verbose=1, **SMALL)
+    calls = 0  # the replay check has made some
     model.learn(300, callback=recorder, progress_bar=True)
     per_rollout = 24 * 2 + 6 * 2 * 5
     assert calls == model.num_timesteps == model.trunk_steps + model.branch_steps == 3 * per_rollout
@@ -410,6 +414,18 @@ def test_save_and_load(tmp_path: Path) -> None:
     TRPO.load(tmp_path / "vine", env=gym.make("CartPole-v1")).learn(24)
 
 
+def test_an_environment_that_is_set_later_is_checked_then(tmp_path: Path) -> None:
+    VineTRPO("MlpPolicy", "CartPole-v1", **SMALL).save(tmp_path / "vine")
+    model = VineTRPO.load(tmp_path / "vine")
+    env = make_vec_env("CartPole-v1")
+    model.set_env(env)
+    model.learn(24)
+    assert model._simulator.is_of(env)
+    model.set_env(make_vec_env("CartPole-v1"))
+    assert not model._simulator.is_of(model.env)  # type: ignore[arg-type]
+    model.learn(24)
+
+
 def test_from_ppo_of_a_model_with_vines_takes_over_their_settings() -> None:
     settings: dict[str, Any] = {"n_branch_states": 3, "n_branch_actions": 2, "branch_length": 4, "n_branch_rollouts": 2}
     model = VineTRPO.from_ppo(VineTRPO("MlpPolicy", Line(), n_steps=64, batch_size=16, **settings))
@@ -435,6 +451,66 @@ def test_a_bad_number_in_a_branch_is_named_and_leaves_the_trunk() -> None:
     assert th.equal(before, th.nn.utils.parameters_to_vector(model.policy.parameters()))
     env: Any = model.env
     assert env.envs[0].unwrapped.place == -24
+
+
+class BadAfterTheEnd(Line):
+    """Ends soon where it is told so; afterwards its rewards and observations are NaN."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__(end)
+        self.over = False
+
+    def get_state(self) -> Any:
+        return self.place, self.over
+
+    def set_state(self, state: Any) -> None:
+        self.place, self.over = state
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        bad = self.over
+        self.over = self.over or terminated
+        return (
+            (np.full_like(observation, np.nan), np.nan, False, False, info)
+            if bad
+            else (observation, reward, terminated, truncated, info)
+        )
+
+    def reset(self, **kwargs: Any) -> Any:
+        observation, info = super().reset(**kwargs)
+        return (np.full_like(observation, np.nan) if self.over else observation), info
+
+
+@pytest.mark.parametrize("sde", [False, True])
+def test_bad_numbers_of_an_environment_that_is_over_do_not_matter(sde: bool) -> None:
+    env = DummyVecEnv([lambda: BadAfterTheEnd(100), lambda: BadAfterTheEnd(2)])
+    policy = "MlpPolicy" if not sde else OwnCategoricalPolicy  # the second one acts with torch
+    model = VineTRPO(policy, env, **SMALL)
+    env.reset()
+    snapshot = model._simulator.save()
+    model._simulator.restore(snapshot)
+    actor = None if sde else NumpyActor(plain(model.policy), model.branch_length, 2)
+    with model._simulator.excursion() as branch_env:
+        returns = model._branch(branch_env, np.array([1, 1]), actor, partial(torch_values, model.interface), 0)
+    assert np.isfinite(returns).all()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_random_numbers_leave_other_devices_alone(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("another device's generator was seeded")
+
+    for module in (th.cuda, th.xpu, th.mps):
+        monkeypatch.setattr(module, "manual_seed_all" if module is not th.mps else "manual_seed", refuse)
+    monkeypatch.setattr(th.cuda, "manual_seed", refuse)
+    before = th.get_rng_state()
+    with contextlib.suppress(KeyError), _random_numbers(3, th.device("cpu")):
+        assert th.initial_seed() == 3
+        drawn = th.rand(2)
+        if fails:
+            raise KeyError
+    assert th.equal(th.get_rng_state(), before)
+    assert th.equal(drawn, th.rand(2, generator=th.Generator().manual_seed(3)))
 
 
 @pytest.mark.parametrize(

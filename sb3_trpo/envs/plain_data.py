@@ -1,0 +1,219 @@
+"""Plain data: numbers, strings, arrays, random generators and containers of these, which can be saved by value and pickled."""
+
+import datetime
+import decimal
+import fractions
+import random
+import uuid
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from enum import Enum
+from types import EllipsisType, NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+
+IMMUTABLE: frozenset[type] = frozenset(
+    [
+        *(NoneType, bool, int, float, complex, str, bytes, range, slice, EllipsisType),
+        *(datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone),
+        *(decimal.Decimal, fractions.Fraction, uuid.UUID),
+        *(kind for kind in np.ScalarType if issubclass(kind, np.generic)),
+    ]
+)
+"""Types whose values never change. A subclass may hold more than its value, so it does not count."""
+
+
+class NotPlainError(TypeError):
+    """A value is not plain data."""
+
+
+class GeneratorState(NamedTuple):
+    """
+    The state of a random generator in place of the generator.
+
+    :param kind: what generator, by name
+    :param state: as the generator gives it
+    """
+
+    kind: str
+    state: Any
+
+
+class _GeneratorKind(NamedTuple):
+    """How the state of one kind of generator is read and set, and how a new generator is made."""
+
+    name: str
+    get: Callable[[Any], Any]
+    set: Callable[[Any, Any], object]
+    make: Callable[[Any], Any]
+
+
+def _set_bits(generator: Any, state: Any) -> None:
+    generator.bit_generator.state = state
+
+
+_GENERATORS: dict[type, _GeneratorKind] = {
+    np.random.Generator: _GeneratorKind(
+        "numpy.Generator",
+        lambda generator: generator.bit_generator.state,
+        _set_bits,
+        lambda state: np.random.Generator(getattr(np.random, state["bit_generator"])()),
+    ),
+    np.random.RandomState: _GeneratorKind(
+        "numpy.RandomState",
+        lambda generator: generator.get_state(legacy=False),
+        lambda generator, state: generator.set_state(state),
+        lambda state: np.random.RandomState(getattr(np.random, state["bit_generator"])()),
+    ),
+    random.Random: _GeneratorKind(
+        "random.Random",
+        lambda generator: generator.getstate(),
+        lambda generator, state: generator.setstate(state),
+        lambda state: random.Random(),
+    ),
+    th.Generator: _GeneratorKind(
+        "torch.Generator",
+        lambda generator: generator.get_state().numpy(),
+        lambda generator, state: generator.set_state(th.from_numpy(state)),
+        lambda state: th.Generator(),
+    ),
+}
+_TYPES = {kind.name: generator_type for generator_type, kind in _GENERATORS.items()}
+
+
+def is_generator(value: Any) -> bool:
+    """
+    Tell random generators from everything else.
+
+    :param value: anything
+    :return: whether it is a generator of NumPy, Python or torch
+    """
+    return type(value) in _GENERATORS
+
+
+def _numpy_state(generator: np.random.Generator) -> GeneratorState:
+    return GeneratorState("numpy.Generator", generator.bit_generator.state)
+
+
+def generator_state(generator: Any) -> GeneratorState:
+    """
+    Save a random generator.
+
+    :param generator: one that :func:`is_generator` accepts
+    :return: its state
+    """
+    kind = _GENERATORS[type(generator)]
+    return GeneratorState(kind.name, kind.get(generator))
+
+
+def set_generator(generator: Any, saved: GeneratorState) -> Any:
+    """
+    Restore a random generator in place, so that all who hold it see its state.
+
+    :param generator: the generator; one of another kind, or None, is replaced by a new generator
+    :param saved: its state
+    :return: the generator
+    """
+    kind_of_generator = _TYPES[saved.kind]
+    kind = _GENERATORS[kind_of_generator]
+    if type(generator) is kind_of_generator:
+        try:
+            kind.set(generator, saved.state)
+        except ValueError:  # of another algorithm: PCG64 does not take the state of MT19937
+            pass
+        else:
+            return generator
+    generator = kind.make(saved.state)
+    kind.set(generator, saved.state)
+    return generator
+
+
+def freeze(value: Any) -> Any:
+    """
+    Copy plain data.
+
+    :param value: plain data
+    :return: a copy, with states in place of random generators
+    :raises NotPlainError: if it holds anything else
+    """
+    kind = type(value)
+    return value if kind in IMMUTABLE else (FREEZE.get(kind) or _freeze_other(kind))(value)
+
+
+def thaw(frozen: Any) -> Any:
+    """
+    Copy frozen data back; what is frozen stays as it is.
+
+    :param frozen: what :func:`freeze` returned
+    :return: a copy, with new random generators in place of states
+    """
+    return THAW.get(type(frozen), _same)(frozen)
+
+
+def _freeze_other(kind: type) -> Callable[[Any], Any]:
+    """
+    Find out how values of a type that is no container are frozen.
+
+    :param kind: the type
+    :return: what copies such a value, or refuses it
+    """
+    return _same if kind in IMMUTABLE or issubclass(kind, (Enum, np.dtype)) else _refuse
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _copy_array(value: np.ndarray) -> np.ndarray:
+    if value.dtype.hasobject:
+        raise NotPlainError
+    return value.copy()
+
+
+def _refuse(value: Any) -> Any:
+    raise NotPlainError
+
+
+def _freeze_mapping(value: Any) -> Any:
+    items = {freeze(key): freeze(part) for key, part in value.items()}
+    return items if type(value) is dict else type(value)(items)
+
+
+def _thaw_mapping(frozen: Any) -> Any:
+    items = {key: thaw(part) for key, part in frozen.items()}
+    return items if type(frozen) is dict else type(frozen)(items)
+
+
+FREEZE: dict[type, Callable[[Any], Any]] = {
+    np.ndarray: _copy_array,
+    th.Tensor: lambda value: value.detach().clone(),
+    list: lambda value: [freeze(part) for part in value],
+    tuple: lambda value: value if IMMUTABLE.issuperset(map(type, value)) else tuple([freeze(part) for part in value]),
+    set: lambda value: set(map(freeze, value)),
+    frozenset: lambda value: frozenset(map(freeze, value)),
+    deque: lambda value: deque(map(freeze, value), value.maxlen),
+    dict: _freeze_mapping,
+    OrderedDict: _freeze_mapping,
+    Counter: _freeze_mapping,
+    defaultdict: lambda value: defaultdict(value.default_factory, _freeze_mapping(dict(value))),
+    **dict.fromkeys(_GENERATORS, generator_state),
+    np.random.Generator: _numpy_state,  # the same, sooner: nearly every environment has one
+}
+"""How each type of plain data that can change in place is frozen."""
+THAW: dict[type, Callable[[Any], Any]] = {
+    np.ndarray: np.ndarray.copy,
+    th.Tensor: th.Tensor.clone,
+    list: lambda frozen: [thaw(part) for part in frozen],
+    tuple: lambda frozen: frozen if IMMUTABLE.issuperset(map(type, frozen)) else tuple([thaw(part) for part in frozen]),
+    set: set,
+    frozenset: frozenset,
+    deque: lambda frozen: deque(map(thaw, frozen), frozen.maxlen),
+    dict: _thaw_mapping,
+    OrderedDict: _thaw_mapping,
+    Counter: _thaw_mapping,
+    defaultdict: lambda frozen: defaultdict(frozen.default_factory, _thaw_mapping(dict(frozen))),
+    GeneratorState: lambda saved: set_generator(None, saved),
+}
+"""How each type of frozen data that can change in place is thawed."""

@@ -1,0 +1,231 @@
+"""The environments and wrappers whose state is known: which attributes are no state, and what state is no attribute."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import wrappers
+from gymnasium.envs.classic_control import (
+    AcrobotEnv,
+    CartPoleEnv,
+    Continuous_MountainCarEnv,
+    MountainCarEnv,
+    PendulumEnv,
+)
+from stable_baselines3.common import atari_wrappers
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecCheckNan,
+    VecExtractDictObs,
+    VecFrameStack,
+    VecNormalize,
+    VecTransposeImage,
+)
+
+from sb3_trpo.envs.lean_vec_env import LeanVecEnv
+from sb3_trpo.envs.mujoco_state import MujocoLayer
+
+
+class Inside(Protocol):
+    """State of a layer that is not in its attributes."""
+
+    def get(self) -> Any:
+        """
+        Save it.
+
+        :return: plain data
+        """
+
+    def set(self, state: Any) -> None:
+        """
+        Restore it.
+
+        :param state: what :meth:`get` returned
+        """
+
+
+class KnownLayer(NamedTuple):
+    """
+    What is known of a class of environments or wrappers.
+
+    :param constant: names of attributes that are no state, or that ``inside`` saves
+    :param inside: makes what saves the state that is not in the attributes; None: there is none
+    :param only: names of the attributes that the class itself changes, all plain data; they are enough where no layer is of a
+        class that is not known, which may change others; the name itself, where it is one, a number
+    :param calls_functions: whether it calls functions of the user's, which may do anything
+    """
+
+    constant: frozenset[str]
+    inside: Callable[[Any], Inside] | None = None
+    only: tuple[str, ...] | str | None = None
+    calls_functions: bool = False
+
+
+class _Stack:
+    """The frames of ``VecFrameStack``."""
+
+    def __init__(self, env: VecFrameStack) -> None:
+        self._env = env
+
+    def _stacks(self) -> list[Any]:
+        stacked = self._env.stacked_obs
+        return list(getattr(stacked, "sub_stacked_observations", {}).values()) or [stacked]
+
+    def get(self) -> list[np.ndarray]:
+        return [stack.stacked_obs.copy() for stack in self._stacks()]
+
+    def set(self, state: list[np.ndarray]) -> None:
+        for stack, frames in zip(self._stacks(), state, strict=True):
+            stack.stacked_obs = frames.copy()
+
+
+class _Statistics:
+    """The running statistics of gymnasium's ``NormalizeObservation`` or ``NormalizeReward``."""
+
+    def __init__(self, env: Any) -> None:
+        self._statistics = getattr(env, "obs_rms", None) or env.return_rms
+
+    def get(self) -> tuple[np.ndarray, np.ndarray, float]:
+        return np.array(self._statistics.mean), np.array(self._statistics.var), self._statistics.count
+
+    def set(self, state: tuple[np.ndarray, np.ndarray, float]) -> None:
+        mean, var, self._statistics.count = state
+        self._statistics.mean, self._statistics.var = mean.copy(), var.copy()
+
+
+class _Seeds:
+    """The seeds and options of the next reset of ``DummyVecEnv``: lists that it replaces, and never writes into."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def get(self) -> tuple[list[int | None], list[dict[str, Any]]]:
+        return self._env._seeds, self._env._options
+
+    def set(self, state: tuple[list[int | None], list[dict[str, Any]]]) -> None:
+        self._env._seeds, self._env._options = state
+
+
+class _Checker:
+    """Gymnasium's ``PassiveEnvChecker``, which looks at the first steps only, and can do so but after a reset."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def get(self) -> None:
+        """Its state does not matter to the steps."""
+
+    def set(self, state: None) -> None:
+        if not self._env.checked_reset:  # made anew, and continued in the middle of an episode
+            self._env.checked_reset = self._env.checked_step = self._env.checked_data_reuse = True
+
+
+class _Game:
+    """A game of the Arcade Learning Environment, its random generator included."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def get(self) -> bytes:
+        state: bytes = self._env.ale.cloneState(include_rng=True).serialize()
+        return state
+
+    def set(self, state: bytes) -> None:
+        from ale_py import ALEState
+
+        self._env.ale.restoreState(ALEState(state))
+
+
+_ENV = frozenset(
+    [
+        *("spec", "metadata", "render_mode", "action_space", "observation_space", "_ezpickle_args", "_ezpickle_kwargs"),
+        *("_np_random", "_np_random_seed"),  # every environment has them, so they are saved apart
+        *("screen", "clock", "isopen", "screen_width", "screen_height", "screen_dim"),
+    ]
+)
+_WRAPPER = frozenset(["env", "_action_space", "_observation_space", "_metadata", "_cached_spec", "_saved_kwargs"])
+_VEC_ENV = frozenset(
+    [
+        *("num_envs", "observation_space", "action_space", "render_mode", "metadata", "envs", "keys", "reset_infos"),
+        *("buf_obs", "buf_dones", "buf_rews", "buf_infos", "actions", "venv", "class_attributes", "_seeds", "_options"),
+    ]
+)
+_MUJOCO = frozenset(["model", "data", "mujoco_renderer", "observation_structure", "fullpath"])
+_CHECKER = frozenset(
+    ["checked_reset", "checked_step", "checked_render", "checked_data_reuse", "close_called", "_previous_data"]
+)
+# Branches leave these as they are: `training` is off meanwhile, so the statistics stand still. To save a run for good,
+# statistics have to be saved too, and this is where to add them (`inside`, as _Statistics does).
+_NORMALIZER = frozenset(
+    [
+        *("obs_rms", "ret_rms", "training", "norm_obs", "norm_reward", "norm_obs_keys", "obs_spaces"),
+        *("clip_obs", "clip_reward", "gamma", "epsilon"),
+    ]
+)
+
+_WRAPPERS = [
+    *("AddRenderObservation", "AtariPreprocessing", "Autoreset", "ClipAction", "ClipReward", "DelayObservation"),
+    *("DiscretizeAction", "DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation"),
+    *("FrameStackObservation", "GrayscaleObservation", "MaxAndSkipObservation"),
+    *("RecordEpisodeStatistics", "RepeatAction", "RescaleAction", "RescaleObservation", "ReshapeObservation"),
+    *("ResizeObservation", "StickyAction", "TimeAwareObservation"),
+]
+"""Gymnasium's wrappers whose state is plain data in their attributes. Versions of gymnasium lack one or another."""
+
+
+@cache
+def known_layers() -> dict[type, KnownLayer]:
+    """
+    List the known layers; MuJoCo and the Arcade Learning Environment, which take long to import, only when asked.
+
+    :return: what is known, by class; it holds for subclasses too
+    """
+    atari = ["StickyActionEnv", "NoopResetEnv", "FireResetEnv", "EpisodicLifeEnv", "MaxAndSkipEnv", "ClipRewardEnv"]
+    return {
+        **dict.fromkeys([AcrobotEnv, Continuous_MountainCarEnv, MountainCarEnv], KnownLayer(_ENV, only=("state",))),
+        CartPoleEnv: KnownLayer(_ENV, only=("state", "steps_beyond_terminated")),
+        PendulumEnv: KnownLayer(_ENV, only=("state", "last_u")),
+        **{getattr(wrappers, name): KnownLayer(_WRAPPER) for name in _WRAPPERS if hasattr(wrappers, name)},
+        **{getattr(atari_wrappers, name): KnownLayer(_WRAPPER) for name in [*atari, "WarpFrame", "AtariWrapper"]},
+        **dict.fromkeys(
+            [wrappers.TransformAction, wrappers.TransformObservation, wrappers.TransformReward],
+            KnownLayer(_WRAPPER, calls_functions=True),
+        ),
+        **dict.fromkeys(_time_limits(), KnownLayer(_WRAPPER, only="_elapsed_steps")),
+        wrappers.OrderEnforcing: KnownLayer(_WRAPPER, only="_has_reset"),
+        wrappers.FrameStackObservation: KnownLayer(_WRAPPER | {"stacked_obs"}),
+        wrappers.PassiveEnvChecker: KnownLayer(_WRAPPER | _CHECKER, _Checker),
+        wrappers.NormalizeObservation: KnownLayer(_WRAPPER | {"obs_rms"}, _Statistics),
+        wrappers.NormalizeReward: KnownLayer(_WRAPPER | {"return_rms"}, _Statistics),
+        **dict.fromkeys([DummyVecEnv, LeanVecEnv], KnownLayer(_VEC_ENV, _Seeds)),
+        VecTransposeImage: KnownLayer(_VEC_ENV | {"skip", "image_space_keys"}),
+        VecExtractDictObs: KnownLayer(_VEC_ENV | {"key"}),
+        VecCheckNan: KnownLayer(_VEC_ENV | {"_actions", "_observations"}),
+        VecFrameStack: KnownLayer(_VEC_ENV | {"stacked_obs"}, _Stack),
+        VecNormalize: KnownLayer(_VEC_ENV | _NORMALIZER),
+        **_mujoco(),
+        **_games(),
+    }
+
+
+def _time_limits() -> list[type]:
+    """Gymnasium's own, and the subclass that RL Zoo puts in its place."""
+    return [cls for cls in wrappers.TimeLimit.__mro__ if cls.__name__.endswith("TimeLimit")]
+
+
+def _mujoco() -> dict[type, KnownLayer]:
+    try:
+        from gymnasium.envs.mujoco import MujocoEnv
+    except (ImportError, gym.error.DependencyNotInstalled):
+        return {}
+    return {MujocoEnv: KnownLayer(_ENV | _MUJOCO, MujocoLayer)}
+
+
+def _games() -> dict[type, KnownLayer]:
+    try:
+        from ale_py.env import AtariEnv
+    except ImportError:
+        return {}
+    return {AtariEnv: KnownLayer(_ENV | {"ale", "_action_set"}, _Game)}
