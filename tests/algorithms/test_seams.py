@@ -3,6 +3,7 @@
 import ast
 import threading
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -265,17 +266,20 @@ def test_workers_refuse_a_rollout_together(whole: TRPO) -> None:
 def test_workers_see_the_same_trial_where_one_stops_early() -> None:
     policy = make_policy()
     batch = make_batch(policy, 12)
+    policies = [policy, deepcopy(policy)]  # a policy has one distribution object, which threads must not share
     halves, threads = [batch.take(slice(0, 6)), batch.take(slice(6, 12))], Threads(2)
     surrogates: dict[int, Surrogate] = {}
     trials: dict[int, Trial] = {}
 
     def start(rank: int) -> None:
-        surrogates[rank] = Surrogate(AutogradActor(PolicyInterface(policy)), halves[rank], 0.1, 2, None, threads.worker(rank))
+        network = AutogradActor(PolicyInterface(policies[rank]))
+        surrogates[rank] = Surrogate(network, halves[rank], 0.1, 2, None, threads.worker(rank))
 
     assert run_together([partial(start, 0), partial(start, 1)]) == [None, None]
     alone = [Surrogate(actor_of(policy), half, 0.1, 6) for half in halves]
     whole = Surrogate(actor_of(policy), batch, 0.1, 12)
     perturb(policy.parameters(), 0.5)
+    policies[1].load_state_dict(policy.state_dict())
     sums = sorted(6 * surrogate.evaluate().kl for surrogate in alone)
     bounds = {"both go on": whole.evaluate().kl, "one stops": 0.5 * (sums[0] + sums[1]) / 12 / 1.01, "both stop": 1e-9}
     for case, max_kl in bounds.items():
