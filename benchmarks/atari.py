@@ -24,10 +24,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from benchmarks.library.command_line import count, training_parser
-from benchmarks.library.curve_callbacks import GamesCallback, save_whole
-from benchmarks.library.run_record import ZOO_PACKAGES, write_run
-from benchmarks.library.zoo import hyperparameters, set_up
+from benchmarks.common.command_line import count, training_parser
+from benchmarks.common.curve_callbacks import GamesCallback, save_whole
+from benchmarks.common.run_record import ZOO_PACKAGES, write_run
+from benchmarks.common.zoo import hyperparameters, set_up
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -12,11 +12,11 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.library.arms import LABELS
-from benchmarks.library.learning_curves import draw_comparison
-from benchmarks.library.paths import PICTURES, RESULTS
-from benchmarks.library.runs import curve_files, read_rows, read_runs
-from benchmarks.library.tables import print_head, print_row
+from benchmarks.common.arms import LABELS
+from benchmarks.common.learning_curves import draw_comparison
+from benchmarks.common.paths import PICTURES, RESULTS
+from benchmarks.common.runs import curve_files, read_rows, read_runs
+from benchmarks.common.tables import print_head, print_row
 
 RUNS = RESULTS / "atari"
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import torch as th
 
-from benchmarks.library.patching import replaced
-from benchmarks.library.tables import print_head, print_row
+from benchmarks.common.patching import replaced
+from benchmarks.common.tables import print_head, print_row
 from sb3_trpo import TRPO
 from sb3_trpo.step.conjugate_gradient import CGResult, MatVec
 

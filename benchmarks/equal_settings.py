@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.library.arms import ALGORITHMS, OURS, PEER
-from benchmarks.library.paths import PICTURES, RESULTS
-from benchmarks.library.picture import picture
-from benchmarks.library.runs import Curve, read_runs
-from benchmarks.library.scores import welch
-from benchmarks.library.tables import print_head, print_row
+from benchmarks.common.arms import ALGORITHMS, OURS, PEER
+from benchmarks.common.paths import PICTURES, RESULTS
+from benchmarks.common.picture import picture
+from benchmarks.common.runs import Curve, read_runs
+from benchmarks.common.scores import welch
+from benchmarks.common.tables import print_head, print_row
 
 NAMES = {name: ALGORITHMS[name].package for name in (OURS, PEER)}
 

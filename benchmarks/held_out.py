@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from benchmarks.library.command_line import add_settings
-from benchmarks.library.rollouts import actor_of, collect, standardised
-from benchmarks.library.tables import print_head, print_row
-from benchmarks.library.zoo import zoo_model
+from benchmarks.common.command_line import add_settings
+from benchmarks.common.rollouts import actor_of, collect, standardised
+from benchmarks.common.tables import print_head, print_row
+from benchmarks.common.zoo import zoo_model
 from sb3_trpo import TRPO
 from sb3_trpo.arguments.hyperparameters import make_schedule
 from sb3_trpo.batch.batch import Batch

@@ -26,12 +26,12 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.library.environments import make_env
-from benchmarks.library.processes import alone
-from benchmarks.library.tables import print_row, print_speed_head
-from benchmarks.library.timing import Comparison, in_turns, seconds
-from benchmarks.library.training_speed import blank_rollout, update_alone, update_memory, whole_run
-from benchmarks.library.zoo import zoo_model
+from benchmarks.common.environments import make_env
+from benchmarks.common.processes import alone
+from benchmarks.common.tables import print_row, print_speed_head
+from benchmarks.common.timing import Comparison, in_turns, seconds
+from benchmarks.common.training_speed import blank_rollout, update_alone, update_memory, whole_run
+from benchmarks.common.zoo import zoo_model
 from sb3_trpo import TRPO
 from sb3_trpo.arguments.hyperparameters import make_schedule
 from sb3_trpo.envs.atari_envpool import AtariEnvPool

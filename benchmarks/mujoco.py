@@ -18,11 +18,11 @@ import time
 
 import torch as th
 
-from benchmarks.library.arms import ALGORITHMS
-from benchmarks.library.command_line import add_evaluations, count, training_parser
-from benchmarks.library.curve_callbacks import CurveCallback
-from benchmarks.library.run_record import ZOO_PACKAGES, write_run
-from benchmarks.library.zoo import hyperparameters, set_up
+from benchmarks.common.arms import ALGORITHMS
+from benchmarks.common.command_line import add_evaluations, count, training_parser
+from benchmarks.common.curve_callbacks import CurveCallback
+from benchmarks.common.run_record import ZOO_PACKAGES, write_run
+from benchmarks.common.zoo import hyperparameters, set_up
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.library.learning_curves import draw_runs
+from benchmarks.common.learning_curves import draw_runs
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -18,11 +18,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.library.arms import LABELS, OURS, PEER
-from benchmarks.library.learning_curves import draw_comparison
-from benchmarks.library.paths import PICTURES, RESULTS
-from benchmarks.library.runs import Curve, Runs, finals, read_runs, read_zoo_runs, seconds_to_reach
-from benchmarks.library.scores import (
+from benchmarks.common.arms import LABELS, OURS, PEER
+from benchmarks.common.learning_curves import draw_comparison
+from benchmarks.common.paths import PICTURES, RESULTS
+from benchmarks.common.runs import Curve, Runs, finals, read_runs, read_zoo_runs, seconds_to_reach
+from benchmarks.common.scores import (
     bootstrap,
     difference,
     half_width,
@@ -32,7 +32,7 @@ from benchmarks.library.scores import (
     probability_of_improvement,
     scaled,
 )
-from benchmarks.library.tables import print_head, print_row
+from benchmarks.common.tables import print_head, print_row
 
 HEAD = ["env", "algorithm", "seeds", "mean, 95% interval", "worst seed", "interquartile mean", "time to sb3-contrib's mean"]
 HEAD += ["difference of ours, 95%", "probability of improvement"]

@@ -17,8 +17,8 @@ import torch as th
 from gymnasium.wrappers import TransformReward
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.library.arms import ALGORITHMS, OURS, PEER
-from benchmarks.library.tables import print_head, print_row
+from benchmarks.common.arms import ALGORITHMS, OURS, PEER
+from benchmarks.common.tables import print_head, print_row
 from tests.toy_envs import ConstantEnv
 
 MeanStd: TypeAlias = tuple[th.Tensor, th.Tensor]

@@ -22,14 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import gymnasium as gym
 import numpy as np
 
-from benchmarks.library.parts import split
-from benchmarks.library.picture import picture
-from benchmarks.library.processes import alone
-from benchmarks.library.run_record import PACKAGES
-from benchmarks.library.speed_cases import SHARED, UPDATES, WHOLE_RUNS, Case
-from benchmarks.library.tables import print_head, print_row, print_speed_head
-from benchmarks.library.timing import Comparison, in_turns, seconds
-from benchmarks.library.training_speed import Models, blank_rollout, learn, update_alone, update_memory, whole_run
+from benchmarks.common.parts import split
+from benchmarks.common.picture import picture
+from benchmarks.common.processes import alone
+from benchmarks.common.run_record import PACKAGES
+from benchmarks.common.speed_cases import SHARED, UPDATES, WHOLE_RUNS, Case
+from benchmarks.common.tables import print_head, print_row, print_speed_head
+from benchmarks.common.timing import Comparison, in_turns, seconds
+from benchmarks.common.training_speed import Models, blank_rollout, learn, update_alone, update_memory, whole_run
 from sb3_trpo import TRPO
 
 SHARES = [("HalfCheetah-v5", 0.30, 0.50), ("Hopper-v5", 0.45, 0.65), ("Ant-v5", 0.55, 0.75)]

@@ -13,11 +13,11 @@ import sys
 
 from stable_baselines3.common.env_util import make_vec_env
 
-from benchmarks.library.arms import ALGORITHMS
-from benchmarks.library.command_line import add_evaluations, count, parse_settings, training_parser
-from benchmarks.library.curve_callbacks import CurveCallback
-from benchmarks.library.learning_curves import draw_runs
-from benchmarks.library.run_record import PACKAGES, write_run
+from benchmarks.common.arms import ALGORITHMS
+from benchmarks.common.command_line import add_evaluations, count, parse_settings, training_parser
+from benchmarks.common.curve_callbacks import CurveCallback
+from benchmarks.common.learning_curves import draw_runs
+from benchmarks.common.run_record import PACKAGES, write_run
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -20,8 +20,8 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.library.environments import is_game, make_env
-from benchmarks.library.rollouts import actor_of, collect, standardised
+from benchmarks.common.environments import is_game, make_env
+from benchmarks.common.rollouts import actor_of, collect, standardised
 from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.policies.image_networks import PaperCNN
 from sb3_trpo.update.surrogate import Surrogate

@@ -13,7 +13,7 @@ import gymnasium as gym
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from benchmarks.library.picture import picture
+from benchmarks.common.picture import picture
 from sb3_trpo import TRPO, VineTRPO
 
 Point = tuple[float, float]

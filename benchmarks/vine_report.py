@@ -12,11 +12,11 @@ import sys
 
 import numpy as np
 
-from benchmarks.library.arms import LABELS
-from benchmarks.library.learning_curves import draw_comparison
-from benchmarks.library.paths import PICTURES, RESULTS
-from benchmarks.library.runs import Curve, Runs, read_rows, read_runs
-from benchmarks.library.tables import print_head, print_row
+from benchmarks.common.arms import LABELS
+from benchmarks.common.learning_curves import draw_comparison
+from benchmarks.common.paths import PICTURES, RESULTS
+from benchmarks.common.runs import Curve, Runs, read_rows, read_runs
+from benchmarks.common.tables import print_head, print_row
 
 
 def score(runs: list[Curve], column: str, budget: float) -> str:

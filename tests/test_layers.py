@@ -75,7 +75,8 @@ def test_imports_point_downward(name: str) -> None:
 
 
 def test_no_file_imports_itself_through_others() -> None:
-    list(TopologicalSorter({name: arrows(name) for name in MODULES if name not in AT_THE_DOOR}).static_order())
+    inside = {name: arrows(name) for name in MODULES if name not in AT_THE_DOOR}
+    assert set(TopologicalSorter(inside).static_order()) >= set(inside)  # raises CycleError where there is one
 
 
 @pytest.mark.parametrize(

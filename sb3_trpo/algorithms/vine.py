@@ -248,6 +248,8 @@ class VineTRPO(TRPO):
 
     def _draw_actions(self, states: States) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
         """
+        Draw the actions that are tried in the branching states.
+
         :param states: N branching states
         :return: a draw from the policy in each; K actions of each, their log-probabilities, and their weights
         """
@@ -273,6 +275,8 @@ class VineTRPO(TRPO):
 
     def _q_values(self, env: VecEnv, actions: th.Tensor, seeds: list[list[int]]) -> np.ndarray:
         """
+        Estimate the Q-value of every action by rollouts from its state.
+
         :param env: environments that may be restored and stepped freely
         :param actions: shape (N, K, ...), step by step and within that environment by environment
         :param seeds: of each branching step's rollouts
@@ -345,10 +349,11 @@ class VineTRPO(TRPO):
 
 def _possible(actions: th.Tensor, weights: th.Tensor) -> th.Tensor:
     """
+    Replace actions without weight: a policy may rule out actions that an environment would not survive.
+
     :param actions: shape (N, K, ...)
     :param weights: shape (N, K)
-    :return: the same, with the likeliest of the state in place of those without weight: a policy may rule out what an
-        environment would not survive
+    :return: the same, with the likeliest action of the state in place of those without weight
     """
     likeliest = actions[th.arange(len(actions)), weights.argmax(dim=1)]
     keep = (weights > 0.0).reshape(*weights.shape, *[1] * (actions.dim() - 2))

@@ -118,16 +118,19 @@ def set_generator(generator: Any, saved: GeneratorState) -> Any:
     """
     kind_of_generator = _TYPES[saved.kind]
     kind = _GENERATORS[kind_of_generator]
-    if type(generator) is kind_of_generator:
-        try:
-            kind.set(generator, saved.state)
-        except ValueError:  # of another algorithm: PCG64 does not take the state of MT19937
-            pass
-        else:
-            return generator
-    generator = kind.make(saved.state)
-    kind.set(generator, saved.state)
+    if type(generator) is not kind_of_generator or not _accepted(kind, generator, saved.state):
+        generator = kind.make(saved.state)
+        kind.set(generator, saved.state)
     return generator
+
+
+def _accepted(kind: _GeneratorKind, generator: Any, state: Any) -> bool:
+    """Set the state, unless it is that of another algorithm: PCG64 does not take the state of MT19937."""
+    try:
+        kind.set(generator, state)
+    except ValueError:
+        return False
+    return True
 
 
 def freeze(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """The one table of what is compared covers the results that are kept."""
 
-from benchmarks.library.arms import ALGORITHMS, COLOURS, LABELS, OURS, PEER, VARIANTS
-from benchmarks.library.paths import RESULTS
-from benchmarks.library.runs import curve_files, read_rows
+from benchmarks.common.arms import ALGORITHMS, COLOURS, LABELS, OURS, PEER, VARIANTS
+from benchmarks.common.paths import RESULTS
+from benchmarks.common.runs import curve_files, read_rows
 
 
 def test_every_folder_of_results_has_a_label() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.library.command_line import count, parse_settings, training_parser
+from benchmarks.common.command_line import count, parse_settings, training_parser
 
 
 def test_settings_are_numbers_where_they_look_like_them() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.library.learning_curves import draw_comparison, draw_runs
-from benchmarks.library.runs import Curve, Runs
+from benchmarks.common.learning_curves import draw_comparison, draw_runs
+from benchmarks.common.runs import Curve, Runs
 
 matplotlib = pytest.importorskip("matplotlib")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.library.parts import PARTS, split
-from benchmarks.library.patching import resolve
+from benchmarks.common.parts import PARTS, split
+from benchmarks.common.patching import resolve
 from benchmarks.speed import profile
 from sb3_trpo import TRPO
 

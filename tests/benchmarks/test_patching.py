@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.library.patching import replaced, resolve
+from benchmarks.common.patching import replaced, resolve
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.library.paths import RESULTS, ROOT
+from benchmarks.common.paths import RESULTS, ROOT
 
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "Makefile"]
 PAGES += [*sorted(RESULTS.rglob("*.md")), *sorted((ROOT / "benchmarks").glob("*.py"))]

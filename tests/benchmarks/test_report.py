@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from benchmarks.library.runs import Curve
+from benchmarks.common.runs import Curve
 from benchmarks.report import print_aggregate, print_environment
 
 
 def test_tables_of_the_report(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.library.scores.N_BOOTSTRAP", 20)
+    monkeypatch.setattr("benchmarks.common.scores.N_BOOTSTRAP", 20)
 
     def runs(*scores: float) -> list[Curve]:
         return [Curve(np.array([1.0]), np.array([score]), np.array([7.0]), np.array([1.0])) for score in scores]

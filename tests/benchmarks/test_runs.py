@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.library.runs import Curve, finals, read_runs, read_zoo_runs, seconds_to_reach, stacked
+from benchmarks.common.runs import Curve, finals, read_runs, read_zoo_runs, seconds_to_reach, stacked
 
 
 def test_seconds_to_reach_reads_the_mean_curve() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
-from benchmarks.library.scores import (
+from benchmarks.common.scores import (
     bootstrap,
     difference,
     half_width,

@@ -7,7 +7,7 @@ import sb3_contrib
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
-from benchmarks.library.speed_cases import SHARED, UPDATES, WHOLE_RUNS, Case
+from benchmarks.common.speed_cases import SHARED, UPDATES, WHOLE_RUNS, Case
 from sb3_trpo import TRPO
 
 CASES = [*WHOLE_RUNS, *UPDATES]

@@ -1,6 +1,6 @@
 """Two sides in turns."""
 
-from benchmarks.library.timing import Comparison, in_turns, seconds, timed
+from benchmarks.common.timing import Comparison, in_turns, seconds, timed
 
 
 def test_the_ratio_is_the_median_of_the_rounds() -> None:

@@ -6,7 +6,7 @@ import pytest
 import sb3_contrib
 from stable_baselines3 import PPO
 
-from benchmarks.library.zoo import hyperparameters, set_up, zoo_model
+from benchmarks.common.zoo import hyperparameters, set_up, zoo_model
 from sb3_trpo import TRPO
 
 # the Zoo and the libraries that it plots and searches with warn of each other

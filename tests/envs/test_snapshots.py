@@ -363,7 +363,13 @@ register_simulator(CartPoleThatIsRegistered, *deepcopy_state)
     ],
 )
 def test_a_class_on_top_of_a_known_one_takes_part(make: Callable[[], gym.Env[Any, Any]]) -> None:
-    Simulator(DummyVecEnv([make]))
+    env = DummyVecEnv([make])
+    simulator = Simulator(env)
+    env.reset()
+    snapshot = simulator.save()
+    action = np.zeros((1, *(env.action_space.shape or ())), dtype=env.action_space.dtype)
+    after = [env.step(action)[0] for _ in range(2) if simulator.restore(snapshot) is None]  # type: ignore[func-returns-value]
+    np.testing.assert_array_equal(*after)
 
 
 class WithAnotherGetState(CartPoleEnv):

@@ -13,7 +13,7 @@ def training_parser(description: str, algorithms: Sequence[str], seed: int | Non
     Make a parser of the arguments that every training takes.
 
     :param description: purpose of the command
-    :param algorithms: names of :data:`~benchmarks.library.arms.ALGORITHMS` that it can train
+    :param algorithms: names of :data:`~benchmarks.common.arms.ALGORITHMS` that it can train
     :param seed: the seed of a command line without one; None: it must name one
     :return: the parser, to which a script adds its own arguments
     """

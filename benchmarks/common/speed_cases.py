@@ -8,8 +8,8 @@ from typing import Any
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from benchmarks.library.arms import ALGORITHMS, PEER
-from benchmarks.library.training_speed import Models
+from benchmarks.common.arms import ALGORITHMS, PEER
+from benchmarks.common.training_speed import Models
 from sb3_trpo import TRPO
 
 SHARED: dict[str, Any] = {
@@ -31,7 +31,7 @@ class Case:
     :param floor: ratio that must be reached, if there is one
     :param aim: ratio to aim at
     :param env: an environment's id, or a function that makes environments
-    :param peer: a name of :data:`~benchmarks.library.arms.ALGORITHMS`
+    :param peer: a name of :data:`~benchmarks.common.arms.ALGORITHMS`
     :param settings: further hyperparameters of both
     """
 

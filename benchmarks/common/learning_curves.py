@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.library.arms import COLOURS, LABELS
-from benchmarks.library.picture import picture
-from benchmarks.library.runs import Curve, Runs, read_rows, stacked
-from benchmarks.library.scores import half_width
+from benchmarks.common.arms import COLOURS, LABELS
+from benchmarks.common.picture import picture
+from benchmarks.common.runs import Curve, Runs, read_rows, stacked
+from benchmarks.common.scores import half_width
 
 AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.library.processes import memory
-from benchmarks.library.timing import Comparison, in_turns, seconds, timed
+from benchmarks.common.processes import memory
+from benchmarks.common.timing import Comparison, in_turns, seconds, timed
 
 Models = tuple[OnPolicyAlgorithm, OnPolicyAlgorithm]
 """Ours and the peer's."""

@@ -14,9 +14,9 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.library.arms import ALGORITHMS
-from benchmarks.library.command_line import parse_settings
-from benchmarks.library.environments import is_game
+from benchmarks.common.arms import ALGORITHMS
+from benchmarks.common.command_line import parse_settings
+from benchmarks.common.environments import is_game
 from sb3_trpo import TRPO
 from sb3_trpo.zoo import hyperparameters_file
 
@@ -25,7 +25,7 @@ def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -
     """
     Read the entry that RL Zoo would read: from sb3-trpo's own file or from the Zoo's, where v4 serves for v5.
 
-    :param algorithm: a name of :data:`~benchmarks.library.arms.ALGORITHMS`
+    :param algorithm: a name of :data:`~benchmarks.common.arms.ALGORITHMS`
     :param env_id: environment id
     :param settings: ``NAME=VALUE`` that take precedence
     :return: hyperparameters by name
@@ -52,7 +52,7 @@ def set_up(
     """
     Make a model and its environments, and write the hyperparameters to the folder once they are made.
 
-    :param algorithm: a name of :data:`~benchmarks.library.arms.ALGORITHMS`
+    :param algorithm: a name of :data:`~benchmarks.common.arms.ALGORITHMS`
     :param env_id: environment id
     :param seed: seed of the run
     :param folder: where RL Zoo writes to
@@ -96,7 +96,7 @@ def zoo_model(algorithm: str, env_id: str, seed: int, settings: Sequence[str], d
     """
     Make a model that leaves no files and prints nothing.
 
-    :param algorithm: a name of :data:`~benchmarks.library.arms.ALGORITHMS`
+    :param algorithm: a name of :data:`~benchmarks.common.arms.ALGORITHMS`
     :param env_id: environment id
     :param seed: seed of the run
     :param settings: ``NAME=VALUE`` that take precedence over RL Zoo's entry

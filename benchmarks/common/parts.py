@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from benchmarks.library.patching import replaced
-from benchmarks.library.timing import timed
+from benchmarks.common.patching import replaced
+from benchmarks.common.timing import timed
 
 PARTS = {
     "env, with its wrappers": "stable_baselines3.common.vec_env.base_vec_env.VecEnv.step",
