@@ -368,8 +368,11 @@ def test_a_class_on_top_of_a_known_one_takes_part(make: Callable[[], gym.Env[Any
     env.reset()
     snapshot = simulator.save()
     action = np.zeros((1, *(env.action_space.shape or ())), dtype=env.action_space.dtype)
-    after = [env.step(action)[0] for _ in range(2) if simulator.restore(snapshot) is None]  # type: ignore[func-returns-value]
-    np.testing.assert_array_equal(*after)
+    after: list[Any] = []
+    for _ in range(2):
+        simulator.restore(snapshot)
+        after.append(env.step(action)[0])
+    np.testing.assert_array_equal(after[0], after[1])
 
 
 class WithAnotherGetState(CartPoleEnv):
