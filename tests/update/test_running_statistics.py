@@ -110,7 +110,7 @@ def test_the_statistics_are_the_whole_rollouts_whatever_the_chunks_of_the_step(n
 
 
 class RunningNorm(nn.Module):
-    """An average of the user's own, with dropout inside."""
+    """A custom running average, with dropout inside."""
 
     def __init__(self) -> None:
         super().__init__()
