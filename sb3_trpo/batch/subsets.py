@@ -8,9 +8,9 @@ import torch as th
 from sb3_trpo.batch.batch import Batch
 
 
-def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[th.Tensor]:
+def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[np.ndarray]:
     """
-    Draw the mini-batches of one epoch, as ``RolloutBuffer.get`` draws them (from NumPy's global generator).
+    Draw the mini-batches of one epoch, as ``RolloutBuffer.get`` draws them (NumPy's global generator).
 
     :param batch: the whole rollout, in time-major order
     :param batch_size: transitions in a mini-batch, unless one unit has more
@@ -20,10 +20,11 @@ def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[th.Tenso
     order = np.random.permutation(batch.n_units)
     if batch.starts is None:
         order = _env_major(order, batch.n_units, n_envs)
-    units = th.from_numpy(order)
-    for part in batch.parts(batch_size, units):
+        yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+        return
+    for part in batch.parts(batch_size, th.from_numpy(order)):
         assert isinstance(part, th.Tensor)
-        yield part
+        yield part.numpy()
 
 
 def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:

@@ -37,7 +37,7 @@ class FitData(NamedTuple):
     batch_size: int
     chunk_size: int
 
-    def minibatches(self) -> Iterator[th.Tensor]:
+    def minibatches(self) -> Iterator[np.ndarray]:
         """
         Draw the mini-batches of one pass.
 
@@ -68,7 +68,8 @@ def make_epoch(
     """
     if not keeps_sb3_layout(data.buffer):
         return partial(_custom_buffer_epoch, interface, parameters, data, workers)
-    if interface.policy.device.type == "cpu" and not isinstance(plain, Reason):
+    # a plain policy is a feed-forward one, whose units are transitions
+    if interface.policy.device.type == "cpu" and not isinstance(plain, Reason) and data.batch.starts is None:
         split = _split_layers(plain, parameters)
         if not isinstance(split, Reason):
             return _HandEpoch(plain, split, data, workers)
@@ -101,7 +102,8 @@ class _AutogradEpoch:
 
     def __call__(self) -> Iterator[float]:
         batch = self._data.batch
-        for units in self._data.minibatches():
+        for positions in self._data.minibatches():
+            units = th.from_numpy(positions)
             rows = batch.rows_of(units)
             if self._features is None:
                 values = self._interface.values(batch.states_at(units))
@@ -207,10 +209,7 @@ class _HandEpoch:
     def __call__(self) -> Iterator[float]:
         for parameter, gradient in zip(self._layers.parameters, self._gradients, strict=True):
             parameter.grad = gradient
-        for units in self._data.minibatches():
-            rows = self._data.batch.rows_of(units)
-            assert isinstance(rows, th.Tensor)
-            yield self._differentiate_loss(rows.numpy())
+        yield from map(self._differentiate_loss, self._data.minibatches())
 
     def _differentiate_loss(self, rows: np.ndarray) -> float:
         """Compute the same as :func:`_differentiate_loss`, by hand."""

@@ -78,7 +78,7 @@ def test_chunks_are_made_of_whole_windows(lengths: list[int], size: int) -> None
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8), size=st.integers(1, 10))
 def test_minibatches_are_made_of_whole_windows(lengths: list[int], size: int) -> None:
     batch = windows(*lengths)
-    parts = list(minibatches(batch, size, n_envs=1))
+    parts = [th.from_numpy(part) for part in minibatches(batch, size, n_envs=1)]
     assert sorted(th.cat(parts).tolist()) == list(range(len(lengths)))
     for part in parts:
         assert len(batch.take(part)) <= size or len(part) == 1
