@@ -1,1 +1,1 @@
-"""Scripts that train, measure and report, one command each; the parts that they share are in ``benchmarks.common``."""
+"""Train, measure and report, with one command per script. ``benchmarks.common`` holds the shared parts."""

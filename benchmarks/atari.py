@@ -1,11 +1,11 @@
 """
-Train on an Atari game with RL Zoo's machinery and the ``atari`` entry of the hyperparameters; may be killed and run again.
+Train on an Atari game with RL Zoo's machinery and the ``atari`` entry of the hyperparameters.
 
-Writes to the output folder: ``curve.csv`` (one row every so many env steps: the mean return of the games that ended since the
-last one), the model in ``checkpoint.zip``, and at the end ``run.json`` with the mean of further games. Games are whole ones,
-returns are unclipped, and the actions are the policy's own, drawn at random. Run again with the same command, a killed run
-goes on from its checkpoint; with a larger ``--steps`` so does a finished one. Training takes one thread, and its seconds are
-CPU time; with a GPU or a process per environment they are wall-clock time. Examples::
+The script writes to the output folder: ``curve.csv`` (one row per fixed number of env steps, with the mean return of the games
+that ended since the last row), the model in ``checkpoint.zip``, and at the end ``run.json`` with the mean return of further
+games. It plays whole games with unclipped returns and draws actions at random from the policy. If a run is killed, the same
+command continues it from its checkpoint. A larger ``--steps`` continues a finished run. Training uses one thread, and its
+seconds are CPU time. With a GPU or one process per environment, they are wall-clock time. Examples::
 
     python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 0 --steps 3e6 --out runs/atari/Pong/seed0
     python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 1 --steps 3e6 --out runs/atari/Pong/seed1 \\

@@ -1,8 +1,8 @@
 """
-Table and plot of the runs in ``benchmarks/results/atari``, which ``benchmarks.atari`` wrote.
+Print a table and draw a plot of the runs in ``benchmarks/results/atari``, which ``benchmarks.atari`` wrote.
 
-Whole games, unclipped returns, the policy's own random actions. An unfinished run has no ``run.json``; its score is that of
-the last games of its training. ::
+The scores are unclipped returns of whole games with random actions of the policy. An unfinished run has no ``run.json``; its
+score is that of the last games of its training. ::
 
     python -m benchmarks.atari_report  # prints Markdown, writes docs/img/atari.png
 """

@@ -1,9 +1,9 @@
 """
-How good the conjugate gradient direction is at each tolerance: its cosine to the exact solution of the damped system.
+Measure how good the conjugate gradient direction is at each tolerance: its cosine to the exact solution of the damped system.
 
-Trains with the defaults on each environment and solves every update's system to each tolerance, as the defaults do
-(``cg_tol=0.005`` and at most 15 products), and to convergence. Prints a Markdown table with the median and the worst cosine,
-and the median number of Fisher-vector products::
+The script trains with the defaults on each environment. It solves the system of every update to each tolerance, as the
+defaults do (``cg_tol=0.005`` and at most 15 products), and to convergence. It prints a Markdown table with the median and the
+worst cosine, and the median number of Fisher-vector products::
 
     python -m benchmarks.cg_tolerance
 """

@@ -1,10 +1,10 @@
 """
-Does speed cost learning? Curves of sb3-trpo and sb3-contrib's TRPO with the same hyperparameters.
+Compare the learning of sb3-trpo and sb3-contrib's TRPO with the same hyperparameters: does speed cost learning?
 
-Reads the rows of ``benchmarks.train``. Prints the mean over seeds, and the 95% interval of the difference (Welch's t) of two
-scores of a run: the mean return over its curve, and that of its final model.
+The script reads the rows of ``benchmarks.train``. For two scores of a run, it prints the mean over seeds and the 95% interval
+of the difference (Welch's t). The scores are the mean return over the curve, and the mean return of the final model.
 
-The same trust region means ``target_kl`` and ``cg_damping`` times the action dimension d. The runs::
+For the same trust region, ``target_kl`` and ``cg_damping`` are multiplied by the action dimension d. The runs::
 
     for seed in 0 1 2 3 4; do
       python -m benchmarks.train --algo sb3_contrib_trpo --env HalfCheetah-v5 --steps 5e5 --seed $seed \\

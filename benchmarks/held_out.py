@@ -1,9 +1,9 @@
 """
-Does a step gain on states that it was not computed from?
+Measure whether a step gains on states that it was not computed from.
 
-The gradient and the Fisher matrix come from one part of a rollout. The direction (F + damping I)⁻¹ g is scaled to the same KL
-on that part whatever the damping, and the surrogate's gain is compared there and on the rest of the rollout. Where the batch
-gains much and the rest nothing, the step fits noise: raise ``cg_damping`` or the size of the batch. Example::
+The gradient and the Fisher matrix come from one part of a rollout. For every damping, the script scales the direction
+(F + damping I)⁻¹ g to the same KL on that part. Then it compares the surrogate's gain there and on the rest of the rollout. If
+the gain is large on the part and zero on the rest, the step fits noise: raise ``cg_damping`` or the batch size. Example::
 
     python -m benchmarks.held_out --env Humanoid-v5 --train 300000 --batch 2048 --kl 0.03
     python -m benchmarks.held_out --env PongNoFrameskip-v4 --model runs/atari/Pong/seed0/checkpoint.zip --batch 1024 --kl 0.01

@@ -1,11 +1,11 @@
 """
-Speed and memory on images: Atari games through SB3's ``AtariWrapper``, 8 environments, on one thread, with
-NatureCNN unless another network is named.
+Measure speed and memory on images: Atari games with SB3's ``AtariWrapper``, 8 environments and one thread.
 
-Ours has the hyperparameters of the ``atari`` entry of ``zoo_hyperparams/trpo.yml``, PPO those of RL Zoo, and sb3-contrib's
-TRPO its defaults, with ``n_steps=128``: an update is of 1,024 frames. The statistics of our images are fixed after
-the first rollout, which is not timed (in training after 100,000 images of ten million). Both sides train in one process, in
-turns; a figure is the median over the rounds of the ratio of a round. Every case has a separate process. ::
+The network is NatureCNN unless another one is named. sb3-trpo uses the hyperparameters of the ``atari`` entry of
+``zoo_hyperparams/trpo.yml``, PPO those of RL Zoo, and sb3-contrib's TRPO its defaults, with ``n_steps=128``, so an update has
+1,024 frames. The statistics of our images are fixed after the first rollout, which is not timed (in training, after 100,000
+images of ten million). Both sides train in one process, in turns. A figure is the median over rounds of the ratio in a round.
+Every case runs in a separate process. ::
 
     python -m benchmarks.images                 # 20 to 25 minutes
     python -m benchmarks.images --quick         # one round

@@ -1,11 +1,11 @@
 """
-Train one model with RL Zoo's machinery and hyperparameters, evaluate it as it learns, and save what it reached.
+Train one model with RL Zoo's machinery and hyperparameters, evaluate it as it learns, and save the results.
 
-Writes to the output folder: ``curve.csv`` (one row an evaluation), ``run.json`` (the command, the hyperparameters, the
-versions and the final score) and RL Zoo's own files, the model among them. Training takes one thread; its seconds are CPU
-time, so that runs side by side do not lengthen each other's. Evaluations are deterministic, on raw rewards, in separate
-environments, as many as ``--eval-episodes``; the last one, of the final model, has 20 episodes. sb3-trpo takes
-its hyperparameters from ``zoo_hyperparams/trpo.yml``, the peers from RL Zoo's own files (the v4 entry where there is none for
+The script writes to the output folder: ``curve.csv`` (one row per evaluation), ``run.json`` (the command, the hyperparameters,
+the versions and the final score) and RL Zoo's own files, including the model. Training uses one thread, and its seconds are
+CPU time, so that runs side by side do not lengthen each other's times. Evaluations are deterministic, use raw rewards and
+separate environments, and have ``--eval-episodes`` episodes. The last one, of the final model, has 20 episodes. sb3-trpo takes
+its hyperparameters from ``zoo_hyperparams/trpo.yml``, and the peers from RL Zoo's own files (the v4 entry if there is none for
 v5). Example::
 
     python -m benchmarks.mujoco --env HalfCheetah-v5 --seed 0 --out runs/mujoco/HalfCheetah-v5/sb3_trpo/seed0

@@ -1,5 +1,5 @@
 """
-Draw learning curves from the rows that ``benchmarks.train`` writes: one line a run.
+Draw learning curves from the rows that ``benchmarks.train`` writes, with one line per run.
 
 Example::
 

@@ -1,15 +1,15 @@
 """
-Tables and plots of the runs in ``benchmarks/results/mujoco``, which ``benchmarks.mujoco`` wrote.
+Print tables and draw plots of the runs in ``benchmarks/results/mujoco``, which ``benchmarks.mujoco`` wrote.
 
-Prints, for every environment, the returns of the final models over seeds and the difference to each peer; and over
-environments the interquartile mean of scores, scaled so that sb3-contrib's mean is 1 and weighed so that environments count
-equally, with 95% intervals by the stratified bootstrap, and the probability of improvement (both as in
-https://arxiv.org/abs/2108.13264). Draws learning curves against env steps and against wall-clock. ::
+For every environment, the script prints the returns of the final models over seeds and the difference to each peer. Over all
+environments, it prints the interquartile mean of scores, scaled so that sb3-contrib's mean is 1 and weighted so that
+environments count equally, with 95% intervals by the stratified bootstrap. It also prints the probability of improvement (both
+as in https://arxiv.org/abs/2108.13264). It draws learning curves against env steps and against wall-clock time. ::
 
     python -m benchmarks.report  # prints Markdown, writes docs/img/mujoco_steps.png and docs/img/mujoco_time.png
 
-The peers' runs in ``mujoco_rl_zoo_train.csv`` come from RL Zoo's own training command, not from ``benchmarks.mujoco``: they
-end with an evaluation of 10 episodes. They have a separate table, and dashed lines.
+The peers' runs in ``mujoco_rl_zoo_train.csv`` come from RL Zoo's own training command, not from ``benchmarks.mujoco``. They
+end with an evaluation of 10 episodes, and have a separate table and dashed lines.
 """
 
 import argparse

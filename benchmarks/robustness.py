@@ -1,7 +1,7 @@
 """
-How sb3-trpo and sb3-contrib's TRPO behave where a trust-region method can go wrong, measured with both side by side.
+Measure how sb3-trpo and sb3-contrib's TRPO behave where a trust-region method can go wrong.
 
-Prints a Markdown table::
+The script prints a Markdown table with both side by side::
 
     python -m benchmarks.robustness
 """

@@ -1,5 +1,5 @@
 """
-Times of saving and restoring one environment of a VineTRPO, beside that of a step: medians. ::
+Time saving, restoring and stepping one environment of a VineTRPO; print medians. ::
 
     OMP_NUM_THREADS=1 python -m benchmarks.snapshots
 """

@@ -1,10 +1,10 @@
 """
-Speed of sb3-trpo against sb3-contrib's TRPO and SB3's PPO: whole runs, the update alone, and where the time goes.
+Compare the speed of sb3-trpo with sb3-contrib's TRPO and SB3's PPO: whole runs, the update alone, and where the time goes.
 
-Both sides train in one process on one thread, in turns; a figure is the median over the rounds of the ratio of a round (at
-most five rounds for the update alone). Every case has a separate process, so that none inherits another's memory.
-Whole runs are collection, update and logging, with every check switched on. ``n_steps``, ``batch_size``,
-``n_critic_updates`` and ``cg_max_steps`` are equal on both sides (sb3-contrib's defaults); PPO has its own defaults. ::
+Both sides train in one process on one thread, in turns. A figure is the median over rounds of the ratio in a round (at most
+five rounds for the update alone). Every case runs in a separate process, so that none inherits another's memory. Whole runs
+consist of collection, update and logging, with every check switched on. ``n_steps``, ``batch_size``, ``n_critic_updates`` and
+``cg_max_steps`` are equal on both sides (sb3-contrib's defaults). PPO has its own defaults. ::
 
     python -m benchmarks.speed --chart docs/img/speed.png  # the whole table, about 10 minutes
     python -m benchmarks.speed --quick                     # fewer rounds, under 2 minutes

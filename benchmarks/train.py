@@ -1,8 +1,8 @@
 """
-Train one model, evaluate it as it learns, and save what it reached.
+Train one model, evaluate it as it learns, and save the results.
 
-Writes to the output folder: ``curve.csv`` (one row an evaluation), ``curve.png``, ``model.zip`` and ``run.json`` (the
-command, the versions and the final score). Evaluations are deterministic, on raw rewards, in a separate environment.
+The script writes to the output folder: ``curve.csv`` (one row per evaluation), ``curve.png``, ``model.zip`` and ``run.json``
+(the command, the versions and the final score). Evaluations are deterministic and use raw rewards and a separate environment.
 Example::
 
     python -m benchmarks.train --env HalfCheetah-v5 --steps 1e6 --seed 0 --out runs/halfcheetah

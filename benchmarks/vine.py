@@ -1,10 +1,11 @@
 """
-How good is the gradient that vine sampling gives for the same number of simulator calls?
+Compare the gradients of vine sampling and single path for the same number of simulator calls.
 
-A policy is trained for a while with single path and then held fixed. The reference is its gradient from a very large batch,
-single path with returns to the end of the episode (λ = 1). Against it stand gradients of small batches: their mean cosine to
-the reference, and their variance over the squared norm of their mean. The first row says how good the reference is: the
-cosine between its two halves. A game is played with ``PaperCNN`` on raw images, SB3's two hidden layers behind it. Example::
+The script trains a policy for a while with single path and then holds it fixed. The reference is its gradient from a very
+large batch of single path, with returns to the end of the episode (λ = 1). For the gradients of small batches, the script
+measures the mean cosine to the reference, and the variance divided by the squared norm of the mean. The first row shows how
+good the reference is: the cosine between its two halves. On games, the policy is ``PaperCNN`` on raw images, followed by SB3's
+two hidden layers. Example::
 
     python -m benchmarks.vine --env Hopper-v5 --train 100000 --out benchmarks/results/vine/hopper.csv
 """

@@ -1,5 +1,5 @@
 """
-Draw a vine: where Hopper-v5's torso goes on the trunk and on the branches of one rollout of ``VineTRPO``. ::
+Draw the path of Hopper-v5's torso on the trunk and on the branches of one rollout of ``VineTRPO``. ::
 
     python -m benchmarks.vine_figure --out docs/img/vine.png
 """

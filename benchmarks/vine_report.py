@@ -1,7 +1,7 @@
 """
-Tables and plot of the folder ``benchmarks/results/vine``: gradients of vine sampling and of single path, and how both learn.
+Print tables and draw a plot from ``benchmarks/results/vine``: the gradients and the learning of vine and single path.
 
-The gradients are those of ``benchmarks.vine``, the runs those of ``benchmarks.mujoco`` and ``benchmarks.atari``, whose
+The gradients come from ``benchmarks.vine``, and the runs from ``benchmarks.mujoco`` and ``benchmarks.atari``, whose
 ``run.json`` has the command. ::
 
     python -m benchmarks.vine_report  # prints Markdown, writes docs/img/vine_learning.png

@@ -1,1 +1,1 @@
-"""Parts that several scripts share: set-up, runs and their curves, statistics, timers, tables and pictures."""
+"""Share parts between scripts: set-up, runs and their curves, statistics, timers, tables and pictures."""

@@ -1,7 +1,7 @@
 """
-The one table of what is compared: the algorithms, their names in commands and folders of results, their labels in tables.
+List the algorithms that are compared, with their names in commands and result folders and their labels in tables.
 
-A folder of results may also hold a variant: an algorithm of the table with other settings.
+A folder of results may also hold a variant, which is an algorithm of this list with other settings.
 """
 
 from dataclasses import dataclass

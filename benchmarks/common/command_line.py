@@ -1,4 +1,4 @@
-"""The arguments that trainings share."""
+"""Define the command-line arguments that the training scripts share."""
 
 import argparse
 from collections.abc import Sequence

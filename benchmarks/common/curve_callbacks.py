@@ -1,4 +1,4 @@
-"""Callbacks that write ``curve.csv`` as a model learns: by evaluations, or from the games that the training plays."""
+"""Write ``curve.csv`` while a model learns: from evaluations, or from the games of the training."""
 
 import csv
 import os

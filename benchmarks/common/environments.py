@@ -1,4 +1,4 @@
-"""Environments as a user makes them; games go through SB3's ``AtariWrapper``."""
+"""Make environments as a user does, games with SB3's ``AtariWrapper``."""
 
 import ale_py
 import gymnasium as gym

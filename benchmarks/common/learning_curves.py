@@ -1,4 +1,4 @@
-"""Pictures of learning curves: of single runs, and of algorithms over seeds."""
+"""Draw learning curves of single runs, and of algorithms over seeds."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The split timer: where the time of a training goes."""
+"""Time the parts of a training separately."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

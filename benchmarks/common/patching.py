@@ -1,4 +1,4 @@
-"""Replace a function or a method while something is measured; fail where it is no longer there."""
+"""Replace a function or a method during a measurement, and fail if it does not exist."""
 
 import importlib
 import inspect

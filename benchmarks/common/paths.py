@@ -1,4 +1,4 @@
-"""Where the repository keeps results and pictures."""
+"""Name the folders of results and pictures in the repository."""
 
 from pathlib import Path
 

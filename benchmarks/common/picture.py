@@ -1,4 +1,4 @@
-"""Pictures drawn without a screen."""
+"""Draw pictures without a screen."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Measurements in a separate process, and the memory of a process."""
+"""Measure in a separate process, and read the memory of a process."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor

@@ -1,4 +1,4 @@
-"""Rollouts of a policy that stays as it is."""
+"""Collect rollouts without updating the policy."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""``run.json``: the command of a run, its result and the versions behind it."""
+"""Write ``run.json``: the command of a run, its result and the versions of the packages."""
 
 import json
 import platform

@@ -1,4 +1,4 @@
-"""Runs as the results hold them: reading ``curve.csv``, and the figures of a run."""
+"""Read the ``curve.csv`` of runs and compute the figures of a run."""
 
 import csv
 from itertools import groupby

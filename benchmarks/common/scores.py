@@ -1,9 +1,9 @@
 """
-Statistics of scores over seeds and environments.
+Compute statistics of scores over seeds and environments.
 
 The interquartile mean, the stratified bootstrap and the probability of improvement are those of
-https://arxiv.org/abs/2108.13264. A stratum holds the scores of one algorithm on one environment, one a seed. A list of strata
-of two sides has ours on every environment first, then the peer's in the same order.
+https://arxiv.org/abs/2108.13264. A stratum holds the scores of one algorithm on one environment, one per seed. A list of
+strata of two sides has ours on every environment first, followed by the peer's in the same order.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The trainings that ``benchmarks.speed`` compares with those of a peer."""
+"""Define the cases in which ``benchmarks.speed`` compares training with that of a peer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Markdown tables on the standard output, a row as soon as it is measured."""
+"""Print Markdown tables, each row as soon as it is measured."""
 
 from collections.abc import Sequence
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Timers, and the comparison of two sides that are measured in turns."""
+"""Time calls, and compare two sides that are measured in turns."""
 
 import statistics
 import time

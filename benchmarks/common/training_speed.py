@@ -1,4 +1,4 @@
-"""Time and memory of trainings: whole runs, and the update alone."""
+"""Measure the time and memory of training: of whole runs, and of the update alone."""
 
 from collections.abc import Callable
 

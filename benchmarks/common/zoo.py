@@ -1,4 +1,4 @@
-"""Models and environments as RL Zoo makes them, for ours and for the peers."""
+"""Make models and environments as RL Zoo does, for sb3-trpo and for the peers."""
 
 import argparse
 import tempfile

@@ -7,6 +7,18 @@ from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.policies.interface import PolicyInterface
 
 
+def plain_policy(interface: PolicyInterface) -> PlainPolicy | Reason:
+    """
+    Recognise a policy whose arithmetic may be done by hand.
+
+    :param interface: of the policy
+    :return: the policy as a plain one; otherwise the first reason why not
+    """
+    if type(interface) is not PolicyInterface:  # which may compute something else than its policy
+        return Reason(f"the policy is called through a {type(interface).__name__}")
+    return PlainPolicy.of(interface.policy)
+
+
 def actor_network(interface: PolicyInterface, plain: PlainPolicy | Reason) -> ActorNetwork:
     """
     Choose how to differentiate the actor: by hand for a plain policy on the CPU, otherwise by autograd.

@@ -34,24 +34,24 @@ from sb3_trpo.rollout.numpy_actor import NumpyActor
 from sb3_trpo.rollout.recorders import fast_policy
 
 _MOST_ACTIONS = 18
-"""Largest Discrete space of which all actions are tried where nothing else is said."""
+"""Largest Discrete space in which all actions are tried by default."""
 _SAMPLED_ACTIONS = 4
-"""Actions drawn of any other."""
+"""Number of actions drawn by default in any other space."""
 _TRUNK_PER_BRANCH = 32
-"""States of the trunk for each branching state where nothing else is said."""
+"""States of the trunk for each branching state, by default."""
 
 
 @dataclass(frozen=True)
 class VineBatch(Batch):
     """
-    N branching states with K actions each. The inherited ``actions`` are one draw from π_old in each state.
+    Holds N branching states with K actions each. The inherited ``actions`` are one draw from π_old in each state.
 
     :param old_log_prob: log-probabilities of the branches' actions, shape (N, K), nats
-    :param advantages: Q-values less their mean over the state's branches, shape (N, K)
+    :param advantages: Q-values minus their mean over the branches of the state, shape (N, K)
     :param returns: Q-values, shape (N, K)
-    :param branch_actions: shape (N, K), or (N, K, d)
-    :param branch_weights: before importance sampling: 1 for sampled actions, π_old for all actions, shape (N, K);
-        0 leaves a branch out
+    :param branch_actions: first actions of the branches, shape (N, K), or (N, K, d)
+    :param branch_weights: weights before importance sampling, shape (N, K): 1 for sampled actions, π_old if all actions are
+        tried; 0 leaves a branch out
     """
 
     branch_actions: th.Tensor = field(kw_only=True)
@@ -59,17 +59,19 @@ class VineBatch(Batch):
 
     def surrogate_terms(self, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """
-        Self-normalised importance sampling within each state; with all actions it is the exact sum over them.
+        Estimate means over the actions of each state by self-normalised importance sampling.
+
+        With all actions, the estimate is the exact sum over them.
 
         Source: equations 15 and 16 of the paper (https://arxiv.org/abs/1502.05477).
 
         :param distribution: π_θ at the N states
-        :return: estimates of the mean of Q and of the mean of -log π_θ, of each state, shape (N,)
+        :return: for each state, estimates of the mean of Q and of the mean of -log π_θ, each of shape (N,)
         """
         log_prob = th.stack([distribution.log_prob(actions) for actions in self.branch_actions.unbind(1)], dim=1)
         log_prob, old = (
             th.where(self.branch_weights > 0.0, part, 0.0) for part in (log_prob, self.old_log_prob)
-        )  # perhaps -inf
+        )  # where the weight is 0 it may be -inf
         weights = self.branch_weights * th.exp(log_prob - old)
         weights = weights / weights.sum(dim=1, keepdim=True)
         return (weights * self.advantages).sum(dim=1), -(weights * log_prob).sum(dim=1)
@@ -77,28 +79,28 @@ class VineBatch(Batch):
 
 class VineTRPO(TRPO):
     """
-    TRPO with vine sampling.
+    Runs TRPO with vine sampling.
 
-    The policy runs as in :class:`~sb3_trpo.TRPO`; these steps are the trunk, and train the critic. From some of its
-    states the simulator tries several actions; each is followed by the policy for some steps and by the critic's value
-    after them. All actions of a state see the same random numbers. The policy step then uses these states alone.
+    The policy runs as in :class:`~sb3_trpo.TRPO`. These steps form the trunk and train the critic. In some states of the
+    trunk, the simulator tries several actions. The policy follows each of them for some steps, and the critic's value
+    stands for the rest. All actions of a state see the same random numbers. The policy step uses these states alone.
 
-    Branch steps count towards ``total_timesteps``. Callbacks are called at trunk steps. The environments' state and
-    statistics are those of the trunk alone: nothing in them tells that there were branches.
+    Branch steps count towards ``total_timesteps``. Callbacks are called at trunk steps. The branches leave no trace in the
+    state and the statistics of the environments.
 
     Source: section 5.2 of the paper (https://arxiv.org/abs/1502.05477).
 
     :param policy: the policy to use
     :param env: an environment that :mod:`sb3_trpo.envs.snapshots` can save and restore
-    :param n_branch_states: branching states of a rollout, rounded up to a multiple of the number of environments; None: one
-        in 32 of the trunk's
-    :param n_branch_actions: actions tried in each: a number, drawn from the policy, or "all" of a Discrete space; None: all
-        of a Discrete space with at most 18, else 4
-    :param branch_length: env steps of a branch, its first action included
-    :param n_branch_rollouts: rollouts over which the Q-value of one action is averaged, each with other random numbers; those
-        of an environment too where it draws them from its ``np_random`` (a game's sticky actions are the same in all)
+    :param n_branch_states: branching states per rollout, rounded up to a multiple of the number of environments; None: one
+        for every 32 states of the trunk
+    :param n_branch_actions: actions tried in each branching state: a number of draws from the policy, or "all" for a Discrete
+        space; None: all actions of a Discrete space with at most 18, otherwise 4
+    :param branch_length: env steps of a branch, including its first action
+    :param n_branch_rollouts: rollouts that are averaged for the Q-value of one action. Each has different random numbers,
+        also in environments that draw from their ``np_random``; a game's sticky actions are the same in all
     :param kwargs: all arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`, by name
-    :raises ValueError: for a hyperparameter out of range, or an environment that cannot be restored, naming it
+    :raises ValueError: if a hyperparameter is out of range or an environment cannot be restored; the message names it
     """
 
     extra_arguments = ("n_branch_states", "n_branch_actions", "branch_length", "n_branch_rollouts")
@@ -138,14 +140,15 @@ class VineTRPO(TRPO):
 
     def _checked_simulator(self, env: VecEnv) -> Simulator:
         """
-        Make sure that restored environments repeat themselves.
+        Make a simulator and check that restored environments repeat themselves.
 
         :param env: the training environments, reset or not
-        :return: what saves and restores them
+        :return: the simulator
+        :raises ValueError: if an environment cannot be restored
         """
         simulator, to_env, training, seeds = Simulator(env), self._env_actions(), self.policy.training, count()
 
-        def act(observations: Any) -> np.ndarray:  # as the policy does, which may rule out what an environment cannot take
+        def act(observations: Any) -> np.ndarray:  # with the policy, which may rule out actions that an environment refuses
             nobody = np.zeros(env.num_envs, dtype=bool)
             with _random_numbers(next(seeds), self.policy.device):
                 return to_env(self._torch_actions(env, _without_bad_rows(observations, nobody), 1))
@@ -171,7 +174,7 @@ class VineTRPO(TRPO):
         actions, discrete = self.n_branch_actions, isinstance(self.action_space, spaces.Discrete)
         if actions is None or (actions == "all" and discrete):
             return
-        # with one action there is nothing to compare it with
+        # a single action could not be compared with another
         if actions == "all" or not is_integer(actions, 2):
             allowed = "None, 'all' or an integer >= 2" if discrete else f"None or an integer >= 2 (for {self.action_space})"
             raise ValueError(f"`n_branch_actions` must be {allowed}, not {actions!r}")
@@ -193,9 +196,9 @@ class VineTRPO(TRPO):
 
         :param env: the training environments
         :param args: see :meth:`~sb3_trpo.rollout.collector.RolloutCollector.collect_rollouts`
-        :param kwargs: likewise
+        :param kwargs: see there
         :return: False if the callback stopped the training
-        :raises ValueError: if an environment cannot be restored, or a number is not finite
+        :raises ValueError: if an environment cannot be restored or a number is not finite
         """
         n_states = self.n_branch_states or self.n_steps * env.num_envs // _TRUNK_PER_BRANCH
         n_times = max(1, -(-n_states // env.num_envs))
@@ -208,17 +211,17 @@ class VineTRPO(TRPO):
         before = self.num_timesteps - self.branch_steps
         try:
             return super().collect_rollouts(env, *args, **kwargs)
-        finally:  # a callback may have stopped it halfway
+        finally:  # a callback may have stopped the rollout halfway
             self.trunk_steps += self.num_timesteps - self.branch_steps - before
             self.logger.record("rollout/trunk_steps", self.trunk_steps)
             self.logger.record("rollout/branch_steps", self.branch_steps)
 
     def _generator(self, purpose: int) -> np.random.Generator:
-        """A generator of this update's own, so that a resumed run draws the same."""
+        """Make a generator that depends only on the seed and the update, so that a resumed run draws the same numbers."""
         return np.random.default_rng((self._draw_seed, self._n_updates, purpose))
 
     def _fisher_seed(self) -> tuple[int, ...]:
-        return *super()._fisher_seed(), 2  # apart from the purposes above: zeros at the end of a seed do not count
+        return *super()._fisher_seed(), 2  # differs from the purposes above: zeros at the end of a seed do not count
 
     def _before_step(self, step: int) -> None:
         n_saved = len(self._snapshots)
@@ -237,7 +240,7 @@ class VineTRPO(TRPO):
         self._branches = _make_batch(states, drawn, actions, log_prob, weights, q_values)
 
     def _branching_states(self, env: VecEnv) -> States:
-        """The N states, step by step and within that environment by environment, shaped as in the rollout buffer."""
+        """Join the N states, ordered by step and then by environment, and shape them as in the rollout buffer."""
         shape: Any = self.rollout_buffer.obs_shape
         observations: list[Any] = self._branching_obs
         if isinstance(shape, dict):
@@ -248,10 +251,11 @@ class VineTRPO(TRPO):
 
     def _draw_actions(self, states: States) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
         """
-        Draw the actions that are tried in the branching states.
+        Draw the actions to try in the branching states.
 
         :param states: N branching states
-        :return: a draw from the policy in each; K actions of each, their log-probabilities, and their weights
+        :return: one draw from the policy per state, shape (N, ...); K actions per state, shape (N, K, ...); their
+            log-probabilities and their weights, each of shape (N, K)
         """
         choice = self.n_branch_actions
         n_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else 0
@@ -269,7 +273,7 @@ class VineTRPO(TRPO):
         return drawn, th.stack(columns, dim=1), log_prob, log_prob.exp() if every else th.ones_like(log_prob)
 
     def _sample(self, distribution: Distribution, n_states: int) -> th.Tensor:
-        if self.use_sde:  # its actions are a function of the state until the noise is drawn anew
+        if self.use_sde:  # with gSDE, the actions depend only on the state until the noise is drawn anew
             self.interface.reset_noise(n_states)
         return distribution.sample()
 
@@ -278,8 +282,8 @@ class VineTRPO(TRPO):
         Estimate the Q-value of every action by rollouts from its state.
 
         :param env: environments that may be restored and stepped freely
-        :param actions: shape (N, K, ...), step by step and within that environment by environment
-        :param seeds: of each branching step's rollouts
+        :param actions: first actions, shape (N, K, ...), ordered by step and then by environment
+        :param seeds: a seed for each rollout of each branching step
         :return: Q-values, shape (N, K)
         """
         plain = fast_policy(self.interface, self.rollout_buffer)
@@ -312,9 +316,9 @@ class VineTRPO(TRPO):
 
         :param env: environments in the branching state
         :param actions: first actions, shape (n_envs, ...)
-        :param actor: draws the further ones; None: the policy does
-        :param value: observations -> values
-        :param trunk_step: step of the rollout that it starts from, for messages
+        :param actor: draws the later actions; None: the torch policy draws them
+        :param value: function from observations to values
+        :param trunk_step: step of the rollout at which the branch starts, for messages
         :return: discounted returns, shape (n_envs,)
         """
         to_env = self._env_actions()
@@ -349,11 +353,11 @@ class VineTRPO(TRPO):
 
 def _possible(actions: th.Tensor, weights: th.Tensor) -> th.Tensor:
     """
-    Replace actions without weight: a policy may rule out actions that an environment would not survive.
+    Replace actions without weight, because a policy may rule out actions that an environment does not accept.
 
-    :param actions: shape (N, K, ...)
-    :param weights: shape (N, K)
-    :return: the same, with the likeliest action of the state in place of those without weight
+    :param actions: first actions, shape (N, K, ...)
+    :param weights: weights of the actions, shape (N, K)
+    :return: the actions, with the likeliest action of the state in place of each action without weight
     """
     likeliest = actions[th.arange(len(actions)), weights.argmax(dim=1)]
     keep = (weights > 0.0).reshape(*weights.shape, *[1] * (actions.dim() - 2))
@@ -375,7 +379,7 @@ def _make_batch(
         states=states,
         actions=drawn,
         old_log_prob=log_prob,
-        advantages=gaps - mean,  # the self-normalised estimator does not change by a constant of the state
+        advantages=gaps - mean,  # the self-normalised estimator does not depend on a constant per state
         returns=q,
         branch_actions=actions,
         branch_weights=weights,
@@ -384,11 +388,11 @@ def _make_batch(
 
 @contextmanager
 def _random_numbers(seed: int, device: th.device) -> Iterator[None]:
-    """Random numbers of torch from a seed, on the CPU and on the device; afterwards the generators are as before."""
+    """Seed torch's generators of the CPU and of the device; put their old states back at the end."""
     generators = [th.default_generator]
     if device.type == "cuda":
         generators.append(th.cuda.default_generators[th.cuda.current_device() if device.index is None else device.index])
-    before = [generator.get_state() for generator in generators]  # not th.manual_seed, which seeds those of all devices
+    before = [generator.get_state() for generator in generators]  # th.manual_seed would seed those of all devices
     try:
         for generator in generators:
             generator.manual_seed(seed)
@@ -400,11 +404,13 @@ def _random_numbers(seed: int, device: th.device) -> Iterator[None]:
 
 def _without_bad_rows(observations: Any, alive: np.ndarray) -> Any:
     """
-    Put zeros in place of observations that are not finite of environments whose branch is over, which go on regardless.
+    Replace observations that are not finite by zeros if the branch of their environment is over.
 
-    :param observations: shape (n_envs, ...), or a dict of such
-    :param alive: environments whose observations matter, shape (n_envs,)
-    :return: the same; another array, where a row was replaced
+    Such an environment is still stepped together with the others.
+
+    :param observations: array of shape (n_envs, ...), or a dict of such arrays
+    :param alive: whether the branch of each environment goes on, shape (n_envs,)
+    :return: the observations; a new array if a row was replaced
     """
     if alive.all():
         return observations
@@ -417,7 +423,7 @@ def _without_bad_rows(observations: Any, alive: np.ndarray) -> Any:
 
 
 class _ProgressBar(ProgressBarCallback):
-    """SB3's bar, which branch steps move too."""
+    """Moves SB3's progress bar by branch steps too."""
 
     def _on_training_start(self) -> None:
         super()._on_training_start()

@@ -1,4 +1,4 @@
-"""The attributes of one layer of an environment, saved by value: plain data is copied, constants stay, all else is refused."""
+"""Save the attributes of a layer by value: plain data is copied, constants stay, everything else is refused."""
 
 import logging
 import pathlib
@@ -25,16 +25,16 @@ from sb3_trpo.envs.plain_data import (
 )
 
 _CONSTANT = (gym.Space, EnvSpec, type, ModuleType, FunctionType, np.ufunc, re.Pattern, pathlib.PurePath, logging.Logger)
-"""Types of attributes that are left as they are. Spaces have generators, which are saved apart."""
+"""Types of attributes that are left as they are. The generators of spaces are saved separately."""
 _METHODS = (MethodType, BuiltinFunctionType, type(np.random.default_rng(0).random), type(np.random.RandomState(0).random))
 
 
 def cannot_be_saved(layer: object, why: str = "") -> str:
     """
-    Say that the state of a layer is out of reach, and what to do.
+    Write the message that the state of a layer cannot be saved, with the remedy.
 
     :param layer: an environment or a wrapper
-    :param why: the reason, a clause
+    :param why: the reason, as a clause
     :return: the message
     """
     name = f"{type(layer).__module__}.{type(layer).__qualname__}"
@@ -46,12 +46,12 @@ def cannot_be_saved(layer: object, why: str = "") -> str:
 
 
 _THAW_ALONE = {kind: function for kind, function in THAW.items() if kind is not GeneratorState}
-"""A generator is restored in place, so the present one is needed."""
+"""Functions that thaw a value without the present one. Generators are left out, because they are restored in place."""
 
 
 class OneNumber:
     """
-    The only attribute of a layer that its own class changes, if it is a number or a truth value.
+    Saves the only attribute that the class of a layer changes, if it is a number or a boolean.
 
     :param layer: the environment or wrapper
     :param name: name of the attribute
@@ -74,14 +74,14 @@ class OneNumber:
         """
         Restore the attribute.
 
-        :param value: what :meth:`get` returned
+        :param value: a result of :meth:`get`
         """
         self._attributes[self._name] = value
 
 
 class NamedAttributes:
     """
-    The attributes of a layer that its own class changes.
+    Saves the attributes that the class of a layer changes.
 
     :param layer: the environment or wrapper
     :param names: names of the attributes, which hold plain data
@@ -95,7 +95,7 @@ class NamedAttributes:
         """
         Save the attributes.
 
-        :return: plain data by name; those that there are
+        :return: plain data by name; missing attributes are left out
         """
         attributes = self._attributes
         return {name: freeze(attributes[name]) for name in self._names if name in attributes}
@@ -104,7 +104,7 @@ class NamedAttributes:
         """
         Restore the attributes.
 
-        :param saved: what :meth:`get` returned
+        :param saved: a result of :meth:`get`
         """
         for name in self._names:
             if name in saved:
@@ -114,14 +114,14 @@ class NamedAttributes:
 
 
 class Stays(NamedTuple):
-    """In place of an attribute that is left as it is."""
+    """Stands for an attribute that is left as it is."""
 
 
 class AttributesState(NamedTuple):
     """
-    The attributes of one layer.
+    Holds the attributes of one layer.
 
-    :param names: their names
+    :param names: names of the attributes
     :param values: plain data, :class:`Stays`, or the states of random generators
     """
 
@@ -131,13 +131,13 @@ class AttributesState(NamedTuple):
 
 class LayerAttributes:
     """
-    All attributes of a layer that may change.
+    Saves all attributes of a layer that may change.
 
-    Most are numbers. As long as the attributes are of the same types as the last time, which is nearly always, only those
-    that can change in place are looked at one by one.
+    Most attributes are numbers, and their types rarely change. While the types stay the same, only the attributes that can
+    change in place are processed one by one.
 
     :param layer: the environment or wrapper
-    :param constant: names of attributes that are no state, or that are saved elsewhere
+    :param constant: names of attributes that are not part of the state or are saved elsewhere
     :param layers: the other layers; attributes that hold one of them are constant
     """
 
@@ -153,7 +153,7 @@ class LayerAttributes:
         attributes = self._attributes
         self._n_attributes = len(attributes)
         self._names = tuple([name for name in attributes if name not in self._constant])
-        # with less than two names `itemgetter` returns no tuple
+        # with fewer than two names `itemgetter` returns no tuple
         self._read = itemgetter(*self._names) if len(self._names) > 1 else self._read_few
 
     def _read_few(self, attributes: dict[str, Any]) -> tuple[Any, ...]:
@@ -164,14 +164,14 @@ class LayerAttributes:
         Save the attributes.
 
         :return: plain data
-        :raises ValueError: naming the first attribute that is not plain data
+        :raises ValueError: if an attribute is not plain data; the message names it
         """
         attributes = self._attributes
         if len(attributes) != self._n_attributes:
             self._find_names()
         try:
             values: Sequence[Any] = self._read(attributes)
-        except KeyError:  # one went, another came
+        except KeyError:  # one attribute was replaced by another
             self._find_names()
             values = self._read(attributes)
         mutable = self._to_freeze.among(values)
@@ -186,9 +186,9 @@ class LayerAttributes:
 
     def set(self, saved: AttributesState) -> None:
         """
-        Restore the attributes; those that have come since go.
+        Restore the attributes and delete those that are new since they were saved.
 
-        :param saved: what :meth:`get` returned
+        :param saved: a result of :meth:`get`
         """
         names, values = saved
         attributes = self._attributes
@@ -210,11 +210,11 @@ class LayerAttributes:
 
     def _refusal(self, name: str) -> str:
         kind = type(self._attributes[name]).__qualname__
-        why = f"its attribute `{name}` ({kind}) is, or holds, more than numbers, strings, arrays, random generators and "
+        why = f"its attribute `{name}` ({kind}) is not plain data: numbers, strings, arrays, random generators and "
         return cannot_be_saved(self._layer, f"{why}lists, tuples and dicts of these")
 
     def _stays(self, value: Any) -> bool:
-        """Whether it is left as it is: another layer, or a function, of which only the replay check can tell more."""
+        """Tell whether a value is left as it is: a layer, a constant or a function. Only the replay check covers functions."""
         if isinstance(value, _CONSTANT) or id(value) in self._layers:
             return True
         if not isinstance(value, _METHODS):
@@ -227,7 +227,7 @@ class LayerAttributes:
         kind = type(saved)
         if kind is Stays:
             return current
-        if kind is not GeneratorState:  # an immutable value of a rare type
+        if kind is not GeneratorState:  # an immutable value of an uncommon type
             return thaw(saved)
         if isinstance(current, _METHODS):  # the method of a generator
             set_generator(getattr(current, "__self__", None), saved)
@@ -237,9 +237,9 @@ class LayerAttributes:
 
 class _Mutable:
     """
-    Finds those of many values that can change in place. It remembers the types of the last ones.
+    Finds the values that can change in place, and remembers the types of the last values.
 
-    :param quick: functions that copy values of some types, of which nothing else needs to be known
+    :param quick: functions that copy values of some types without any other information
     """
 
     def __init__(self, quick: dict[type, Callable[[Any], Any]]) -> None:
@@ -252,7 +252,7 @@ class _Mutable:
         Find the values that can change in place.
 
         :param values: the values
-        :return: their places, and what copies them; None: it takes more than that
+        :return: for each, its position and the function that copies it; None: copying it needs more information
         """
         types = tuple(map(type, values))
         if types != self._types:

@@ -1,4 +1,4 @@
-"""Taking monitors out of an environment for a while, so that they see no step."""
+"""Take monitors out of environments for a while, so that they see no steps."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 @contextmanager
 def without_monitors(env: VecEnv) -> Iterator[VecEnv]:
     """
-    Take every monitor out of the chain, and put it back at the end.
+    Take all monitors out of the environments and put them back at the end.
 
-    :param env: vectorised environments in a ``DummyVecEnv``
+    :param env: vectorised environments with a ``DummyVecEnv`` inside
     :return: the environments without monitors
     """
     undo: list[Callable[[], None]] = []
@@ -34,12 +34,12 @@ def without_monitors(env: VecEnv) -> Iterator[VecEnv]:
     try:
         yield outer
     finally:
-        for put_back in reversed(undo):  # a link that was bent twice goes back to where it was
+        for put_back in reversed(undo):  # a link that was changed twice gets its first value back
             put_back()
 
 
 def _without_monitor(env: Any, undo: list[Callable[[], None]]) -> Any:
-    """The chain of one environment past its monitors."""
+    """Take the monitors out of one environment and return its outermost remaining layer."""
     while type(env) is Monitor:
         env = env.env
     layer = env

@@ -1,4 +1,4 @@
-"""The state of a MuJoCo simulation: all arrays of its data and of its model, byte for byte."""
+"""Save and restore a MuJoCo simulation: all arrays of its data and its model, byte for byte."""
 
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -9,20 +9,20 @@ _SCALARS = (
     *("time", "flg_energypos", "flg_energyvel", "flg_subtreevel", "flg_rnepost"),
     *("nbody_awake", "ntree_awake", "nv_awake", "nparent_awake"),
 )
-"""Numbers of the data beside its arrays. MuJoCo 3 lacks some of them."""
+"""Numbers in the data that are not arrays. MuJoCo 3 lacks some of them."""
 _LARGE = ("tex_", "mesh_", "skin_", "bvh_", "oct_", "name", "path", "text", "vis", "stat")
-"""Prefixes of arrays of the model that hold geometry, textures and names, and stay as they were compiled."""
+"""Prefixes of arrays of the model that hold geometry, textures and names, which stay as they were compiled."""
 _GAP = 64
-"""Bytes that may lie between two arrays of one block of the model: MuJoCo aligns arrays to no more."""
+"""Largest number of bytes between two arrays of one block of the model: MuJoCo aligns arrays to at most this."""
 
 
 class MujocoState(NamedTuple):
     """
-    A state of a MuJoCo simulation.
+    Holds a state of a MuJoCo simulation.
 
-    :param data: bytes of the arrays of ``MjData``: state, controls, and all that the last step derived
-    :param scalars: numbers of ``MjData`` beside its arrays
-    :param energy: potential and kinetic
+    :param data: bytes of the arrays of ``MjData``: state, controls, and all results of the last step
+    :param scalars: numbers of ``MjData`` that are not arrays
+    :param energy: potential and kinetic energy, shape (2,)
     :param model: bytes of the arrays of ``MjModel``, block by block
     :param options: numbers of the model's options
     :param option_arrays: arrays of the model's options
@@ -40,9 +40,9 @@ class MujocoLayer:
     """
     Saves and restores the simulation of a ``MujocoEnv``.
 
-    Rewards read positions and forces that the last step has left behind, so all arrays are saved, not the integration
-    state alone. They lie side by side in one buffer of ``MjData``, and are copied as one. What MuJoCo computes anew at every
-    step in its arena, contacts and constraint forces, is empty in a restored state until the next step.
+    All arrays are saved, not only the integration state, because rewards read positions and forces that the last step left
+    behind. The arrays lie side by side in one buffer of ``MjData`` and are copied together. MuJoCo computes contacts and
+    constraint forces anew in its arena at every step; in a restored state they are empty until the next step.
 
     :param env: the environment
     """
@@ -54,11 +54,11 @@ class MujocoLayer:
     def _find_memory(self) -> None:
         data, model = self._env.data, self._env.model
         if model.nplugin:
-            raise ValueError("MuJoCo's plugins keep their state out of reach")
+            raise ValueError("its model has MuJoCo plugins, whose state cannot be read")
         self._data, self._model = data, model
         start = data.qpos.ctypes.data
         in_buffer = [array for array in _arrays(data, ()) if start <= array.ctypes.data < start + data.nbuffer]
-        (self._block,) = _blocks(in_buffer, gap=data.nbuffer)  # all of it, what lies between too
+        (self._block,) = _blocks(in_buffer, gap=data.nbuffer)  # the whole buffer, including the gaps
         self._model_blocks = _blocks(_arrays(model, _LARGE), _GAP)
         self._sizes = [block.size for block in self._model_blocks]
         self._scalars = [name for name in _SCALARS if hasattr(data, name)]
@@ -73,7 +73,7 @@ class MujocoLayer:
         """
         Save the simulation.
 
-        :return: its state
+        :return: state of the simulation
         """
         data, model = self._env.data, self._env.model
         if data is not self._data or model is not self._model:  # the environment has loaded another model
@@ -91,8 +91,8 @@ class MujocoLayer:
         """
         Restore the simulation.
 
-        :param state: what :meth:`get` returned, here or for the same environment elsewhere
-        :raises ValueError: if it is the state of another model
+        :param state: a result of :meth:`get`, of this environment or of a copy in another process
+        :raises ValueError: if the state belongs to another model
         """
         import mujoco  # type: ignore[import-untyped]
 
@@ -100,7 +100,7 @@ class MujocoLayer:
         if data is not self._data or model is not self._model:
             self._find_memory()
         if [self._block.size, *self._sizes] != [state.data.size, *map(len, state.model)]:
-            raise ValueError(f"this state belongs to another MuJoCo model than that of {type(self._env).__qualname__}")
+            raise ValueError(f"`state` must belong to the MuJoCo model of {type(self._env).__qualname__}, not to another")
         mujoco.mj_resetData(model, data)  # empties the arena, whose contents belong to another state
         self._block[:] = state.data
         for block, part in zip(self._model_blocks, state.model, strict=True):
@@ -125,7 +125,7 @@ def _arrays(owner: Any, without: tuple[str, ...]) -> list[np.ndarray]:
 
 
 def _blocks(arrays: list[np.ndarray], gap: int) -> list[np.ndarray]:
-    """The memory of arrays, joined where they lie side by side, as views of bytes."""
+    """View the memory of arrays as bytes, joined where arrays lie side by side."""
     blocks: list[tuple[np.ndarray, int, int]] = []
     for array in sorted(arrays, key=lambda array: array.ctypes.data):
         start, end = array.ctypes.data, array.ctypes.data + array.nbytes

@@ -1,4 +1,4 @@
-"""A ready pair of functions for environments in pure Python: a copy of everything that their attributes lead to."""
+"""Save and restore environments in pure Python by pickling everything that their attributes refer to."""
 
 import io
 import pickle
@@ -8,7 +8,7 @@ import cloudpickle  # type: ignore[import-untyped]
 import gymnasium as gym
 
 _LEFT_OUT = ("env", "spec", "screen", "clock", "window", "surf", "viewer", "renderer", "mujoco_renderer")
-"""The environment inside a wrapper, which has a state of its own, and what only shows the state."""
+"""Attributes that are not copied: the environment inside a wrapper, which is saved separately, and objects for rendering."""
 
 
 def _get_state(layer: Any) -> bytes:
@@ -28,13 +28,14 @@ def _set_state(layer: Any, state: bytes) -> None:
 
 deepcopy_state = (_get_state, _set_state)
 """
-``get_state`` and ``set_state`` for :func:`~sb3_trpo.register_simulator`: all that the attributes of an environment in pure
-Python lead to is copied, functions with their closures included. Class attributes and what C libraries keep are not.
+``get_state`` and ``set_state`` for :func:`~sb3_trpo.register_simulator`. They copy everything that the attributes of an
+environment in pure Python refer to, including functions and their closures. They do not copy class attributes or the state of
+C libraries.
 """
 
 
 def _chain(layer: Any) -> list[Any]:
-    """The layer and what it wraps: references to these stay references."""
+    """List a layer and the layers inside it: references to these are not copied."""
     chain = [layer]
     while isinstance(chain[-1], gym.Wrapper):
         chain.append(chain[-1].env)

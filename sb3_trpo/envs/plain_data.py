@@ -1,4 +1,4 @@
-"""Plain data: numbers, strings, arrays, random generators and containers of these, which can be saved by value and pickled."""
+"""Copy plain data by value: numbers, strings, arrays, random generators and containers of these."""
 
 import datetime
 import decimal
@@ -22,19 +22,19 @@ IMMUTABLE: frozenset[type] = frozenset(
         *(kind for kind in np.ScalarType if issubclass(kind, np.generic)),
     ]
 )
-"""Types whose values never change. A subclass may hold more than its value, so it does not count."""
+"""Types whose values never change. Subclasses do not count, because they may hold more than their value."""
 
 
 class NotPlainError(TypeError):
-    """A value is not plain data."""
+    """Reports a value that is not plain data."""
 
 
 class GeneratorState(NamedTuple):
     """
-    The state of a random generator in place of the generator.
+    Holds the state of a random generator in place of the generator.
 
-    :param kind: what generator, by name
-    :param state: as the generator gives it
+    :param kind: name of the kind of generator
+    :param state: the state in the generator's own format
     """
 
     kind: str
@@ -42,7 +42,7 @@ class GeneratorState(NamedTuple):
 
 
 class _GeneratorKind(NamedTuple):
-    """How the state of one kind of generator is read and set, and how a new generator is made."""
+    """Holds the functions that read and set the state of one kind of generator, and that make a new one."""
 
     name: str
     get: Callable[[Any], Any]
@@ -85,9 +85,9 @@ _TYPES = {kind.name: generator_type for generator_type, kind in _GENERATORS.item
 
 def is_generator(value: Any) -> bool:
     """
-    Tell random generators from everything else.
+    Tell whether a value is a random generator.
 
-    :param value: anything
+    :param value: any value
     :return: whether it is a generator of NumPy, Python or torch
     """
     return type(value) in _GENERATORS
@@ -110,11 +110,11 @@ def generator_state(generator: Any) -> GeneratorState:
 
 def set_generator(generator: Any, saved: GeneratorState) -> Any:
     """
-    Restore a random generator in place, so that all who hold it see its state.
+    Restore a random generator in place, so that every object that holds it sees its state.
 
-    :param generator: the generator; one of another kind, or None, is replaced by a new generator
-    :param saved: its state
-    :return: the generator
+    :param generator: the generator; None or a generator of another kind is replaced by a new one
+    :param saved: state of the generator
+    :return: the restored generator
     """
     kind_of_generator = _TYPES[saved.kind]
     kind = _GENERATORS[kind_of_generator]
@@ -125,7 +125,7 @@ def set_generator(generator: Any, saved: GeneratorState) -> Any:
 
 
 def _accepted(kind: _GeneratorKind, generator: Any, state: Any) -> bool:
-    """Set the state, unless it is that of another algorithm: PCG64 does not take the state of MT19937."""
+    """Set the state and tell whether it fits: PCG64, for example, does not take the state of MT19937."""
     try:
         kind.set(generator, state)
     except ValueError:
@@ -139,7 +139,7 @@ def freeze(value: Any) -> Any:
 
     :param value: plain data
     :return: a copy, with states in place of random generators
-    :raises NotPlainError: if it holds anything else
+    :raises NotPlainError: if the value is or holds anything else
     """
     kind = type(value)
     return value if kind in IMMUTABLE else (FREEZE.get(kind) or _freeze_other(kind))(value)
@@ -147,9 +147,9 @@ def freeze(value: Any) -> Any:
 
 def thaw(frozen: Any) -> Any:
     """
-    Copy frozen data back; what is frozen stays as it is.
+    Copy frozen data back without changing it.
 
-    :param frozen: what :func:`freeze` returned
+    :param frozen: a result of :func:`freeze`
     :return: a copy, with new random generators in place of states
     """
     return THAW.get(type(frozen), _same)(frozen)
@@ -157,10 +157,10 @@ def thaw(frozen: Any) -> Any:
 
 def _freeze_other(kind: type) -> Callable[[Any], Any]:
     """
-    Find out how values of a type that is no container are frozen.
+    Find the function that freezes values of a type without an entry in ``FREEZE``.
 
     :param kind: the type
-    :return: what copies such a value, or refuses it
+    :return: the function that returns such a value, or refuses it
     """
     return _same if kind in IMMUTABLE or issubclass(kind, (Enum, np.dtype)) else _refuse
 
@@ -202,9 +202,9 @@ FREEZE: dict[type, Callable[[Any], Any]] = {
     Counter: _freeze_mapping,
     defaultdict: lambda value: defaultdict(value.default_factory, _freeze_mapping(dict(value))),
     **dict.fromkeys(_GENERATORS, generator_state),
-    np.random.Generator: _numpy_state,  # the same, sooner: nearly every environment has one
+    np.random.Generator: _numpy_state,  # the same, but faster: nearly every environment has one
 }
-"""How each type of plain data that can change in place is frozen."""
+"""Functions that freeze plain data that can change in place, by type."""
 THAW: dict[type, Callable[[Any], Any]] = {
     np.ndarray: np.ndarray.copy,
     th.Tensor: th.Tensor.clone,
@@ -219,4 +219,4 @@ THAW: dict[type, Callable[[Any], Any]] = {
     defaultdict: lambda frozen: defaultdict(frozen.default_factory, _thaw_mapping(dict(frozen))),
     GeneratorState: lambda saved: set_generator(None, saved),
 }
-"""How each type of frozen data that can change in place is thawed."""
+"""Functions that thaw frozen data that can change in place, by type."""

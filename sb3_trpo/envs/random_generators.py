@@ -1,4 +1,4 @@
-"""Random generators that belong to no single layer: the global ones, and those of spaces and of environments."""
+"""Save and restore random generators: the global ones, and those of spaces and environments."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -13,9 +13,11 @@ from sb3_trpo.envs.plain_data import GeneratorState, generator_state, set_genera
 
 def global_state() -> dict[str, Any]:
     """
-    Save the global generators, which takes longer than a step of CartPole.
+    Save the global generators of torch (for the CPU), Python and NumPy.
 
-    :return: plain data; torch's generator is the CPU's
+    This takes longer than a step of CartPole.
+
+    :return: plain data
     """
     return {
         "torch": th.default_generator.get_state().numpy(),
@@ -28,7 +30,7 @@ def set_global_state(state: dict[str, Any]) -> None:
     """
     Restore the global generators.
 
-    :param state: what :func:`global_state` returned
+    :param state: a result of :func:`global_state`
     """
     th.default_generator.set_state(th.from_numpy(state["torch"]))
     random.setstate(state["python"])
@@ -37,10 +39,10 @@ def set_global_state(state: dict[str, Any]) -> None:
 
 def drew_globally(before: dict[str, Any]) -> bool:
     """
-    Tell whether somebody has drawn from the global generators since.
+    Tell whether the global generators were used since a state was saved.
 
-    :param before: what :func:`global_state` returned
-    :return: whether one of them is in another state now
+    :param before: a result of :func:`global_state`
+    :return: whether one of them has another state now
     """
     now = global_state()
     numpy, numpy_before = now["numpy"], before["numpy"]
@@ -54,7 +56,7 @@ def drew_globally(before: dict[str, Any]) -> bool:
 
 class EnvGenerator:
     """
-    The ``np_random`` of an environment. It is None until it is asked for.
+    Saves the ``np_random`` of an environment, which is None before its first use.
 
     :param env: the environment
     """
@@ -66,7 +68,7 @@ class EnvGenerator:
         """
         Save the generator.
 
-        :return: its state and its seed
+        :return: state of the generator, or None before its first use, and its seed
         """
         generator = self._attributes.get("_np_random")
         state = None if generator is None else generator.bit_generator.state
@@ -74,9 +76,9 @@ class EnvGenerator:
 
     def set(self, state_and_seed: tuple[dict[str, Any] | None, int | None]) -> None:
         """
-        Restore the generator, in place where there is one of its kind.
+        Restore the generator, in place if the environment has one of the same kind.
 
-        :param state_and_seed: what :meth:`get` returned
+        :param state_and_seed: a result of :meth:`get`
         """
         state, self._attributes["_np_random_seed"] = state_and_seed
         if state is None:
@@ -84,13 +86,13 @@ class EnvGenerator:
             return
         try:
             self._attributes["_np_random"].bit_generator.state = state
-        except (KeyError, AttributeError, ValueError):  # none yet, or one of another algorithm
+        except (KeyError, AttributeError, ValueError):  # there is no generator yet, or it has another algorithm
             self._attributes["_np_random"] = set_generator(None, GeneratorState("numpy.Generator", state))
 
 
 class SpaceGenerators:
     """
-    The generators of the spaces that environments have as attributes: an environment may draw from them.
+    Saves the generators of the spaces that are attributes of environments, which may draw from them.
 
     :param layers: environments and wrappers
     """
@@ -104,7 +106,7 @@ class SpaceGenerators:
         """
         Save the generators.
 
-        :return: one state a space, None where nobody has drawn yet; None: nobody has drawn from any
+        :return: one state per space, or None for a space whose generator is unused; None: all are unused
         """
         if self._unused():
             return None
@@ -121,7 +123,7 @@ class SpaceGenerators:
         """
         Restore the generators.
 
-        :param states: what :meth:`get` returned
+        :param states: a result of :meth:`get`
         """
         if states is None and self._unused():
             return

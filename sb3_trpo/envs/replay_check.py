@@ -1,4 +1,4 @@
-"""A check by trial that restored environments repeat themselves: the state that nobody sees shows in what they do."""
+"""Check by trial that restored environments repeat themselves, because hidden state shows only in their steps."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -10,15 +10,15 @@ from sb3_trpo.envs.random_generators import drew_globally, global_state
 from sb3_trpo.envs.snapshots import Simulator
 
 _BEFORE = (3, 12)
-"""Steps before each state that is saved: some state comes up in a step, some when a robot has touched the ground."""
+"""Steps before each saved state: some state appears in the first step, some only after a robot has touched the ground."""
 _REPLAYS = 2
-"""Times that the state is restored: setting it must not change it."""
+"""Number of times that the state is restored. A second time shows whether setting the state changes it."""
 
 Act = Callable[[Any], np.ndarray]
 
 
 class _Seen(NamedTuple):
-    """What one step, or a reset, has returned."""
+    """Holds the results of a step or a reset."""
 
     step: str
     values: list[tuple[str, Any]]
@@ -26,17 +26,15 @@ class _Seen(NamedTuple):
 
 def check_replay(simulator: Simulator, act: Act, n_steps: int = 10) -> None:
     """
-    Save a state, step and reset the environments, restore the state, do the same again, and compare.
+    Step and reset the environments from two saved states, restore each state, and compare the repeated steps.
 
-    This is done for two states.
-
-    Afterwards environments and random generators are as before. Whether the environments draw from the global generators is
-    noted in ``simulator.draws_globally``.
+    Afterwards, environments and random generators are as before. The check sets ``simulator.draws_globally`` to whether the
+    environments draw from the global generators.
 
     :param simulator: the training environments, reset or not
-    :param act: observations -> actions for the environments; it must leave the global random generators alone
-    :param n_steps: steps before the reset, and as many after it
-    :raises ValueError: naming the environment that does not repeat itself, and what differed
+    :param act: function from observations to actions for the environments; it must not use the global random generators
+    :param n_steps: number of steps before the reset, and of steps after it
+    :raises ValueError: if an environment does not repeat itself; the message names it and the difference
     """
     simulator.draws_globally = True
     with simulator.excursion(perhaps_not_reset=True) as env:
@@ -50,7 +48,7 @@ def check_replay(simulator: Simulator, act: Act, n_steps: int = 10) -> None:
 
 
 def _check_state(simulator: Simulator, env: VecEnv, act: Act, observations: Any, n_steps: int) -> bool:
-    """Check the present state, which is restored in the end; whether a global generator was drawn from."""
+    """Check the present state, restore it at the end, and tell whether a global generator was used."""
     snapshot, generators = simulator.save(), global_state()
     actions: list[np.ndarray] = []
     first = list(_run(env, _recorded(act, actions), observations, n_steps))
@@ -107,8 +105,8 @@ def _message(env: VecEnv, i: int, difference: str) -> str:
     name = f"{type(layer).__module__}.{type(layer).__qualname__}"
     return (
         f"vine sampling needs an environment that can be restored: environment {i}, {name}, does not repeat itself when its "
-        f"state is restored and the same actions are taken: {difference}. Something that its steps depend on is not saved, "
-        "in the environment or in a wrapper: a variable of a function, a class attribute, a torch module, an attribute that "
+        f"state is restored and the same actions are taken: {difference}. Its steps depend on something that is not saved, "
+        "in the environment or in a wrapper: a variable of a function, a class attribute, a torch module or an attribute that "
         "get_state() leaves out. Give the class methods get_state() and set_state(state) that cover it, or call "
         "sb3_trpo.register_simulator with the class and two such functions (sb3_trpo.deepcopy_state is a pair for "
         "environments in pure Python)"

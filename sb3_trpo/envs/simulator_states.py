@@ -1,4 +1,4 @@
-"""The environments and wrappers whose state is known: which attributes are no state, and what state is no attribute."""
+"""List the environments and wrappers whose state is known: their constant attributes, and their state outside attributes."""
 
 from collections.abc import Callable
 from functools import cache
@@ -29,32 +29,32 @@ from sb3_trpo.envs.mujoco_state import MujocoLayer
 
 
 class Inside(Protocol):
-    """State of a layer that is not in its attributes."""
+    """Saves and restores the state of a layer that is not in its attributes."""
 
     def get(self) -> Any:
         """
-        Save it.
+        Save the state.
 
-        :return: plain data
+        :return: the state as plain data
         """
 
     def set(self, state: Any) -> None:
         """
-        Restore it.
+        Restore a state.
 
-        :param state: what :meth:`get` returned
+        :param state: a result of :meth:`get`
         """
 
 
 class KnownLayer(NamedTuple):
     """
-    What is known of a class of environments or wrappers.
+    Describes the state of a class of environments or wrappers.
 
-    :param constant: names of attributes that are no state, or that ``inside`` saves
-    :param inside: makes what saves the state that is not in the attributes; None: there is none
-    :param only: names of the attributes that the class itself changes, all plain data; they are enough where no layer is of a
-        class that is not known, which may change others; the name itself, where it is one, a number
-    :param calls_functions: whether it calls functions of the user's, which may do anything
+    :param constant: names of attributes that are not part of the state, or that ``inside`` saves
+    :param inside: makes an object that saves the state outside the attributes; None: there is no such state
+    :param only: names of the attributes that the class itself changes, all plain data; a string names a single number. Saving
+        these is enough if all layers are known, because a custom layer may change other attributes
+    :param calls_functions: whether it calls the user's functions, which may do anything
     """
 
     constant: frozenset[str]
@@ -64,7 +64,7 @@ class KnownLayer(NamedTuple):
 
 
 class _Stack:
-    """The frames of ``VecFrameStack``."""
+    """Saves the frames of ``VecFrameStack``."""
 
     def __init__(self, env: VecFrameStack) -> None:
         self._env = env
@@ -82,7 +82,7 @@ class _Stack:
 
 
 class _Statistics:
-    """The running statistics of gymnasium's ``NormalizeObservation`` or ``NormalizeReward``."""
+    """Saves the running statistics of gymnasium's ``NormalizeObservation`` or ``NormalizeReward``."""
 
     def __init__(self, env: Any) -> None:
         self._statistics = getattr(env, "obs_rms", None) or env.return_rms
@@ -96,7 +96,7 @@ class _Statistics:
 
 
 class _Seeds:
-    """The seeds and options of the next reset of ``DummyVecEnv``: lists that it replaces, and never writes into."""
+    """Saves the seeds and options for the next reset of ``DummyVecEnv``, which replaces these lists but never changes them."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -109,21 +109,21 @@ class _Seeds:
 
 
 class _Checker:
-    """Gymnasium's ``PassiveEnvChecker``, which looks at the first steps only, and can do so but after a reset."""
+    """Restores gymnasium's ``PassiveEnvChecker``, which checks the first steps only, and only after a reset."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
 
     def get(self) -> None:
-        """Its state does not matter to the steps."""
+        """Save nothing, because the steps do not depend on its state."""
 
     def set(self, state: None) -> None:
-        if not self._env.checked_reset:  # made anew, and continued in the middle of an episode
+        if not self._env.checked_reset:  # a new checker that continues in the middle of an episode
             self._env.checked_reset = self._env.checked_step = self._env.checked_data_reuse = True
 
 
 class _Game:
-    """A game of the Arcade Learning Environment, its random generator included."""
+    """Saves a game of the Arcade Learning Environment, including its random generator."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -141,7 +141,7 @@ class _Game:
 _ENV = frozenset(
     [
         *("spec", "metadata", "render_mode", "action_space", "observation_space", "_ezpickle_args", "_ezpickle_kwargs"),
-        *("_np_random", "_np_random_seed"),  # every environment has them, so they are saved apart
+        *("_np_random", "_np_random_seed"),  # saved separately for every environment
         *("screen", "clock", "isopen", "screen_width", "screen_height", "screen_dim"),
     ]
 )
@@ -156,8 +156,8 @@ _MUJOCO = frozenset(["model", "data", "mujoco_renderer", "observation_structure"
 _CHECKER = frozenset(
     ["checked_reset", "checked_step", "checked_render", "checked_data_reuse", "close_called", "_previous_data"]
 )
-# Branches leave these as they are: `training` is off meanwhile, so the statistics stand still. To save a run for good,
-# statistics have to be saved too, and this is where to add them (`inside`, as _Statistics does).
+# Branches do not change these: `training` is off in them, so the statistics stay the same. A snapshot for resuming a run would
+# need the statistics too; add them here with `inside`, as _Statistics does.
 _NORMALIZER = frozenset(
     [
         *("obs_rms", "ret_rms", "training", "norm_obs", "norm_reward", "norm_obs_keys", "obs_spaces"),
@@ -172,15 +172,15 @@ _WRAPPERS = [
     *("RecordEpisodeStatistics", "RepeatAction", "RescaleAction", "RescaleObservation", "ReshapeObservation"),
     *("ResizeObservation", "StickyAction", "TimeAwareObservation"),
 ]
-"""Gymnasium's wrappers whose state is plain data in their attributes. Versions of gymnasium lack one or another."""
+"""Gymnasium's wrappers whose state is plain data in their attributes. Some versions of gymnasium lack some of them."""
 
 
 @cache
 def known_layers() -> dict[type, KnownLayer]:
     """
-    List the known layers; MuJoCo and the Arcade Learning Environment, which take long to import, only when asked.
+    List the known layers. MuJoCo and the Arcade Learning Environment are imported only here, because that takes long.
 
-    :return: what is known, by class; it holds for subclasses too
+    :return: a description of each known class, which holds for its subclasses too
     """
     atari = ["StickyActionEnv", "NoopResetEnv", "FireResetEnv", "EpisodicLifeEnv", "MaxAndSkipEnv", "ClipRewardEnv"]
     return {
@@ -211,7 +211,7 @@ def known_layers() -> dict[type, KnownLayer]:
 
 
 def _time_limits() -> list[type]:
-    """Gymnasium's own, and the subclass that RL Zoo puts in its place."""
+    """Find gymnasium's class and the subclass that RL Zoo puts in its place."""
     return [cls for cls in wrappers.TimeLimit.__mro__ if cls.__name__.endswith("TimeLimit")]
 
 

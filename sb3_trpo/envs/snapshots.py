@@ -1,10 +1,10 @@
 """
-Simulators whose state can be saved and restored exactly: MuJoCo, the Arcade Learning Environment, classic control.
+Save and restore the exact state of simulators: MuJoCo, the Arcade Learning Environment and classic control.
 
-An environment is a chain of wrappers around a simulator, inside SB3's ``DummyVecEnv`` and perhaps SB3's own wrappers around
-that. A snapshot has one part for every layer of that chain, and is plain data: it can be pickled, and restored into the same
-environments made anew in another process. Custom environments are supported through :func:`register_simulator`, or with
-methods ``get_state()`` and ``set_state(state)``.
+An environment is a chain of wrappers around a simulator, inside SB3's ``DummyVecEnv`` and possibly SB3's wrappers around it.
+A snapshot has the state of every layer of this chain. It is plain data: it can be pickled, and it can be restored into new
+copies of the same environments in another process. A custom environment is supported if it is registered with
+:func:`register_simulator` or has methods ``get_state()`` and ``set_state(state)``.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,25 +31,27 @@ _NOT_SAVED = "not saved: it has not been reset yet"
 
 def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, set_state: SetState) -> None:
     """
-    Make an environment, or a wrapper, one that vine sampling can branch from. Subclasses are included.
+    Register how vine sampling saves and restores an environment or a wrapper, and its subclasses.
 
-    The environment's ``np_random`` and the generators of its spaces are saved beside it; the two functions need not care.
+    The environment's ``np_random`` and the generators of its spaces are saved separately.
 
-    :param env_class: class of the environment or of the wrapper; only its own layer, not what it wraps
-    :param get_state: layer -> all that its next steps depend on; later changes of the layer must not reach it
-    :param set_state: layer, state -> nothing; the state may be set any number of times, so it must not be changed either
+    :param env_class: class of the environment or wrapper; the functions handle this layer only, not the layers inside it
+    :param get_state: function from a layer to its state, which holds everything that the next steps depend on; later changes
+        of the layer must not change the state
+    :param set_state: function of a layer and a state that restores the state; it may be called any number of times with the
+        same state and must not change it
     """
     _REGISTRY[env_class] = (get_state, set_state)
 
 
 class Snapshot(NamedTuple):
     """
-    The state of the training environments, in plain data.
+    Holds the state of the training environments as plain data.
 
     :param layers: class of each layer, from outside to inside, environment by environment
-    :param states: state of each layer, part by part
-    :param spaces: states of the spaces' random generators; None: nobody draws from them
-    :param generators: states of the global random generators; None: nobody draws from them
+    :param states: states of all parts of all layers
+    :param spaces: states of the spaces' random generators; None: nothing draws from them
+    :param generators: states of the global random generators; None: nothing draws from them
     """
 
     layers: tuple[str, ...]
@@ -59,20 +61,20 @@ class Snapshot(NamedTuple):
 
 
 def _name(layer: Any) -> str:
-    """The class, by which a snapshot tells whose it is. RL Zoo replaces gymnasium's ``TimeLimit``: it counts as the same."""
+    """Name the class of a layer. RL Zoo's replacement of gymnasium's ``TimeLimit`` has the name of the original."""
     cls = next(cls for cls in type(layer).__mro__ if not cls.__module__.startswith("rl_zoo3."))
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 class _Part(NamedTuple):
-    """How one part of a layer's state is saved and restored."""
+    """Holds the functions that save and restore one part of a layer's state."""
 
     get: Callable[[], Any]
     set: Callable[[Any], None]
 
 
 def _layers(env: VecEnv) -> Iterator[Any]:
-    """All layers whose state matters, from outside to inside. Monitors do not: branches go past them."""
+    """Find all layers whose state matters, from outside to inside. Monitors are left out, because branches bypass them."""
     vec_env: Any = env
     while isinstance(vec_env, VecEnvWrapper):
         if type(vec_env) is not VecMonitor:
@@ -88,18 +90,18 @@ def _layers(env: VecEnv) -> Iterator[Any]:
 
 def _parts(layer: Any, layers: list[Any]) -> list[_Part]:
     """
-    Find out how a layer is saved and restored: its class's own methods or functions come before what is known.
+    Find the functions that save and restore a layer. Methods and registered functions take precedence over known layers.
 
     :param layer: an environment or a wrapper
     :param layers: all layers
     :return: the parts of its state, in the order in which they are saved and restored
-    :raises ValueError: if its state is out of reach
+    :raises ValueError: if its state cannot be saved and restored
     """
     if isinstance(layer, VecEnv) and not isinstance(layer, (VecEnvWrapper, DummyVecEnv)):
-        raise ValueError(f"{type(layer).__name__} keeps its environments out of reach; put them into a DummyVecEnv")
+        raise ValueError(f"`env` must keep its environments in a DummyVecEnv, not in a {type(layer).__name__}")
     known = known_layers()
     for cls in type(layer).__mro__:
-        if {"get_state", "set_state"} <= vars(cls).keys():  # together: MujocoEnv has a set_state of another meaning
+        if {"get_state", "set_state"} <= vars(cls).keys():  # both, because MujocoEnv has an unrelated set_state
             return [_Part(layer.get_state, layer.set_state), *_np_random(layer)]
         if cls in _REGISTRY:
             return [_Part(*(partial(function, layer) for function in _REGISTRY[cls])), *_np_random(layer)]
@@ -109,7 +111,7 @@ def _parts(layer: Any, layers: list[Any]) -> list[_Part]:
 
 
 def _np_random(layer: Any) -> list[_Part]:
-    """After the state itself, so that it has the last word."""
+    """Save and restore the generator after the state itself, so that its state is final."""
     if not isinstance(layer, gym.Env) or isinstance(layer, gym.Wrapper):
         return []
     generator = EnvGenerator(layer)
@@ -117,7 +119,7 @@ def _np_random(layer: Any) -> list[_Part]:
 
 
 def _are_stock(layers: list[Any]) -> bool:
-    """Whether nothing is custom: subclasses, other classes and functions may change what known classes leave alone."""
+    """Tell whether no layer is custom. Custom classes and functions may change attributes that known classes do not change."""
     known = known_layers()
     return all(type(layer) in known and not known[type(layer)].calls_functions for layer in layers)
 
@@ -130,7 +132,7 @@ def _known_parts(layer: Any, known: KnownLayer, layers: list[Any]) -> list[_Part
         return [_Part(named.get, named.set), *_np_random(layer)]
     attributes = LayerAttributes(layer, known.constant, layers)
     nothing = not attributes.get().names  # refuses what is not plain data
-    # a class of the library itself will get no attributes later
+    # a known class that is not subclassed gets no attributes later
     parts = [] if nothing and itself else [_Part(attributes.get, attributes.set)]
     if known.inside is not None:
         try:
@@ -143,12 +145,11 @@ def _known_parts(layer: Any, known: KnownLayer, layers: list[Any]) -> list[_Part
 
 class Simulator:
     """
-    The training environments as a simulator that can go back.
+    Saves and restores the state of the training environments.
 
     :param env: the training environments
-    :param draws_globally: whether a snapshot has the states of the global random generators of Python, NumPy and torch, which
-        take longer to save than a step of CartPole. If not, an excursion puts them back all the same, and finds out if it
-        should be so
+    :param draws_globally: whether snapshots include the global random generators of Python, NumPy and torch; saving these
+        takes longer than a step of CartPole. An excursion restores them in any case, and sets this to True if they were used
     :raises ValueError: if the state of a layer cannot be saved and restored
     """
 
@@ -167,10 +168,10 @@ class Simulator:
 
     def is_of(self, env: VecEnv) -> bool:
         """
-        Tell whether this is the simulator of some environments.
+        Tell whether the simulator was made for these environments.
 
         :param env: training environments
-        :return: whether they are the same, and have the same wrappers as when it was made
+        :return: whether they are the same objects and have the same wrappers as when the simulator was made
         """
         layers = list(_layers(env))
         return len(layers) == len(self._layers) and all(map(lambda a, b: a is b, layers, self._layers))
@@ -188,13 +189,13 @@ class Simulator:
         """
         Restore a state.
 
-        :param snapshot: what :meth:`save` returned, here or for the same environments elsewhere; it may be restored any
-            number of times
-        :param seed: of other random numbers than those of the snapshot, where an environment draws from its ``np_random``
-        :raises ValueError: if it is a state of other environments
+        :param snapshot: a result of :meth:`save`, of these environments or of copies in another process; it may be restored
+            any number of times
+        :param seed: seed for each environment's ``np_random``; None: restore the generators of the snapshot
+        :raises ValueError: if the snapshot is of other environments
         """
         if snapshot.layers != self._names:
-            raise ValueError(f"this snapshot is one of other environments: {snapshot.layers}, not {self._names}")
+            raise ValueError(f"`snapshot` must have the layers of these environments, {self._names}, not {snapshot.layers}")
         for set_state, state in zip(self._setters, snapshot.states, strict=True):
             if state is not _NOT_SAVED:
                 set_state(state)
@@ -207,18 +208,18 @@ class Simulator:
     def _seed(self, seed: int) -> None:
         envs = [layer for layer in self._layers if isinstance(layer, gym.Env) and layer.unwrapped is layer]
         for env, seeds in zip(envs, np.random.SeedSequence(seed).spawn(len(envs)), strict=True):
-            generator = env.np_random.bit_generator  # others may hold the same
+            generator = env.np_random.bit_generator  # set in place, because other objects may hold the same generator
             generator.state = type(generator)(seeds).state
 
     @contextmanager
     def excursion(self, perhaps_not_reset: bool = False) -> Iterator[VecEnv]:
         """
-        Leave the present state, and come back to it at the end, whatever happens.
+        Return to the present state at the end of the context, also after an exception.
 
-        Meanwhile monitors see no step, and the statistics of ``VecNormalize`` stand still.
+        Inside the context, monitors see no steps, and the statistics of ``VecNormalize`` do not change.
 
-        :param perhaps_not_reset: whether the environments may not have been reset yet; a custom ``get_state`` may fail then,
-            and the next thing that happens to its environment is a reset
+        :param perhaps_not_reset: whether the environments may not have been reset yet. A custom ``get_state`` may then fail;
+            its environment is not restored, because a reset comes next
         :return: the environments to step
         """
         spaces, generators = self._spaces.get(), global_state()
@@ -240,13 +241,13 @@ class Simulator:
 def _try(get: Callable[[], Any]) -> Any:
     try:
         return get()
-    except Exception:  # whatever a custom function raises
+    except Exception:  # a custom function may raise anything
         return _NOT_SAVED
 
 
 @contextmanager
 def _outputs_kept(env: VecEnv) -> Iterator[None]:
-    """Put back at the end what the last step or reset has given out, which is no state, but can be looked at."""
+    """Put the results of the last step or reset back at the end: they are no state, but callers can read them."""
     vec_env: Any = env.unwrapped
     outputs = {name: list(getattr(vec_env, name)) for name in ("buf_infos", "reset_infos")}
     arrays = {name: getattr(vec_env, name).copy() for name in ("buf_rews", "buf_dones")}

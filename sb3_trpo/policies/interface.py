@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
 
 Obs = np.ndarray | dict[str, np.ndarray]
@@ -44,21 +46,23 @@ class PolicyInterface:
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
 
-    def present(self, observations: Obs, env: VecEnv) -> States:
+    def present(self, observations: Obs, env: VecEnv, starts: np.ndarray) -> States:
         """
-        Read the states of the environments.
+        Read the present states of the environments.
 
         :param observations: their observations, on the CPU
         :param env: the environments
+        :param starts: whether an episode begins, shape (n_envs,)
         :return: the states, on the policy's device
         """
         return States(obs_as_tensor(observations, self.policy.device))
 
-    def terminal(self, observations: Obs) -> States:
+    def terminal(self, observations: Obs, envs: Sequence[int]) -> States:
         """
         Read the states in which a time limit cut episodes off.
 
         :param observations: the k terminal observations, as the environments return them
+        :param envs: indices of the k environments
         :return: the states, on the policy's device
         """
         return States(self.policy.obs_to_tensor(observations)[0])
@@ -77,9 +81,22 @@ class PolicyInterface:
         Find the states in a rollout.
 
         :param rollout: a full rollout buffer, or samples of one
-        :return: its arrays or tensors by their names in :class:`~sb3_trpo.batch.states.States`
+        :return: its arrays or tensors, one row per transition, by their names in :class:`~sb3_trpo.batch.states.States`
         """
         return {"observations": rollout.observations}
+
+    def arrange(self, batch: Batch, n_envs: int) -> Batch:
+        """
+        Arrange a rollout in the units that the policy needs: single transitions.
+
+        A recurrent policy sorts the transitions by environment, says where its windows start, and adds the memory before
+        each of them.
+
+        :param batch: the rollout, in time-major order
+        :param n_envs: number of environments
+        :return: the same transitions in units
+        """
+        return batch
 
     def act(self, states: States) -> Acted:
         """
@@ -118,7 +135,8 @@ class PolicyInterface:
         :return: whether they are
         """
         policy = self.policy
-        return type(policy).predict_values is ActorCriticPolicy.predict_values and "predict_values" not in vars(policy)
+        overridden = type(policy).predict_values is not ActorCriticPolicy.predict_values or "predict_values" in vars(policy)
+        return type(self).values is PolicyInterface.values and not overridden
 
     def value_features(self, states: States) -> th.Tensor:
         """

@@ -1,6 +1,6 @@
 """Computes values of states, and finds the terminal observations of episodes that a time limit cut off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,7 +67,7 @@ def numpy_values(plain: PlainPolicy) -> Callable[[np.ndarray], np.ndarray]:
     return values
 
 
-def torch_values(interface: PolicyInterface, observations: Obs) -> np.ndarray:
+def torch_values(interface: PolicyInterface, observations: Obs, envs: Sequence[int]) -> np.ndarray:
     """
     Compute the values of terminal observations.
 
@@ -76,5 +76,5 @@ def torch_values(interface: PolicyInterface, observations: Obs) -> np.ndarray:
     :return: values, shape (k,)
     """
     with th.no_grad():
-        values = interface.values(interface.terminal(observations))
+        values = interface.values(interface.terminal(observations, envs))
     return values.cpu().numpy().flatten()

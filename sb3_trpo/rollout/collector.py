@@ -69,7 +69,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                     self.interface.reset_noise(env.num_envs)
                 check_finite("observation", self._last_obs, n_steps, self._vec_normalize_env)
                 self._before_step(n_steps)
-                obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, n_steps)
+                obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, self._last_episode_starts, n_steps)
                 check_finite("action", actions, n_steps)
                 clipped_actions = to_env(actions)
                 new_obs, rewards, dones, infos = env.step(clipped_actions)

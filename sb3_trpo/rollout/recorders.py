@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trpo.actor.choose import plain_policy
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.batch.advantages import generalized_advantages
 from sb3_trpo.batch.states import Observations
@@ -31,13 +32,11 @@ def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolic
     :param buffer: any rollout buffer
     :return: the policy as a plain one if it does; otherwise the first reason why not
     """
-    if type(interface) is not PolicyInterface:
-        return Reason(f"the policy is called through a {type(interface).__name__}")
     if type(buffer) is not RolloutBuffer:
         return Reason(f"the rollout buffer is a {type(buffer).__name__}")
     if any(name in vars(buffer) or getattr(RolloutBuffer, name) is not own for name, own in _BUFFER_METHODS.items()):
         return Reason("a method of the rollout buffer is patched")
-    plain = PlainPolicy.of(interface.policy)
+    plain = plain_policy(interface)
     if isinstance(plain, Reason):
         return plain
     reasons = [part for part in (plain.actor, plain.critic) if isinstance(part, Reason)]
@@ -47,11 +46,12 @@ def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolic
 class Recorder(Protocol):
     """A way to act in a rollout and record it."""
 
-    def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
+    def act(self, obs: Obs, starts: np.ndarray, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """
         Draw the actions of one step.
 
         :param obs: shape (n_envs, ...), or a dict of such
+        :param starts: whether an episode begins, shape (n_envs,)
         :param step: index of the step in the rollout
         :return: the observations as the policy reads them; actions, values and log-probs of the step, of which the latter two
             may be NaN until :meth:`finish`
@@ -98,11 +98,11 @@ class ImmediateRecorder:
         self._env = env
         self._gamma = gamma
 
-    def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
+    def act(self, obs: Obs, starts: np.ndarray, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """See :meth:`Recorder.act`."""
         # copied: a VecEnv may write the next observation into the same array
         self._obs = {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)
-        self._states = self._interface.present(self._obs, self._env)
+        self._states = self._interface.present(self._obs, self._env, starts)
         actions, self._values, self._log_probs = self._interface.act(self._states)
         return self._states.observations, actions.cpu().numpy(), self._values, self._log_probs
 
@@ -116,7 +116,7 @@ class ImmediateRecorder:
         if ended:
             terminal_obs = terminal_observations(infos, ended, step)
             rewards = np.array(rewards, dtype=np.float32)
-            rewards[ended] += self._gamma * torch_values(self._interface, terminal_obs)
+            rewards[ended] += self._gamma * torch_values(self._interface, terminal_obs, ended)
         if isinstance(self._interface.policy.action_space, spaces.Discrete):
             actions = actions.reshape(-1, 1)
         self._buffer.add(self._obs, actions, rewards, starts, self._values, self._log_probs)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ class ImmediateRecorder:
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """See :meth:`Recorder.finish`."""
         with th.no_grad():
-            values = self._interface.values(self._interface.present(last_obs, self._env))
+            values = self._interface.values(self._interface.present(last_obs, self._env, dones))
         self._buffer.compute_returns_and_advantage(last_values=values, dones=dones)
         return values, self._log_probs
 
@@ -156,7 +156,7 @@ class DeferredRecorder:
         self._timeouts: list[tuple[int, int]] = []
         self._terminal_obs: list[np.ndarray] = []
 
-    def act(self, obs: Obs, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
+    def act(self, obs: Obs, starts: np.ndarray, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """See :meth:`Recorder.act`."""
         assert isinstance(obs, np.ndarray)
         self._buffer.observations[step] = obs.reshape(self._buffer.observations.shape[1:])

@@ -1,4 +1,4 @@
-"""Vine sampling: exact Q-values, the paper's estimators, a trunk without a trace of the branches, honest counts."""
+"""Vine sampling has exact Q-values and the paper's estimators, leaves the trunk unchanged and counts all steps."""
 
 import contextlib
 from functools import partial
@@ -35,10 +35,10 @@ SMALL: dict[str, Any] = {"n_steps": 24, "batch_size": 24, "n_branch_states": 6, 
 
 class Line(gym.Env[np.ndarray, Any]):
     """
-    Walks on the integers from 0: action 0 to the left, 1 to the right; the reward is where it arrives.
+    Walks on the integers from 0: action 0 goes left, action 1 goes right, and the reward is the new position.
 
-    :param end: where the episode ends
-    :param truncate: whether that is a time limit rather than an end
+    :param end: distance from 0 at which the episode ends
+    :param truncate: whether the end counts as a time limit
     """
 
     observation_space = spaces.Box(-100.0, 100.0, (1,))
@@ -67,7 +67,7 @@ class Line(gym.Env[np.ndarray, Any]):
 
 
 def collected(model: VineTRPO) -> VineBatch:
-    """One rollout without an update."""
+    """Collect one rollout without an update."""
     _, callback = model._setup_learn(10_000)
     callback.on_training_start({}, {})
     assert model.env is not None
@@ -91,8 +91,8 @@ def test_q_values_of_single_steps_are_exact(truncate: bool) -> None:
 
 
 @pytest.mark.parametrize("n_rollouts", [1, 3])
-def test_q_values_of_rollouts_are_those_of_the_chain(n_rollouts: int) -> None:
-    # a policy that always goes right: the rollout of a state is known
+def test_q_values_of_longer_branches_are_exact(n_rollouts: int) -> None:
+    # the policy always goes right, so the rollout of each state is known
     env = DummyVecEnv([lambda: Line(7)])
     model = VineTRPO("MlpPolicy", env, **{**SMALL, "gamma": 0.5, "n_branch_rollouts": n_rollouts})
     with th.no_grad():
@@ -112,19 +112,19 @@ def test_q_values_of_rollouts_are_those_of_the_chain(n_rollouts: int) -> None:
 
 @pytest.mark.parametrize("buffer", [None, OwnBuffer])
 @pytest.mark.parametrize("n_envs", [1, 3])
-def test_q_values_belong_to_the_state_they_were_measured_in(buffer: Any, n_envs: int) -> None:
+def test_q_values_are_in_the_order_of_their_states(buffer: Any, n_envs: int) -> None:
     env = DummyVecEnv([lambda: Line(10)] * n_envs)
     model = VineTRPO("MlpPolicy", env, **{**SMALL, "branch_length": 1, "gamma": 0.0, "rollout_buffer_class": buffer})
     batch = collected(model)
     assert isinstance(batch.states.observations, th.Tensor)
     th.testing.assert_close(
         batch.returns, batch.states.observations + th.tensor([[-1.0, 1.0]])
-    )  # the reward is where it arrives
+    )  # the reward is the new position
     assert len(set(batch.states.observations.flatten().tolist())) > 1
 
 
 class Lottery(Line):
-    """The reward is a random number of the environment."""
+    """Rewards with a random number of the environment."""
 
     def get_state(self) -> Any:
         return self.place, self.np_random.bit_generator.state
@@ -148,7 +148,7 @@ def test_rollouts_average_the_randomness_of_the_environment() -> None:
 
 
 class OwnCategorical(CategoricalDistribution):
-    """A distribution that is not known in closed form."""
+    """Counts as a distribution whose KL has no closed form."""
 
     def log_prob(self, actions: th.Tensor) -> th.Tensor:
         return super().log_prob(actions)
@@ -170,7 +170,7 @@ def test_without_a_closed_form_the_kl_is_estimated_on_draws_from_the_policy() ->
 
 
 class OneWay(gym.Env[np.ndarray, Any]):
-    """Three actions, of which the first is forbidden and the last is best."""
+    """Has three actions: the first is forbidden and the last is best."""
 
     observation_space = spaces.Box(-1.0, 1.0, (1,))
     action_space = spaces.Discrete(3)
@@ -190,7 +190,7 @@ class OneWay(gym.Env[np.ndarray, Any]):
         return np.zeros(1, dtype=np.float32), float(action), True, False, {}
 
 
-def test_actions_that_the_policy_rules_out_are_neither_tried_nor_in_the_way() -> None:
+def test_actions_that_the_policy_rules_out_are_not_tried() -> None:
     model = VineTRPO(MaskedPolicy, OneWay(), **{**SMALL, "ent_coef": 0.01}).learn(200)
     assert model.last_step is not None
     assert model.last_step.outcome is Outcome.ACCEPTED
@@ -229,7 +229,7 @@ def test_sampled_actions_give_the_self_normalised_estimate() -> None:
     actions, q = th.randn(1, 4, 2, dtype=th.float64), th.randn(1, 4, dtype=th.float64)
     parameters = actor_parameters(policy)
     gradients = []
-    for shift in (0.0, 100.0):  # needs no baseline
+    for shift in (0.0, 100.0):  # the estimate needs no baseline
         batch = one_state(policy, actions, q + shift, th.ones(1, 4, dtype=th.float64))
         gradients.append(Surrogate(actor_of(policy), batch, 0.0, 10).gradient(parameters))
     distribution = policy.get_distribution(batch.states.observations)
@@ -254,7 +254,7 @@ def policy_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_the_trunk_is_that_of_single_path(name: str) -> None:
+def test_the_trunk_equals_a_rollout_of_single_path(name: str) -> None:
     buffers = []
     vine: dict[str, Any] = {"n_branch_states": 6, "branch_length": 5}
     extras: list[tuple[type[TRPO], dict[str, Any]]] = [(TRPO, {}), (VineTRPO, vine)]
@@ -262,7 +262,7 @@ def test_the_trunk_is_that_of_single_path(name: str) -> None:
         model = cls(policy_of(name), ENVS[name](), n_steps=24, batch_size=24, seed=0, n_critic_updates=1, **extra)
         _, callback = model._setup_learn(10_000)
         callback.on_training_start({}, {})
-        for _ in range(2):  # the second one begins where the branches have come back to
+        for _ in range(2):  # the second rollout begins in the state that the branches restored
             assert model.collect_rollouts(model.env, callback, model.rollout_buffer, 24)  # type: ignore[arg-type]
         buffers.append((model.rollout_buffer, list(model.ep_info_buffer or [])))
     for key in ("observations", "actions", "rewards", "values", "log_probs", "advantages", "episode_starts"):
@@ -271,7 +271,7 @@ def test_the_trunk_is_that_of_single_path(name: str) -> None:
 
 
 class Recorder(BaseCallback):
-    """Counts its calls, and the steps that the model had counted at the end of each rollout."""
+    """Counts its calls and records the model's step count at the end of each rollout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,7 +296,7 @@ def test_simulator_calls_are_counted(capsys: pytest.CaptureFixture[str]) -> None
 
     recorder = Recorder()
     model = VineTRPO("MlpPolicy", DummyVecEnv([Counting] * 2), verbose=1, **SMALL)
-    calls = 0  # the replay check has made some
+    calls = 0  # the replay check has stepped too
     model.learn(300, callback=recorder, progress_bar=True)
     per_rollout = 24 * 2 + 6 * 2 * 5
     assert calls == model.num_timesteps == model.trunk_steps + model.branch_steps == 3 * per_rollout
@@ -325,14 +325,14 @@ def test_by_default_one_state_in_32_branches(n_steps: int, n_envs: int, states: 
     assert (model.trunk_steps, model.branch_steps) == (n_steps * n_envs, states * 2)
 
 
-def test_branches_without_a_difference_are_no_signal() -> None:
+def test_branches_with_equal_q_values_give_no_signal() -> None:
     class Indifferent(Line):
         def step(self, action: Any) -> Any:
             return super().step(1)
 
     model = VineTRPO("MlpPolicy", DummyVecEnv([Indifferent]), **SMALL)
     batch = collected(model)
-    assert (batch.advantages == 0.0).all()  # common random numbers, common everything
+    assert (batch.advantages == 0.0).all()  # all branches see the same random numbers
     model.train()
     assert model.last_step is not None
     assert model.last_step.outcome is Outcome.ZERO_SIGNAL
@@ -398,7 +398,7 @@ def test_it_learns() -> None:
     assert np.mean(lengths) > 120.0
 
 
-def test_the_seed_repeats_the_run_and_the_global_generators_do_not_matter_to_branches() -> None:
+def test_a_seed_repeats_the_run_whatever_the_global_generators() -> None:
     runs = [VineTRPO("MlpPolicy", make_vec_env("Hopper-v5", 2, seed=0), **SMALL).learn(500) for _ in range(2)]
     vectors = [th.nn.utils.parameters_to_vector(model.policy.parameters()) for model in runs]
     assert th.equal(*vectors)
@@ -426,21 +426,21 @@ def test_an_environment_that_is_set_later_is_checked_then(tmp_path: Path) -> Non
     model.learn(24)
 
 
-def test_from_ppo_of_a_model_with_vines_takes_over_their_settings() -> None:
+def test_from_ppo_copies_the_settings_of_a_vine_model() -> None:
     settings: dict[str, Any] = {"n_branch_states": 3, "n_branch_actions": 2, "branch_length": 4, "n_branch_rollouts": 2}
     model = VineTRPO.from_ppo(VineTRPO("MlpPolicy", Line(), n_steps=64, batch_size=16, **settings))
     assert {name: getattr(model, name) for name in settings} == settings
 
 
 class Faulty(Line):
-    """Goes wrong in the branches only."""
+    """Returns a NaN reward for action 1, which only the branches take."""
 
     def step(self, action: Any) -> Any:
         observation, reward, *rest = super().step(action)
         return (observation, np.nan if action else reward, *rest)
 
 
-def test_a_bad_number_in_a_branch_is_named_and_leaves_the_trunk() -> None:
+def test_a_nan_in_a_branch_is_named_and_the_trunk_is_restored() -> None:
     model = VineTRPO("MlpPolicy", DummyVecEnv([Faulty]), **SMALL)
     with th.no_grad():
         model.policy.get_parameter("action_net.bias").copy_(th.tensor([50.0, -50.0]))
@@ -454,7 +454,7 @@ def test_a_bad_number_in_a_branch_is_named_and_leaves_the_trunk() -> None:
 
 
 class BadAfterTheEnd(Line):
-    """Ends soon where it is told so; afterwards its rewards and observations are NaN."""
+    """Returns NaN rewards and observations after the end of its first episode."""
 
     def __init__(self, end: int) -> None:
         super().__init__(end)
@@ -482,9 +482,9 @@ class BadAfterTheEnd(Line):
 
 
 @pytest.mark.parametrize("sde", [False, True])
-def test_bad_numbers_of_an_environment_that_is_over_do_not_matter(sde: bool) -> None:
+def test_nans_of_an_environment_whose_branch_is_over_are_ignored(sde: bool) -> None:
     env = DummyVecEnv([lambda: BadAfterTheEnd(100), lambda: BadAfterTheEnd(2)])
-    policy = "MlpPolicy" if not sde else OwnCategoricalPolicy  # the second one acts with torch
+    policy = "MlpPolicy" if not sde else OwnCategoricalPolicy  # the custom policy acts with torch
     model = VineTRPO(policy, env, **SMALL)
     env.reset()
     snapshot = model._simulator.save()
@@ -535,7 +535,7 @@ def test_all_actions_of_a_box_are_refused() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: DummyVecEnv([RandomEnv])])
-def test_an_environment_that_cannot_go_back_is_refused(make: Any) -> None:
+def test_an_environment_that_cannot_be_restored_is_refused(make: Any) -> None:
     env: VecEnv = make()
     with pytest.raises(ValueError, match=r"RandomEnv cannot be saved and restored; give it methods get_state\(\)"):
         VineTRPO("MlpPolicy", env)

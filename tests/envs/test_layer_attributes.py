@@ -1,4 +1,4 @@
-"""Plain data is copied both ways; everything else stays or is refused by name."""
+"""Plain data is copied on saving and restoring; constants stay, and everything else is refused by name."""
 
 import logging
 import pickle
@@ -17,7 +17,7 @@ from sb3_trpo.envs.layer_attributes import LayerAttributes
 
 
 class Thing:
-    """Has whatever it is given."""
+    """Has the given attributes."""
 
     def __init__(self, **attributes: Any) -> None:
         vars(self).update(attributes)
@@ -94,7 +94,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_the_next_steps_are_the_same_again(name: str) -> None:
+def test_restored_attributes_repeat_their_changes(name: str) -> None:
     make, step = CHANGES[name]
     thing = make()
     attributes = LayerAttributes(thing, [])
@@ -123,7 +123,7 @@ def test_generators_are_restored_in_place() -> None:
     assert generator.random() == drawn
 
 
-def test_what_is_constant_is_left_alone() -> None:
+def test_constant_attributes_are_left_alone() -> None:
     cart = gym.make("CartPole-v1").unwrapped
     constant = {
         "function": len,
@@ -152,6 +152,6 @@ REFUSED: list[Any] = [
 
 
 @pytest.mark.parametrize("value", REFUSED, ids=lambda value: type(value).__name__)
-def test_what_is_not_plain_data_is_named(value: Any) -> None:
+def test_an_attribute_that_is_not_plain_data_is_named(value: Any) -> None:
     with pytest.raises(ValueError, match=r"Thing cannot be saved and restored: its attribute `value` .*get_state\(\)"):
         LayerAttributes(Thing(value=value), []).get()

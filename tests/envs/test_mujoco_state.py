@@ -1,4 +1,4 @@
-"""Every array of a simulation comes back, byte for byte, in the same simulation or in one made anew."""
+"""Every array of a simulation is restored, byte for byte, in the same simulation or in a new one."""
 
 import pickle
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 from sb3_trpo.envs.mujoco_state import MujocoLayer
 
 IN_ARENA = ("efc_", "iefc_", "efm_", "contact", "map_", "tree_island", "dof_island", "island", "ifrc", "tendon_efcadr", "iacc")
-"""Computed anew in every step."""
+"""Prefixes of arrays that MuJoCo computes anew in every step."""
 
 
 def arrays(data: Any) -> dict[str, np.ndarray]:
@@ -28,7 +28,7 @@ def robot(name: str, n_steps: int) -> Any:
 
 
 @pytest.mark.parametrize("name", ["Hopper-v5", "Humanoid-v5", "Pusher-v5"])
-def test_all_arrays_come_back(name: str) -> None:
+def test_all_arrays_are_restored(name: str) -> None:
     env = robot(name, 15)
     state = pickle.loads(pickle.dumps(MujocoLayer(env).get()))
     before = arrays(env.data)
@@ -43,7 +43,7 @@ def test_all_arrays_come_back(name: str) -> None:
         assert other.data.ncon == 0
 
 
-def test_a_model_that_is_loaded_anew_is_found() -> None:
+def test_a_state_is_restored_after_the_model_is_loaded_anew() -> None:
     env = robot("Hopper-v5", 5)
     layer = MujocoLayer(env)
     state = layer.get()
@@ -53,5 +53,5 @@ def test_a_model_that_is_loaded_anew_is_found() -> None:
 
 
 def test_a_state_of_another_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="this state belongs to another MuJoCo model than that of HopperEnv"):
+    with pytest.raises(ValueError, match="`state` must belong to the MuJoCo model of HopperEnv, not to another"):
         MujocoLayer(robot("Hopper-v5", 1)).set(MujocoLayer(robot("Ant-v5", 1)).get())

@@ -1,4 +1,4 @@
-"""State that is kept out of sight is restored, refused by name, or found by the replay check when the model is made."""
+"""Hidden state is restored, refused by name, or found by the replay check when the model is made."""
 
 import itertools
 from collections.abc import Callable
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {"n_steps": 24, "batch_size": 24, "n_branch_states": 6, 
 
 
 class WithReward(CartPoleEnv):
-    """A cart whose reward is something else."""
+    """Replaces the reward of CartPole by a bonus."""
 
     def bonus(self) -> float:
         raise NotImplementedError
@@ -68,7 +68,7 @@ class ListInItsClass(WithReward):
 
 
 class Learns(WithReward):
-    """Has a network that a step changes; its author has forgotten it."""
+    """Has a network that every step changes and that ``get_state`` leaves out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class ForgetsAnAttribute(Learns):
 
 
 class GivesOutItsState(Learns):
-    """What ``get_state`` returns is changed by later steps."""
+    """Changes the result of ``get_state`` in later steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class GivesOutItsState(Learns):
 
 
 class ResetsElsewhere(WithReward):
-    """Its state shows after a reset only."""
+    """Has hidden state that changes only at a reset."""
 
     resets = 0
 
@@ -124,7 +124,7 @@ class ResetsElsewhere(WithReward):
 
 
 class ReadsOldContacts(AntEnv):
-    """Its reward is how many contacts the last step has left behind."""
+    """Rewards the number of contacts that the last step left behind."""
 
     def step(self, action: Any) -> Any:
         n_contacts = self.data.ncon
@@ -169,13 +169,13 @@ def test_hidden_state_is_found_when_the_model_is_made(name: str) -> None:
         model.learn(24)
 
 
-def test_contacts_of_the_last_step_are_not_restored_and_who_reads_them_is_refused() -> None:
+def test_an_environment_that_reads_old_contacts_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ReadsOldContacts, does not repeat itself.* the reward was"):
         VineTRPO("MlpPolicy", DummyVecEnv([ReadsOldContacts]), **SMALL)
 
 
 class RandomMass(HopperEnv):
-    """A robot whose masses, and whose gravity, are drawn for every episode."""
+    """Draws the mass, the gravity and the time step of a robot for every episode."""
 
     def reset_model(self) -> Any:
         self.model.body_mass[1] = self.np_random.uniform(2.0, 4.0)
@@ -269,7 +269,7 @@ def test_unusual_state_is_restored(name: str) -> None:
 
 
 def one_step(env: VecEnv, action: float) -> np.ndarray:
-    """Observation and reward of one environment."""
+    """Take a step and join the observation and the reward of one environment."""
     actions = np.full((1, *(env.action_space.shape or ())), action, dtype=env.action_space.dtype)
     observations: Any
     observations, rewards, *_ = env.step(actions)
@@ -277,7 +277,7 @@ def one_step(env: VecEnv, action: float) -> np.ndarray:
 
 
 def steps_of(env: VecEnv) -> np.ndarray:
-    """Some steps, with a reset in the middle."""
+    """Take some steps, with a reset among them."""
     steps = [one_step(env, 1.0) for _ in range(5)]
     env.reset()
     return np.array([*steps, *(one_step(env, 1.0) for _ in range(20))])
@@ -367,6 +367,6 @@ def test_global_generators_are_saved_where_environments_draw_from_them() -> None
     simulator = VineTRPO("MlpPolicy", "CartPole-v1", **SMALL)._simulator
     assert not simulator.draws_globally
     assert simulator.save().generators is None
-    with simulator.excursion():  # somebody does after all
+    with simulator.excursion():  # later, something does draw from them
         np.random.normal()  # noqa: NPY002
     assert simulator.save().generators is not None

@@ -1,4 +1,4 @@
-"""Saving, stepping, restoring and stepping again gives the same observations, rewards and ends; nothing else notices."""
+"""Restored environments repeat the same observations, rewards and ends, and excursions leave no trace."""
 
 import importlib
 import pickle
@@ -86,7 +86,7 @@ def wrapped_game() -> gym.Env[Any, Any]:
 
 
 class DictEnv(RandomEnv):
-    """Has a Dict space, from which it draws its observations."""
+    """Draws its observations from a Dict space."""
 
     def __init__(self) -> None:
         space = spaces.Dict({"vector": spaces.Box(-1.0, 1.0, (3,)), "place": spaces.Box(0, 255, (8, 8, 1), np.uint8)})
@@ -100,7 +100,7 @@ class DictEnv(RandomEnv):
 
 
 def run(env: VecEnv, actions: list[Any]) -> list[Any]:
-    """Step with given actions; copies of all that is returned."""
+    """Step with given actions and return copies of all results."""
     steps = []
     for action in actions:
         observations, rewards, dones, infos = env.step(np.array(action))
@@ -128,7 +128,7 @@ def sample(env: VecEnv, n_steps: int) -> list[Any]:
 @pytest.mark.filterwarnings("ignore:.*deprecated")  # the old versions of the tasks
 @pytest.mark.filterwarnings("ignore:.*out of date")
 @pytest.mark.parametrize("name", ENVS)
-def test_restored_state_repeats_the_run(name: str) -> None:
+def test_a_restored_state_repeats_the_run(name: str) -> None:
     env = ENVS[name]()
     env.action_space.seed(0)
     simulator = Simulator(env)
@@ -138,7 +138,7 @@ def test_restored_state_repeats_the_run(name: str) -> None:
         snapshot = simulator.save()
         actions = sample(env, 120)  # past ends, limits and resets
         first = run(env, actions)
-        for _ in range(2):  # a snapshot is not used up
+        for _ in range(2):  # a snapshot can be restored more than once
             simulator.restore(snapshot)
             assert_equal(run(env, actions), first)
     env.close()
@@ -194,7 +194,7 @@ def test_a_snapshot_is_restored_in_another_process(name: str, tmp_path: Path) ->
 
 
 def continue_run(folder: str) -> None:
-    """Go on from a snapshot in environments made anew."""
+    """Continue from a snapshot in new environments."""
     name, snapshot, actions = pickle.loads((Path(folder) / "in.pickle").read_bytes())
     env = ENVS[name]()
     simulator = Simulator(env)
@@ -205,12 +205,12 @@ def continue_run(folder: str) -> None:
 
 def test_a_snapshot_of_other_environments_is_refused() -> None:
     snapshot = Simulator(make_vec_env("CartPole-v1", 2)).save()
-    with pytest.raises(ValueError, match="this snapshot is one of other environments"):
+    with pytest.raises(ValueError, match="`snapshot` must have the layers of these environments"):
         Simulator(make_vec_env("CartPole-v1", 1)).restore(snapshot)
 
 
 @pytest.mark.parametrize("known_before", [False, True])
-def test_the_time_limit_of_the_zoo_counts_as_gymnasiums(known_before: bool) -> None:
+def test_rl_zoos_time_limit_counts_as_gymnasiums(known_before: bool) -> None:
     code = (
         "import gymnasium as gym; from stable_baselines3.common.vec_env import DummyVecEnv as V; "
         "from sb3_trpo.envs.snapshots import Simulator; make = lambda: gym.make('CartPole-v1'); "
@@ -221,7 +221,7 @@ def test_the_time_limit_of_the_zoo_counts_as_gymnasiums(known_before: bool) -> N
     assert str(Simulator(DummyVecEnv([lambda: gym.make("CartPole-v1")])).save().layers) in done.stdout
 
 
-def test_two_monitors_in_a_row_come_back() -> None:
+def test_an_excursion_puts_back_two_nested_monitors() -> None:
     inner = VecMonitor(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
     outer = VecMonitor(inner)
     env = VecNormalize(outer)
@@ -231,7 +231,7 @@ def test_two_monitors_in_a_row_come_back() -> None:
     assert (env.venv, outer.venv) == (outer, inner)
 
 
-def test_monitors_come_back_after_an_error() -> None:
+def test_an_excursion_puts_back_monitors_after_an_error() -> None:
     env = ENVS["game"]()
     env.reset()
     chain = [type(layer).__name__ for layer in chain_of(env)]
@@ -257,7 +257,7 @@ def chain_of(env: VecEnv) -> list[Any]:
 
 
 class Counter(RandomEnv):
-    """Its reward is the number of the step, which is kept out of reach of plain attributes."""
+    """Rewards the number of the step, which it stores beside an object that is not plain data."""
 
     def __init__(self) -> None:
         super().__init__(length=1000)
@@ -269,7 +269,7 @@ class Counter(RandomEnv):
 
 
 class CounterWithMethods(Counter):
-    """An environment of one's own that takes part by methods."""
+    """A custom environment with the two methods."""
 
     def get_state(self) -> Any:
         return self.box[0]
@@ -279,14 +279,14 @@ class CounterWithMethods(Counter):
 
 
 class RegisteredCounter(Counter):
-    """An environment of one's own that is registered."""
+    """A custom environment that is registered."""
 
 
 register_simulator(RegisteredCounter, lambda env: env.box[0], lambda env, state: env.box.__setitem__(0, state))
 
 
 @pytest.mark.parametrize("env_class", [CounterWithMethods, RegisteredCounter])
-def test_ones_own_environment_takes_part(env_class: type[Counter]) -> None:
+def test_a_custom_environment_is_restored(env_class: type[Counter]) -> None:
     env = DummyVecEnv([env_class])
     env.reset()
     simulator = Simulator(env)
@@ -307,7 +307,7 @@ class Wind:
 
 
 class WindyCartPole(CartPoleEnv):
-    """An environment of one's own on top of a known one, with an object of its own, which the environment has twice."""
+    """A custom subclass of a known environment, with two references to one object."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -328,7 +328,7 @@ class Weather:
 
 
 class CartPoleInTheWeather(CartPoleEnv):
-    """What it has cannot be looked into."""
+    """Has an attribute that cannot be saved."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -348,7 +348,7 @@ class KnowsItsBase(wrappers.TimeLimit):
 
 
 class CartPoleThatIsRegistered(CartPoleInTheWeather):
-    """Its author says that its weather does not matter."""
+    """Is registered, so its weather is not refused."""
 
 
 register_simulator(CartPoleThatIsRegistered, *deepcopy_state)
@@ -362,7 +362,7 @@ register_simulator(CartPoleThatIsRegistered, *deepcopy_state)
         CartPoleThatIsRegistered,
     ],
 )
-def test_a_class_on_top_of_a_known_one_takes_part(make: Callable[[], gym.Env[Any, Any]]) -> None:
+def test_a_subclass_of_a_known_class_is_restored(make: Callable[[], gym.Env[Any, Any]]) -> None:
     env = DummyVecEnv([make])
     simulator = Simulator(env)
     env.reset()
@@ -376,13 +376,13 @@ def test_a_class_on_top_of_a_known_one_takes_part(make: Callable[[], gym.Env[Any
 
 
 class WithAnotherGetState(CartPoleEnv):
-    """Its ``get_state`` has no ``set_state`` beside it."""
+    """Has a ``get_state``, but no ``set_state``."""
 
     def get_state(self) -> Any:
         return self.state
 
 
-def test_a_get_state_alone_does_not_count() -> None:
+def test_a_get_state_without_a_set_state_is_ignored() -> None:
     env = DummyVecEnv([WithAnotherGetState])
     simulator_of = Simulator(env)
     env.reset()
@@ -393,7 +393,7 @@ def test_a_get_state_alone_does_not_count() -> None:
 
 
 class Gusts(CartPoleEnv):
-    """A cart in the wind."""
+    """Replaces the last observation by a random wind."""
 
     def __init__(self, wind: Callable[[float, float], float]) -> None:
         super().__init__()
@@ -426,7 +426,7 @@ GUSTS: dict[str, Callable[[], CartPoleEnv]] = {
 
 
 @pytest.mark.parametrize("name", GUSTS)
-def test_random_generators_of_every_kind_go_back(name: str) -> None:
+def test_random_generators_of_every_kind_are_restored(name: str) -> None:
     env = DummyVecEnv([GUSTS[name]])
     simulator = Simulator(env)
     env.reset()
@@ -454,26 +454,26 @@ def test_a_seed_gives_other_random_numbers_in_the_same_state() -> None:
         runs.append(np.array([step[0][0] for step in run(env, [[1, 1]] * 5)]))
     np.testing.assert_array_equal(runs[1], runs[3])
     assert len({steps.tobytes() for steps in runs}) == 3
-    assert not np.array_equal(runs[1][0, 0], runs[1][0, 1])  # each environment has its own
+    assert not np.array_equal(runs[1][0, 0], runs[1][0, 1])  # each environment has different numbers
 
 
-class OwnWrapper(gym.Wrapper[Any, Any, Any, Any]):
+class CustomWrapper(gym.Wrapper[Any, Any, Any, Any]):
     pass
 
 
-@pytest.mark.filterwarnings("ignore:builtin type")  # Box2D's own, fatal as an error
+@pytest.mark.filterwarnings("ignore:builtin type")  # Box2D warns; the warning would be fatal as an error
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: DummyVecEnv([Counter]), r"test_snapshots.Counter cannot be saved.*get_state\(\).*register_simulator"),
-        (lambda: DummyVecEnv([lambda: OwnWrapper(gym.make("CartPole-v1"))]), "test_snapshots.OwnWrapper cannot be saved"),
+        (lambda: DummyVecEnv([lambda: CustomWrapper(gym.make("CartPole-v1"))]), "snapshots.CustomWrapper cannot be saved"),
         (
             lambda: DummyVecEnv([CartPoleInTheWeather]),
-            r"its attribute `weather` \(Weather\) is, or holds, more than numbers.*; give it",
+            r"its attribute `weather` \(Weather\) is not plain data: numbers.*; give it",
         ),
         (lambda: DummyVecEnv([lambda: HopperWithWaves(iter([1]))]), r"HopperWithWaves cannot.*`waves` \(list_iterator\)"),
         (lambda: make_vec_env("LunarLander-v3", 1), "lunar_lander.LunarLander cannot be saved"),
-        (lambda: SubprocVecEnv([lambda: gym.make("CartPole-v1")]), "SubprocVecEnv keeps its environments out of reach"),
+        (lambda: SubprocVecEnv([lambda: gym.make("CartPole-v1")]), "must keep .* in a DummyVecEnv, not in a SubprocVecEnv"),
     ],
 )
 def test_other_environments_are_refused_by_name(make: Callable[[], VecEnv], message: str) -> None:
