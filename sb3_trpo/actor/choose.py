@@ -1,4 +1,4 @@
-"""Chooses the fastest exact way to differentiate an actor."""
+"""Chooses between arithmetic by hand and by torch."""
 
 from sb3_trpo.actor.by_autograd import AutogradActor
 from sb3_trpo.actor.by_hand import HandActor
@@ -11,7 +11,7 @@ def plain_policy(interface: PolicyInterface) -> PlainPolicy | Reason:
     """
     Recognise a policy whose arithmetic may be done by hand.
 
-    :param interface: of the policy
+    :param interface: interface to the policy
     :return: the policy as a plain one; otherwise the first reason why not
     """
     if type(interface) is not PolicyInterface:  # which may compute something else than its policy

@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.actor.by_autograd import differentiable_recurrence
-from sb3_trpo.actor.choose import actor_network
+from sb3_trpo.actor.choose import actor_network, plain_policy
 from sb3_trpo.actor.chunk_size import automatic_chunk_size
 from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
@@ -36,7 +36,7 @@ from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_image
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import read_batch
-from sb3_trpo.batch.subsets import every_kth, fisher_subsets
+from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
 from sb3_trpo.checks import check_integers, is_number
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
@@ -51,7 +51,7 @@ from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
 from sb3_trpo.step.workers import ALONE, Workers, raise_together
 from sb3_trpo.update.critic import critic_parameters, fit_critic
 from sb3_trpo.update.critic_epochs import FitData, make_epoch
-from sb3_trpo.update.policy_problem import PolicyProblem, Units
+from sb3_trpo.update.policy_problem import PolicyProblem
 from sb3_trpo.update.running_statistics import refresh_running_statistics
 
 SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
@@ -257,20 +257,22 @@ class TRPO(RolloutCollector):
         """
         with np.errstate(all="ignore"), differentiable_recurrence(self.policy):  # like torch, whatever the user has set
             started = time.perf_counter()
-            self._prepare_update()
-            interface, plain = self.interface, PlainPolicy.of(self.policy)
+            raise_together(self.workers, self._prepare_update)
+            interface, plain = self.interface, plain_policy(self.interface)
             batch = read_batch(self.rollout_buffer, self.action_space, interface.state_fields)
+            batch = interface.arrange(batch, self.n_envs).checked()
             raise_together(self.workers, partial(check_returns, batch.returns, batch.advantages))
             chunk_size = self.chunk_size or automatic_chunk_size(interface, batch)
             actor = reached_parameters(interface, plain, batch, chunk_size, self.workers)
             network = actor_network(interface, plain)
             problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size)
             if why_not is None:
-                self.last_step = type(self).step_rule(problem, self._step_settings())
+                self.last_step = self.step_rule(problem, self._step_settings())
             else:
                 self.last_step = StepReport(why_not, problem.old.surrogate)
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size)
             refresh_running_statistics(interface, batch)
+            self.workers.broadcast(list(self.policy.buffers()))
             self._n_updates += 1
             seconds = time.perf_counter() - started
             update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds)
@@ -310,7 +312,7 @@ class TRPO(RolloutCollector):
             batch.with_advantages(advantages),
             ent_coef,
             chunk_size,
-            self._units(batch),
+            self._subsets(batch),
             self.workers,
         )
         return problem, why_not
@@ -330,14 +332,14 @@ class TRPO(RolloutCollector):
     def _scheduled(self, name: str) -> float:
         return scheduled(name, make_schedule(name, getattr(self, name)), self._current_progress_remaining)
 
-    def _units(self, batch: Batch) -> Units:
-        """Choose the units of gradient and Fisher products, and others that measure the step unless all units are used."""
+    def _subsets(self, batch: Batch) -> Subsets:
+        """Choose the units of gradient and Fisher products and, unless these are all, others that tell the step's length."""
         kept = every_kth(batch, self.sub_sampling_factor, self.n_envs)
-        gradient = None if len(kept) == batch.n_units else kept
+        gradient = None if self.sub_sampling_factor == 1 else kept
         if gradient is None and self.fisher_sample_fraction == 1.0:
-            return Units()
+            return ALL_UNITS
         curvature, others = fisher_subsets(kept, self.fisher_sample_fraction, batch.n_units, self._fisher_seed())
-        return Units(gradient, curvature, others if len(others) else None)
+        return Subsets(gradient, curvature, None if self.workers.any(len(others) == 0) else others)
 
     def _fisher_seed(self) -> tuple[int, ...]:
         """Return the seed of this update's draw; a subclass that draws more must use separate streams."""
@@ -392,7 +394,7 @@ class TRPO(RolloutCollector):
         )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "last_step", "workers"]
+        return [*super()._excluded_save_params(), "last_step", "workers", "_interface"]
 
     @classmethod
     def load(

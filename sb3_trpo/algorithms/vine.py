@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo.actor.plain_policy import Reason
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.batch.batch import Batch
-from sb3_trpo.batch.states import States
+from sb3_trpo.batch.states import States, concatenate
 from sb3_trpo.checks import check_integers, is_integer
 from sb3_trpo.distributions.validation import unchecked_distributions
 from sb3_trpo.envs.replay_check import check_replay
@@ -98,7 +98,7 @@ class VineTRPO(TRPO):
         space; None: all actions of a Discrete space with at most 18, otherwise 4
     :param branch_length: env steps of a branch, including its first action
     :param n_branch_rollouts: rollouts that are averaged for the Q-value of one action. Each has different random numbers,
-        also in environments that draw from their ``np_random``; a game's sticky actions are the same in all
+        also in environments that draw from their ``np_random``
     :param kwargs: all arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`, by name
     :raises ValueError: if a hyperparameter is out of range or an environment cannot be restored; the message names it
     """
@@ -151,7 +151,7 @@ class VineTRPO(TRPO):
         def act(observations: Any) -> np.ndarray:  # with the policy, which may rule out actions that an environment refuses
             nobody = np.zeros(env.num_envs, dtype=bool)
             with _random_numbers(next(seeds), self.policy.device):
-                return to_env(self._torch_actions(env, _without_bad_rows(observations, nobody), 1))
+                return to_env(self._torch_actions(env, _without_bad_rows(observations, nobody), nobody, 1))
 
         self.policy.set_training_mode(False)
         try:
@@ -180,7 +180,7 @@ class VineTRPO(TRPO):
             raise ValueError(f"`n_branch_actions` must be {allowed}, not {actions!r}")
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_branching_steps", "_branching_obs", "_snapshots", "_simulator", "_branches"]
+        own = ["_branching_steps", "_branching_states", "_snapshots", "_simulator", "_branches"]
         return [*super()._excluded_save_params(), *own]
 
     def _init_callback(self, callback: Any, progress_bar: bool = False) -> Any:
@@ -204,7 +204,7 @@ class VineTRPO(TRPO):
         n_times = max(1, -(-n_states // env.num_envs))
         steps = self._generator(0).choice(self.n_steps, n_times, replace=False)
         self._branching_steps = np.sort(steps)
-        self._branching_obs: list[Obs] = []
+        self._branching_states: list[States] = []
         self._snapshots: list[Snapshot] = []
         if not (hasattr(self, "_simulator") and self._simulator.is_of(env)):  # the environment was set later
             self._simulator = self._checked_simulator(env)
@@ -227,27 +227,29 @@ class VineTRPO(TRPO):
         n_saved = len(self._snapshots)
         if n_saved < len(self._branching_steps) and step == self._branching_steps[n_saved]:
             self._snapshots.append(self._simulator.save())
-            self._branching_obs.append(copy.deepcopy(self._last_obs))
+            self._branching_states.append(self._present_states())
 
     def _after_rollout(self, env: VecEnv) -> None:
-        states = self._branching_states(env)
+        states = concatenate(self._branching_states)  # ordered by step and then by environment
         seeds = self._generator(1).integers(2**31, size=(len(self._snapshots) + 1, self.n_branch_rollouts)).tolist()
         with _random_numbers(seeds[-1][0], self.policy.device):
             drawn, actions, log_prob, weights = self._draw_actions(states)
         with self._simulator.excursion() as branch_env:
             q_values = self._q_values(branch_env, _possible(actions, weights), seeds)
-        self._snapshots, self._branching_obs = [], []
+        self._snapshots, self._branching_states = [], []
         self._branches = _make_batch(states, drawn, actions, log_prob, weights, q_values)
 
-    def _branching_states(self, env: VecEnv) -> States:
-        """Join the N states, ordered by step and then by environment, and shape them as in the rollout buffer."""
+    def _present_states(self) -> States:
+        """Copy the states that the environments are in, shaped as in the rollout buffer."""
         shape: Any = self.rollout_buffer.obs_shape
-        observations: list[Any] = self._branching_obs
+        obs = copy.deepcopy(self._last_obs)
+        rows: Obs
         if isinstance(shape, dict):
-            rows: Obs = {key: np.concatenate([obs[key] for obs in observations]).reshape(-1, *shape[key]) for key in shape}
+            rows = {key: obs[key].reshape(-1, *shape[key]) for key in shape}
         else:
-            rows = np.concatenate(observations).reshape(-1, *shape)
-        return self.interface.present(rows, env)
+            rows = obs.reshape(-1, *shape)
+        assert self._last_episode_starts is not None
+        return self.interface.present(rows, self._simulator.env, self._last_episode_starts)
 
     def _draw_actions(self, states: States) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
         """
@@ -287,7 +289,7 @@ class VineTRPO(TRPO):
         :return: Q-values, shape (N, K)
         """
         plain = fast_policy(self.interface, self.rollout_buffer)
-        value = partial(torch_values, self.interface) if isinstance(plain, Reason) else numpy_values(plain)
+        value = partial(torch_values, self.interface) if isinstance(plain, Reason) else _of_all_envs(numpy_values(plain))
         steps: list[int] = self._branching_steps.tolist()
         n_times, n_actions = len(steps), actions.shape[1]
         first = actions.cpu().numpy().reshape(n_times, env.num_envs, n_actions, *(self.action_space.shape or ()))
@@ -308,7 +310,7 @@ class VineTRPO(TRPO):
         env: VecEnv,
         actions: np.ndarray,
         actor: NumpyActor | None,
-        value: Callable[[Any], np.ndarray],
+        value: Callable[[Any, Sequence[int]], np.ndarray],
         trunk_step: int,
     ) -> np.ndarray:
         """
@@ -317,18 +319,22 @@ class VineTRPO(TRPO):
         :param env: environments in the branching state
         :param actions: first actions, shape (n_envs, ...)
         :param actor: draws the later actions; None: the torch policy draws them
-        :param value: function from observations to values
+        :param value: function from observations, and the indices of their environments, to values
         :param trunk_step: step of the rollout at which the branch starts, for messages
         :return: discounted returns, shape (n_envs,)
         """
         to_env = self._env_actions()
         returns, discount, alive = np.zeros(env.num_envs), 1.0, np.ones(env.num_envs, dtype=bool)
         observations: Any = None
+        dones = ~alive
         for step in range(self.branch_length):
             if step > 0:
                 observations = _without_bad_rows(observations, alive)
                 check_finite(f"observation {step} steps into the branch", observations, trunk_step)
-                actions = self._torch_actions(env, observations, step) if actor is None else actor.act(observations, step)
+                if actor is None:
+                    actions = self._torch_actions(env, observations, dones, step)
+                else:
+                    actions = actor.act(observations, step)
             observations, rewards, dones, infos = env.step(to_env(actions))
             self.num_timesteps += env.num_envs
             self.branch_steps += env.num_envs
@@ -336,19 +342,25 @@ class VineTRPO(TRPO):
             discount *= self.gamma
             ended = timeouts(infos, dones & alive)
             if ended:
-                returns[ended] += discount * value(terminal_observations(infos, ended, trunk_step))
+                returns[ended] += discount * value(terminal_observations(infos, ended, trunk_step), ended)
             alive &= ~dones
             if not alive.any():
                 return returns
-        return np.where(alive, returns + discount * value(_without_bad_rows(observations, alive)), returns)
+        values = value(_without_bad_rows(observations, alive), range(env.num_envs))
+        return np.where(alive, returns + discount * values, returns)
 
-    def _torch_actions(self, env: VecEnv, observations: Any, step: int) -> np.ndarray:
+    def _torch_actions(self, env: VecEnv, observations: Any, starts: np.ndarray, step: int) -> np.ndarray:
         if self.use_sde and (step == 1 or (self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0)):
             self.interface.reset_noise(self.n_envs)
-        return self.interface.act(self.interface.present(observations, env)).actions.cpu().numpy()
+        return self.interface.act(self.interface.present(observations, env, starts)).actions.cpu().numpy()
 
     def _policy_batch(self, rollout: Batch) -> Batch:
         return self._branches
+
+
+def _of_all_envs(value: Callable[[np.ndarray], np.ndarray]) -> Callable[[Any, Sequence[int]], np.ndarray]:
+    """Let a value function that depends on observations alone take the indices of the environments too."""
+    return lambda observations, _: value(observations)
 
 
 def _possible(actions: th.Tensor, weights: th.Tensor) -> th.Tensor:

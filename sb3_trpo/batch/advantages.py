@@ -50,7 +50,7 @@ def effective_advantages(
     :param advantages: shape (B,), or (N, K) with K branches of N states
     :param returns: advantages plus values, of the same shape
     :param normalize: whether to shift and scale to mean 0 and standard deviation 1
-    :param weights: weight of each advantage, at least 0, of the same shape; None: 1 each
+    :param weights: how often each counts, at least 0, of the same shape; None: once each
     :param workers: the processes whose advantages are pooled
     :return: advantages of the same shape
     """
@@ -61,7 +61,8 @@ def effective_advantages(
     if weights is None and isinstance(workers, Alone):
         return (advantages - advantages.mean()) / advantages.std()
     mean, std = _moments(advantages, weights, workers)
-    return (advantages - mean) / std
+    # a total weight of at most 1 has no spread
+    return (advantages - mean) / std if std > 0.0 else th.zeros_like(advantages)
 
 
 def _moments(values: th.Tensor, weights: th.Tensor | None, workers: Workers) -> tuple[float, float]:

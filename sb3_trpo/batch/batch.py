@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch as th
@@ -25,7 +26,8 @@ class Batch:
     :param old_log_prob: log-probability of the action when it was taken, shape (B,), nats
     :param advantages: shape (B,)
     :param returns: targets of the critic, shape (B,)
-    :param weights: weight of each transition in every mean, at least 0, shape (B,); None: 1 each
+    :param weights: how often each transition counts in every mean, at least 0, shape (B,); None: once each. The numbers of
+        transitions that do not count must be finite all the same
     :param starts: first transition of each unit, ascending from 0, shape (U,); None: every transition is a unit
     """
 
@@ -49,6 +51,22 @@ class Batch:
     def device(self) -> th.device:
         """Return the device to which parts of the batch are moved."""
         return self.advantages.device
+
+    def checked(self) -> Batch:
+        """
+        Check that units and weights fit the batch.
+
+        :return: the batch itself
+        :raises ValueError: if the units do not make up the batch, or a weight is negative or not finite
+        """
+        starts, weights = self.starts, self.weights
+        if starts is not None:
+            edges = [*starts.tolist(), len(self)]
+            if edges[0] != 0 or any(after <= before for before, after in pairwise(edges)):
+                raise ValueError(f"`starts` must ascend from 0 to less than {len(self)}, the transitions, not be {starts}")
+        if weights is not None and not (weights.shape == self.advantages.shape and _not_negative(weights)):
+            raise ValueError(f"`weights` must be {len(self)} finite numbers >= 0, not {weights}")
+        return self
 
     def total_weight(self, units: th.Tensor | None = None) -> float:
         """
@@ -161,6 +179,10 @@ class Batch:
         """Count the transitions of each unit, shape (U,)."""
         assert self.starts is not None
         return th.diff(self.starts, append=self.starts.new_tensor([len(self)]))
+
+
+def _not_negative(weights: th.Tensor) -> bool:
+    return bool((weights.isfinite() & (weights >= 0.0)).all())
 
 
 def _first_rows(lengths: th.Tensor) -> th.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -57,6 +57,33 @@ class States:
             memory=None if self.memory is None else tuple(map(of_units, self.memory)),
             episode_starts=None if self.episode_starts is None else of_states(self.episode_starts),
         )
+
+
+def concatenate(parts: Sequence[States]) -> States:
+    """
+    Join states one after another.
+
+    :param parts: at least one; all of them have the same fields
+    :return: all their states
+    """
+
+    def join(tensors: Sequence[th.Tensor | None]) -> th.Tensor | None:
+        present = [tensor for tensor in tensors if tensor is not None]
+        return th.cat(present) if present else None
+
+    first = parts[0].observations
+    observations: Observations
+    if isinstance(first, dict):
+        observations = {key: th.cat([part.observations[key] for part in parts]) for key in first}  # type: ignore[index]
+    else:
+        observations = th.cat([part.observations for part in parts])  # type: ignore[misc]
+    memories = [part.memory for part in parts if part.memory is not None]
+    return States(
+        observations,
+        action_masks=join([part.action_masks for part in parts]),
+        memory=tuple(th.cat(tensors) for tensors in zip(*memories, strict=True)) if memories else None,
+        episode_starts=join([part.episode_starts for part in parts]),
+    )
 
 
 def rows_at(tensor: th.Tensor, index: Index) -> th.Tensor:

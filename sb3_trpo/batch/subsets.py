@@ -1,11 +1,31 @@
 """Parts of a batch: mini-batches, every k-th unit, and the units of Fisher products."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch as th
 
 from sb3_trpo.batch.batch import Batch
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """
+    The positions of the units that each part of the problem reads; None: all.
+
+    :param gradient: units of the gradient, shape (u,)
+    :param curvature: units of the Fisher-vector products, shape (u,)
+    :param independent: units of the estimate of the step's length, shape (u,); None: there is no such estimate
+    """
+
+    gradient: th.Tensor | None = None
+    curvature: th.Tensor | None = None
+    independent: th.Tensor | None = None
+
+
+ALL_UNITS = Subsets()
+"""Every part of the problem reads the whole batch."""
 
 
 def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[np.ndarray]:
@@ -31,7 +51,7 @@ def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:
     """
     Take every k-th unit.
 
-    Transitions are counted environment by environment, so that no environment is left out for any k and ``n_envs``.
+    Single transitions are counted environment by environment, so that no environment is left out for any k and ``n_envs``.
 
     :param batch: the whole rollout, in time-major order
     :param k: distance between the units; 1 takes all

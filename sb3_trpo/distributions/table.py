@@ -74,9 +74,12 @@ def distribution_family(distribution: Distribution) -> DistributionFamily:
         if parent in _FAMILIES:
             entry = _FAMILIES[parent]
             overrides_log_prob = type(distribution).log_prob is not parent.log_prob
-            if overrides_log_prob or entry.holds not in (None, type(distribution.distribution)):
+            if overrides_log_prob or (entry.holds is not None and type(distribution.distribution) is not entry.holds):
                 return SampleEstimate()
-            return entry.make_family(distribution)
+            family = entry.make_family(distribution)
+            if not isinstance(family, DistributionFamily):
+                raise TypeError(f"`make_family` of {parent.__name__} must return a DistributionFamily, not {family!r}")
+            return family
     return SampleEstimate()
 
 

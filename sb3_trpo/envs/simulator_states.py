@@ -126,6 +126,11 @@ class _Game:
     """Saves a game of the Arcade Learning Environment, including its random generator."""
 
     def __init__(self, env: Any) -> None:
+        if env.ale.getFloat("repeat_action_probability") > 0.0:
+            raise ValueError(
+                "a game with sticky actions repeats its last action, which states of the Arcade Learning Environment leave "
+                "out; make it with `repeat_action_probability=0`"
+            )
         self._env = env
 
     def get(self) -> bytes:

@@ -40,7 +40,13 @@ def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, 
         of the layer must not change the state
     :param set_state: function of a layer and a state that restores the state; it may be called any number of times with the
         same state and must not change it
+    :raises TypeError: if ``env_class`` is no class of environments or wrappers, or a function cannot be called
     """
+    if not (isinstance(env_class, type) and issubclass(env_class, (gym.Env, VecEnv))):
+        raise TypeError(f"`env_class` must be a class of environments or wrappers, not {env_class!r}")
+    for name, function in (("get_state", get_state), ("set_state", set_state)):
+        if not callable(function):
+            raise TypeError(f"`{name}` must be a function, not {function!r}")
     _REGISTRY[env_class] = (get_state, set_state)
 
 

@@ -73,6 +73,7 @@ def torch_values(interface: PolicyInterface, observations: Obs, envs: Sequence[i
 
     :param interface: interface to the policy
     :param observations: shape (k, ...), or a dict of such
+    :param envs: indices of the k environments
     :return: values, shape (k,)
     """
     with th.no_grad():

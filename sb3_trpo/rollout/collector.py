@@ -29,12 +29,15 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     interface_class: ClassVar[type[PolicyInterface]] = PolicyInterface
     """Class through which the policy is called; policies that need more than observations need a subclass."""
+    _interface: PolicyInterface | None = None
     _last_obs: Any
 
     @property
     def interface(self) -> PolicyInterface:
         """Return the interface through which the package calls the policy."""
-        return self.interface_class(self.policy)
+        if self._interface is None or self._interface.policy is not self.policy:
+            self._interface = self.interface_class(self.policy)
+        return self._interface
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

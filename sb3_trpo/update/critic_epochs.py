@@ -1,5 +1,6 @@
 """Passes over a rollout for the critic's fit: on a custom buffer's mini-batches, by autograd, or by hand."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -136,14 +137,18 @@ def _differentiate_loss(
     errors = (values.flatten() - returns).square()
     if weights is not None:
         errors = weights * errors
-    loss = errors.sum() / workers.total(len(errors) if weights is None else weights.double().sum().item())
+    total = workers.total(len(errors) if weights is None else weights.double().sum().item())
+    if total == 0.0:
+        return math.nan
+    loss = errors.sum() / total
     for parameter in parameters:
         parameter.grad = None
     if loss.requires_grad:  # the values may depend on frozen parameters only
         th.autograd.backward(loss, inputs=list(parameters))
     for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad = workers.sum(parameter.grad)
+        gradient = parameter.grad
+        if workers.any(gradient is not None):  # routed networks may leave it out on some of the workers
+            parameter.grad = workers.sum(th.zeros_like(parameter) if gradient is None else gradient)
     return workers.total(loss.item())
 
 
@@ -220,6 +225,8 @@ class _HandEpoch:
             weights = self._weights.take(rows)[:, None]
             weighted, total = error * weights, float(weights.sum(dtype=np.float64))
         total = self._workers.total(total)
+        if total == 0.0:
+            return math.nan
         self._layers.vjp(trace, weighted * np.float32(2.0 / total), self._out)
         summed = self._workers.sum(self._vector)
         if summed is not self._vector:

@@ -2,31 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch as th
 
 from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.subsets import ALL_UNITS, Subsets
 from sb3_trpo.step.report import Trial
 from sb3_trpo.step.workers import ALONE, Workers
 from sb3_trpo.update.fisher import FisherVectorProduct
 from sb3_trpo.update.surrogate import Surrogate
-
-
-@dataclass(frozen=True)
-class Units:
-    """
-    The positions of the units that each part of the problem reads; None: all.
-
-    :param gradient: units of the gradient, shape (u,)
-    :param curvature: units of the Fisher-vector products, shape (u,)
-    :param independent: units of the estimate of the step's length, shape (u,); None: there is no such estimate
-    """
-
-    gradient: th.Tensor | None = None
-    curvature: th.Tensor | None = None
-    independent: th.Tensor | None = None
 
 
 class PolicyProblem:
@@ -40,7 +25,7 @@ class PolicyProblem:
     :param batch: the whole rollout; its advantages are used as they are
     :param ent_coef: weight of the entropy bonus
     :param chunk_size: largest number of states in one pass
-    :param units: the units that gradient and products read
+    :param subsets: the units that gradient and products read
     :param workers: the processes that share the update
     """
 
@@ -51,12 +36,12 @@ class PolicyProblem:
         batch: Batch,
         ent_coef: float,
         chunk_size: int,
-        units: Units = Units(),
+        subsets: Subsets = ALL_UNITS,
         workers: Workers = ALONE,
     ) -> None:
         self.parameters = parameters
-        self._units = units
-        in_one_pass = parameters if parameters and units.gradient is None else None
+        self._subsets = subsets
+        in_one_pass = parameters if parameters and subsets.gradient is None else None
         self._surrogate = Surrogate(network, batch, ent_coef, chunk_size, in_one_pass, workers)
         self.old = self._surrogate.at_old
         self.entropy = self._surrogate.entropy
@@ -64,8 +49,8 @@ class PolicyProblem:
         def product(of: th.Tensor | None) -> FisherVectorProduct:
             return FisherVectorProduct(network, parameters, batch, chunk_size, of, workers)
 
-        self._product = product(units.curvature)
-        self._independent_product = None if units.independent is None else product(units.independent)
+        self._product = product(subsets.curvature)
+        self._independent_product = None if subsets.independent is None else product(subsets.independent)
 
     def gradient(self) -> th.Tensor:
         """
@@ -75,7 +60,7 @@ class PolicyProblem:
         """
         if self._surrogate.gradient_at_old is not None:
             return self._surrogate.gradient_at_old
-        return self._surrogate.gradient(self.parameters, self._units.gradient)
+        return self._surrogate.gradient(self.parameters, self._subsets.gradient)
 
     def curvature(self, vector: th.Tensor) -> th.Tensor:
         """

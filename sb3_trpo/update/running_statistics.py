@@ -35,9 +35,9 @@ def refresh_running_statistics(interface: PolicyInterface, batch: Batch) -> None
         layer.training = True  # not recursively: it may contain dropout
     try:
         with th.no_grad():
-            for positions in th.tensor_split(order, max(1, len(batch) // _STATES)):
-                if len(positions) > 1:  # one state has no variance
-                    chunk = batch.take(positions)
+            for units in th.tensor_split(order, min(batch.n_units, max(1, len(batch) // _STATES))):
+                chunk = batch.take(units)
+                if len(chunk) > 1:  # one state has no variance
                     interface.visit(chunk.states, chunk.actions)
     finally:
         policy.set_training_mode(False)

@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 import sb3_trpo
 from sb3_trpo import TRPO
 from sb3_trpo.actor.by_autograd import AutogradActor
+from sb3_trpo.actor.choose import actor_network, plain_policy
 from sb3_trpo.batch.states import States
 from sb3_trpo.policies.interface import Acted, Obs, PolicyInterface
 from sb3_trpo.step.flat import assign, flatten
@@ -29,8 +30,8 @@ from sb3_trpo.step.report import Outcome, StepReport, Trial
 from sb3_trpo.step.trust_region import TrustRegionSettings
 from sb3_trpo.step.workers import Alone
 from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import actor_of, actor_parameters, collect, make_batch, make_policy, perturb
-from tests.toy_envs import RandomEnv
+from tests.helpers import actor_of, actor_parameters, batch_of, collect, make_batch, make_policy, perturb
+from tests.toy_envs import OBSERVATIONS, RandomEnv
 
 N_ACTIONS = 4
 
@@ -60,9 +61,9 @@ class MaskedEnv(RandomEnv):
 class MaskedInterface(PolicyInterface):
     """Calls a policy with the masks of the allowed actions: the only class of the variant."""
 
-    def present(self, observations: Obs, env: VecEnv) -> States:
+    def present(self, observations: Obs, env: VecEnv, starts: np.ndarray) -> States:
         masks = th.as_tensor(np.stack(env.env_method("action_masks")))
-        return States(super().present(observations, env).observations, action_masks=masks)
+        return States(super().present(observations, env, starts).observations, action_masks=masks)
 
     def store(self, buffer: Any, step: int, states: States) -> None:
         assert states.action_masks is not None
@@ -107,7 +108,39 @@ def test_a_policy_that_needs_masks_trains_with_one_class() -> None:
         assert model.last_step.outcome is Outcome.ACCEPTED
         kls.append(model.last_step.kl)
     assert 0.005 < max(kls) <= 0.02
+    batch = batch_of(collect(model))
+    log_prob = actor_network(model.interface, plain_policy(model.interface)).distribution(batch.states).log_prob(batch.actions)
+    th.testing.assert_close(log_prob, batch.old_log_prob)  # the update sees the policy that acted, masks included
     assert not th.equal(before, th.nn.utils.parameters_to_vector(model.policy.parameters()))
+
+
+class ConstantValues(PolicyInterface):
+    """Values that are not those of the policy's network."""
+
+    calls = 0
+
+    def values(self, states: States) -> th.Tensor:
+        ConstantValues.calls += 1
+        return 0.0 * super().values(states) + 7.0
+
+    def act(self, states: States) -> Acted:
+        acted = super().act(states)
+        return acted._replace(values=th.full_like(acted.values, 7.0))
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "MultiInputPolicy"])
+def test_an_interface_that_overrides_the_values_is_asked_in_the_fit_too(policy: str) -> None:
+    class ConstantTRPO(TRPO):
+        interface_class = ConstantValues
+
+    env = RandomEnv(OBSERVATIONS["dict" if policy == "MultiInputPolicy" else "vector"])
+    ConstantValues.calls = 0
+    model = ConstantTRPO(policy, env, n_steps=16, batch_size=16, n_critic_updates=20, seed=0).learn(16)
+    assert ConstantValues.calls >= 20
+    assert model.rollout_buffer.values.min() == 7.0
+    assert model.logger.name_to_value["train/value_loss"] == pytest.approx(
+        np.mean((model.rollout_buffer.returns - 7.0) ** 2), rel=1e-3
+    )
 
 
 # --- how the step is taken: the natural gradient without a search ---

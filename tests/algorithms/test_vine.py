@@ -85,7 +85,7 @@ def test_q_values_of_single_steps_are_exact(truncate: bool) -> None:
     for k, step in enumerate((-1.0, 1.0)):
         after = (places + step).astype(np.float32)
         ended = (np.abs(after) >= 3.0) & (not truncate)
-        values = torch_values(model.interface, after[:, None])
+        values = torch_values(model.interface, after[:, None], [0] * len(after))
         np.testing.assert_allclose(batch.returns[:, k], after + 0.9 * np.where(ended, 0.0, values), atol=1e-5)
     assert len(set(places)) > 1
 
@@ -105,7 +105,7 @@ def test_q_values_of_longer_branches_are_exact(n_rollouts: int) -> None:
                 path = path[: path.index(7) + 1]
             expected = sum(0.5**j * reward for j, reward in enumerate(path))
             if path[-1] != 7:
-                expected += 0.5**5 * torch_values(model.interface, np.array([[path[-1]]], dtype=np.float32))[0]
+                expected += 0.5**5 * torch_values(model.interface, np.array([[path[-1]]], dtype=np.float32), [0])[0]
             assert q_value == pytest.approx(expected, abs=1e-4)
     assert model.branch_steps <= 6 * 2 * 5 * n_rollouts
 

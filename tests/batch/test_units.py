@@ -1,5 +1,6 @@
 """Units stay together: transitions of a feed-forward policy, windows of steps of a recurrent one."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_trpo.batch.batch import Batch
-from sb3_trpo.batch.states import States
+from sb3_trpo.batch.states import States, concatenate
 from sb3_trpo.batch.subsets import every_kth, minibatches
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
@@ -120,3 +121,45 @@ def test_states_can_be_mapped() -> None:
     assert states.observations["a"].shape == (1, 1)
     assert states.memory is not None
     assert states.memory[0].shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("starts", "weights", "message"),
+    [
+        ([1, 3], None, "`starts` must ascend from 0"),
+        ([0, 3, 3], None, "`starts` must ascend from 0"),
+        ([0, 4, 2], None, "`starts` must ascend from 0"),
+        ([0, 6], None, "`starts` must ascend from 0 to less than 6"),
+        (None, [1.0, 1.0, -1.0, 1.0, 1.0, 1.0], "`weights` must be 6 finite numbers >= 0"),
+        (None, [1.0, 1.0, np.nan, 1.0, 1.0, 1.0], "`weights` must be 6 finite numbers >= 0"),
+        (None, [1.0, 1.0], "`weights` must be 6 finite numbers >= 0"),
+    ],
+)
+def test_units_and_weights_that_do_not_fit_are_refused(
+    starts: list[int] | None, weights: list[float] | None, message: str
+) -> None:
+    batch = replace(
+        windows(3, 1, 2),
+        starts=None if starts is None else th.tensor(starts),
+        weights=None if weights is None else th.tensor(weights),
+    )
+    with pytest.raises(ValueError, match=message):
+        batch.checked()
+
+
+def test_a_batch_that_fits_is_returned_as_it_is() -> None:
+    batch = windows(3, 1, 2, weights=th.ones(6))
+    assert batch.checked() is batch
+
+
+def test_states_are_joined() -> None:
+    batch = windows(3, 1, 2)
+    joined = concatenate([batch.take(th.tensor([unit])).states for unit in range(3)])
+    check(replace(batch, states=joined), [[0, 1, 2], [3], [4, 5]])
+    assert joined.memory is not None
+    assert joined.memory[0].flatten().tolist() == [0.0, 1.0, 2.0]
+    plain = concatenate([States(th.zeros(2, 3)), States(th.ones(1, 3))])
+    assert isinstance(plain.observations, th.Tensor)
+    assert plain.observations[:, 0].tolist() == [0.0, 0.0, 1.0]
+    assert plain.memory is None
+    assert plain.action_masks is None

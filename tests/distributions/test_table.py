@@ -438,3 +438,10 @@ def test_a_registered_family_replaces_the_estimate() -> None:
 def test_bad_arguments_are_not_registered(arguments: tuple[Any, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         register_family(*arguments)
+
+
+@pytest.mark.usefixtures("table_of_families")
+def test_a_factory_that_makes_no_family_is_refused_by_name() -> None:
+    register_family(Laplace, lambda _: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="`make_family` of Laplace must return a DistributionFamily, not None"):
+        distribution_family(Laplace(2))

@@ -66,7 +66,9 @@ ENVS: dict[str, Callable[[], VecEnv]] = {
     "monitored outside": lambda: VecNormalize(VecMonitor(DummyVecEnv([lambda: gym.make("CartPole-v1")] * 3))),
     "game": lambda: VecTransposeImage(VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", 2, seed=0), 4)),
     "game without lives": lambda: VecFrameStack(make_atari_env("FreewayNoFrameskip-v4", 1, seed=0), 2),
-    "game with sticky actions": lambda: make_vec_env("ALE/Pong-v5", 1, seed=0, wrapper_class=AtariWrapper),
+    "game of version 5": lambda: make_vec_env(
+        "ALE/Pong-v5", 1, seed=0, wrapper_class=AtariWrapper, env_kwargs={"repeat_action_probability": 0.0}
+    ),
 }
 
 
@@ -473,6 +475,7 @@ class CustomWrapper(gym.Wrapper[Any, Any, Any, Any]):
         ),
         (lambda: DummyVecEnv([lambda: HopperWithWaves(iter([1]))]), r"HopperWithWaves cannot.*`waves` \(list_iterator\)"),
         (lambda: make_vec_env("LunarLander-v3", 1), "lunar_lander.LunarLander cannot be saved"),
+        (lambda: make_vec_env("ALE/Pong-v5", 1), "AtariEnv cannot.*sticky actions.*`repeat_action_probability=0`"),
         (lambda: SubprocVecEnv([lambda: gym.make("CartPole-v1")]), "must keep .* in a DummyVecEnv, not in a SubprocVecEnv"),
     ],
 )
@@ -495,3 +498,17 @@ def test_without_mujoco_the_other_simulators_are_still_known(monkeypatch: pytest
     assert "CartPoleEnv" in known
     assert "AtariEnv" in known
     assert "MujocoEnv" not in known
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("CartPole-v1", vars, setattr), "`env_class` must be a class of environments or wrappers, not 'CartPole-v1'"),
+        ((int, vars, setattr), "`env_class` must be a class of environments or wrappers"),
+        ((CartPoleEnv, None, setattr), "`get_state` must be a function, not None"),
+        ((CartPoleEnv, vars, 1), "`set_state` must be a function, not 1"),
+    ],
+)
+def test_nonsense_is_not_registered(arguments: tuple[Any, Any, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        register_simulator(*arguments)

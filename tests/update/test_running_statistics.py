@@ -1,5 +1,6 @@
 """Running statistics follow the data; nothing else of the policy does."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_trpo import TRPO
+from sb3_trpo.update.running_statistics import refresh_running_statistics
+from tests.helpers import batch_of, collect
 from tests.toy_envs import VECTOR, RandomEnv
 
 
@@ -180,3 +183,13 @@ class FrozenFeatures(NormalisedFeatures):
 def test_frozen_statistics_stay_frozen() -> None:
     model = make(features_extractor_class=FrozenFeatures).learn(64)
     assert norms(model.policy)[0].num_batches_tracked.item() == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("length", [1, 16, 64, 128, 256])
+def test_windows_of_any_length_refresh_the_statistics(length: int) -> None:
+    model = collect(make(n_steps=256))
+    batch = replace(batch_of(model), starts=th.arange(0, 256, length))
+    refresh_running_statistics(model.interface, batch)
+    (norm,) = norms(model.policy)
+    assert norm.num_batches_tracked is not None
+    assert norm.num_batches_tracked.item() == (1 if length == 256 else 2)

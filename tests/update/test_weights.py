@@ -1,5 +1,6 @@
 """A weight of 2 counts a transition twice, a weight of 0 leaves it out, in every mean of the update."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -106,3 +107,24 @@ def test_advantages_without_weight_carry_no_signal() -> None:
     assert not carry_signal(advantages, returns, th.tensor([1.0, 0.0, 1.0]))
     assert not carry_signal(advantages, returns, th.zeros(3))
     assert carry_signal(advantages, returns, th.tensor([0.0, 1.0, 0.0]))  # one advantage: its size decides
+
+
+@pytest.mark.parametrize("total", [0.0, 0.5, 1.0])
+def test_advantages_whose_weights_leave_no_spread_are_zero(total: float) -> None:
+    advantages, returns = th.tensor([[1.0, 5.0, 1.0], [0.0, 0.0, 0.0]])
+    weights = th.tensor([total, 0.0, 0.0])
+    assert effective_advantages(advantages, returns, True, weights).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_minibatch_without_weight_takes_no_step(by_hand: bool) -> None:
+    model, batch = collected("box")
+    batch = replace(batch, weights=th.zeros(len(batch)))
+    parameters = critic_parameters(model.policy, reached(model.policy, batch))
+    before = th.nn.utils.parameters_to_vector(parameters).clone()
+    plain: Any = PlainPolicy.of(model.policy) if by_hand else Reason("a test")
+    epoch = make_epoch(PolicyInterface(model.policy), plain, parameters, FitData(model.rollout_buffer, batch, 3, 100))
+    losses = fit_critic(model.policy, parameters, epoch, 2, None)
+    assert len(losses) == 6
+    assert all(math.isnan(loss) for loss in losses)
+    assert th.equal(th.nn.utils.parameters_to_vector(parameters), before)
