@@ -6,9 +6,9 @@ from sb3_trpo.actor.plain_policy import register_extractor
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.distributions.table import register_family
-from sb3_trpo.envs.pickled_state import deepcopy_state
-from sb3_trpo.envs.snapshots import register_simulator
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.snapshots.pickled_state import deepcopy_state
+from sb3_trpo.snapshots.simulator import register_simulator
 
 __version__ = version("sb3-trpo")
 

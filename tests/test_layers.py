@@ -17,7 +17,7 @@ FLOORS = [
     ["step"],
     ["distributions", "batch"],
     ["policies", "envs"],
-    ["actor", "arguments"],
+    ["actor", "arguments", "snapshots"],
     ["rollout", "update", "saving"],
     ["algorithms"],
     ["zoo"],

@@ -25,13 +25,13 @@ from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States, concatenate
 from sb3_trpo.checks import check_integers, is_integer
 from sb3_trpo.distributions.validation import unchecked_distributions
-from sb3_trpo.envs.replay_check import check_replay
-from sb3_trpo.envs.snapshots import Simulator, Snapshot
 from sb3_trpo.policies.interface import Obs
 from sb3_trpo.rollout.bootstrap import numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.numpy_actor import NumpyActor
 from sb3_trpo.rollout.recorders import fast_policy
+from sb3_trpo.snapshots.replay_check import check_replay
+from sb3_trpo.snapshots.simulator import Simulator, Snapshot
 
 _MOST_ACTIONS = 18
 """Largest Discrete space in which all actions are tried by default."""
@@ -91,7 +91,7 @@ class VineTRPO(TRPO):
     Source: section 5.2 of the paper (https://arxiv.org/abs/1502.05477).
 
     :param policy: the policy to use
-    :param env: an environment that :mod:`sb3_trpo.envs.snapshots` can save and restore
+    :param env: an environment that :mod:`sb3_trpo.snapshots.simulator` can save and restore
     :param n_branch_states: branching states per rollout, rounded up to a multiple of the number of environments; None: one
         for every 32 states of the trunk
     :param n_branch_actions: actions tried in each branching state: a number of draws from the policy, or "all" for a Discrete

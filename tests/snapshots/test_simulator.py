@@ -34,8 +34,8 @@ from stable_baselines3.common.vec_env import (
 
 from sb3_trpo import deepcopy_state, register_simulator
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
-from sb3_trpo.envs.simulator_states import known_layers
-from sb3_trpo.envs.snapshots import Simulator
+from sb3_trpo.snapshots.known_layers import known_layers
+from sb3_trpo.snapshots.simulator import Simulator
 from tests.toy_envs import RandomEnv
 
 gym.register_envs(ale_py)
@@ -190,7 +190,7 @@ def test_a_snapshot_is_restored_in_another_process(name: str, tmp_path: Path) ->
     (tmp_path / "in.pickle").write_bytes(pickle.dumps((name, simulator.save(), actions)))
     with simulator.excursion():
         first = run(env, actions)
-    code = f"from tests.envs.test_snapshots import continue_run; continue_run({str(tmp_path)!r})"
+    code = f"from tests.snapshots.test_simulator import continue_run; continue_run({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=Path(__file__).parents[2])
     assert_equal(pickle.loads((tmp_path / "out.pickle").read_bytes()), first)
 
@@ -215,7 +215,7 @@ def test_a_snapshot_of_other_environments_is_refused() -> None:
 def test_rl_zoos_time_limit_counts_as_gymnasiums(known_before: bool) -> None:
     code = (
         "import gymnasium as gym; from stable_baselines3.common.vec_env import DummyVecEnv as V; "
-        "from sb3_trpo.envs.snapshots import Simulator; make = lambda: gym.make('CartPole-v1'); "
+        "from sb3_trpo.snapshots.simulator import Simulator; make = lambda: gym.make('CartPole-v1'); "
         f"{'Simulator(V([make]))' if known_before else 'pass'}; import rl_zoo3.gym_patches; "
         "print(Simulator(V([make])).save().layers)"
     )
@@ -467,8 +467,8 @@ class CustomWrapper(gym.Wrapper[Any, Any, Any, Any]):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DummyVecEnv([Counter]), r"test_snapshots.Counter cannot be saved.*get_state\(\).*register_simulator"),
-        (lambda: DummyVecEnv([lambda: CustomWrapper(gym.make("CartPole-v1"))]), "snapshots.CustomWrapper cannot be saved"),
+        (lambda: DummyVecEnv([Counter]), r"test_simulator.Counter cannot be saved.*get_state\(\).*register_simulator"),
+        (lambda: DummyVecEnv([lambda: CustomWrapper(gym.make("CartPole-v1"))]), "simulator.CustomWrapper cannot be saved"),
         (
             lambda: DummyVecEnv([CartPoleInTheWeather]),
             r"its attribute `weather` \(Weather\) is not plain data: numbers.*; give it",

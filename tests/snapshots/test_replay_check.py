@@ -16,8 +16,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trpo import VineTRPO, deepcopy_state, register_simulator
-from sb3_trpo.envs.replay_check import check_replay
-from sb3_trpo.envs.snapshots import Simulator
+from sb3_trpo.snapshots.replay_check import check_replay
+from sb3_trpo.snapshots.simulator import Simulator
 from tests.helpers import generator_states
 
 SMALL: dict[str, Any] = {"n_steps": 24, "batch_size": 24, "n_branch_states": 6, "branch_length": 5, "seed": 0}

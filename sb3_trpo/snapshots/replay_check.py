@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trpo.envs.random_generators import drew_globally, global_state
-from sb3_trpo.envs.snapshots import Simulator
+from sb3_trpo.snapshots.random_generators import drew_globally, global_state
+from sb3_trpo.snapshots.simulator import Simulator
 
 _BEFORE = (3, 12)
 """Steps before each saved state: some state appears in the first step, some only after a robot has touched the ground."""

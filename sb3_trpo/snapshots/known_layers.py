@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_trpo.envs.lean_vec_env import LeanVecEnv
-from sb3_trpo.envs.mujoco_state import MujocoLayer
+from sb3_trpo.snapshots.mujoco_state import MujocoLayer
 
 
 class Inside(Protocol):

@@ -17,10 +17,10 @@ import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
-from sb3_trpo.envs.layer_attributes import LayerAttributes, NamedAttributes, OneNumber, cannot_be_saved
-from sb3_trpo.envs.monitors import without_monitors
-from sb3_trpo.envs.random_generators import EnvGenerator, SpaceGenerators, drew_globally, global_state, set_global_state
-from sb3_trpo.envs.simulator_states import KnownLayer, known_layers
+from sb3_trpo.snapshots.known_layers import KnownLayer, known_layers
+from sb3_trpo.snapshots.layer_attributes import LayerAttributes, NamedAttributes, OneNumber, cannot_be_saved
+from sb3_trpo.snapshots.monitors import without_monitors
+from sb3_trpo.snapshots.random_generators import EnvGenerator, SpaceGenerators, drew_globally, global_state, set_global_state
 
 GetState = Callable[[Any], Any]
 SetState = Callable[[Any, Any], None]

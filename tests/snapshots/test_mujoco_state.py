@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from sb3_trpo.envs.mujoco_state import MujocoLayer
+from sb3_trpo.snapshots.mujoco_state import MujocoLayer
 
 IN_ARENA = ("efc_", "iefc_", "efm_", "contact", "map_", "tree_island", "dof_island", "island", "ifrc", "tendon_efcadr", "iacc")
 """Prefixes of arrays that MuJoCo computes anew in every step."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_trpo.envs.layer_attributes import LayerAttributes
+from sb3_trpo.snapshots.layer_attributes import LayerAttributes
 
 
 class Thing:

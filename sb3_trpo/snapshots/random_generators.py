@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 
-from sb3_trpo.envs.plain_data import GeneratorState, generator_state, set_generator
+from sb3_trpo.snapshots.plain_data import GeneratorState, generator_state, set_generator
 
 
 def global_state() -> dict[str, Any]:

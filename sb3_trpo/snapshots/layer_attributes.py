@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from sb3_trpo.envs.plain_data import (
+from sb3_trpo.snapshots.plain_data import (
     FREEZE,
     IMMUTABLE,
     THAW,
