@@ -18,17 +18,16 @@ class Batch:
     """
     B transitions of one rollout, in U units. Observations stay in the buffer's dtype and memory until a chunk is read.
 
-    The transitions of a unit stay together: one transition for a feed-forward policy, a window of consecutive steps of one
-    environment for a recurrent one. Subsets, chunks and mini-batches consist of whole units.
+    Subsets, chunks and mini-batches consist of whole units: of single transitions for a feed-forward policy, of windows for a
+    recurrent one.
 
-    :param states: the B states
+    :param states: the B states, which know their units
     :param actions: shape (B, d); (B,) integers for a discrete action space
     :param old_log_prob: log-probability of the action when it was taken, shape (B,), nats
     :param advantages: shape (B,)
     :param returns: targets of the critic, shape (B,)
     :param weights: how often each transition counts in every mean, at least 0, shape (B,); None: once each. The numbers of
         transitions that do not count must be finite all the same
-    :param starts: first transition of each unit, ascending from 0, shape (U,); None: every transition is a unit
     """
 
     states: States
@@ -37,7 +36,6 @@ class Batch:
     advantages: th.Tensor
     returns: th.Tensor
     weights: th.Tensor | None = None
-    starts: th.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.advantages)
@@ -45,7 +43,7 @@ class Batch:
     @property
     def n_units(self) -> int:
         """Return the number of units in the batch."""
-        return len(self) if self.starts is None else len(self.starts)
+        return len(self) if self.states.unit_starts is None else self.states.n_units
 
     @property
     def device(self) -> th.device:
@@ -59,11 +57,13 @@ class Batch:
         :return: the batch itself
         :raises ValueError: if the units do not make up the batch, or a weight is negative or not finite
         """
-        starts, weights = self.starts, self.weights
+        starts, weights = self.states.unit_starts, self.weights
         if starts is not None:
             edges = [*starts.tolist(), len(self)]
             if edges[0] != 0 or any(after <= before for before, after in pairwise(edges)):
-                raise ValueError(f"`starts` must ascend from 0 to less than {len(self)}, the transitions, not be {starts}")
+                raise ValueError(
+                    f"`unit_starts` must ascend from 0 to less than {len(self)}, the transitions, not be {starts}"
+                )
         if weights is not None and not (weights.shape == self.advantages.shape and _not_negative(weights)):
             raise ValueError(f"`weights` must be {len(self)} finite numbers >= 0, not {weights}")
         return self
@@ -75,24 +75,10 @@ class Batch:
         :param units: positions of the units to count, shape (u,); None: all
         :return: the sum; without weights, the number of transitions
         """
-        rows = slice(None) if units is None else self.rows_of(units)
+        rows = slice(None) if units is None else self.states.rows_of(units)
         if self.weights is None:
             return float(len(rows_at(self.advantages, rows)))
         return rows_at(self.weights, rows).double().sum().item()
-
-    def rows_of(self, units: Index) -> Index:
-        """
-        Find the transitions of some of the units.
-
-        :param units: a slice, or integer positions of shape (u,)
-        :return: positions of their transitions
-        """
-        if self.starts is None:
-            return units
-        positions = th.arange(self.n_units)[units] if isinstance(units, slice) else units.cpu()
-        lengths = self._lengths().cpu()[positions]
-        first = th.repeat_interleave(self.starts.cpu()[positions] - _first_rows(lengths), lengths)
-        return first + th.arange(len(first))
 
     def take(self, units: Index) -> Batch:
         """
@@ -101,11 +87,10 @@ class Batch:
         :param units: a slice, or integer positions of shape (u,)
         :return: a batch of their transitions, on the device of the advantages
         """
-        rows = self.rows_of(units)
-        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("states", "starts")}
+        rows = self.states.rows_of(units)
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "states"}
         parts = {name: None if value is None else rows_at(value, rows) for name, value in parts.items()}
-        starts = None if self.starts is None else _first_rows(rows_at(self._lengths(), units))
-        return replace(self, states=self.states.take(rows, units, self.device), starts=starts, **parts)
+        return replace(self, states=self.states.take(units, self.device), **parts)
 
     def states_at(self, units: Index) -> States:
         """
@@ -114,7 +99,7 @@ class Batch:
         :param units: a slice, or integer positions of shape (u,)
         :return: their states, on the device of the advantages
         """
-        return self.states.take(self.rows_of(units), units, self.device)
+        return self.states.take(units, self.device)
 
     def parts(self, size: int, units: th.Tensor | None = None) -> list[Index]:
         """
@@ -125,10 +110,10 @@ class Batch:
         :return: the units of each part
         """
         n_units = self.n_units if units is None else len(units)
-        if self.starts is None:
+        if self.states.unit_starts is None:
             edges = list(range(0, n_units, size))
         else:
-            lengths = self._lengths() if units is None else rows_at(self._lengths(), units)
+            lengths = self.states.unit_lengths if units is None else rows_at(self.states.unit_lengths, units)
             edges = _edges(lengths.tolist(), size)
         slices = [slice(*pair) for pair in zip(edges, [*edges[1:], n_units], strict=True)]
         return [part if units is None else units[part] for part in slices]
@@ -175,19 +160,9 @@ class Batch:
             return values
         return values * self.weights.view(-1, *[1] * (values.dim() - 1))
 
-    def _lengths(self) -> th.Tensor:
-        """Count the transitions of each unit, shape (U,)."""
-        assert self.starts is not None
-        return th.diff(self.starts, append=self.starts.new_tensor([len(self)]))
-
 
 def _not_negative(weights: th.Tensor) -> bool:
     return bool((weights.isfinite() & (weights >= 0.0)).all())
-
-
-def _first_rows(lengths: th.Tensor) -> th.Tensor:
-    """Compute the positions at which consecutive units of these lengths begin."""
-    return lengths.cumsum(0) - lengths
 
 
 def _edges(lengths: list[int], size: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch as th
@@ -16,54 +16,86 @@ Index: TypeAlias = slice | th.Tensor
 @dataclass(frozen=True)
 class States:
     """
-    The inputs of a policy at B states. Feed-forward policies read only the observations.
+    B states of a policy, in U units; feed-forward policies read the observations alone.
+
+    The states of a unit stay together: one state for a feed-forward policy, a window of consecutive steps of one environment
+    for a recurrent one.
 
     :param observations: shape (B, ...), or a dict of such
-    :param action_masks: whether each action is allowed, shape (B, n), bool; None: all are
+    :param action_masks: actions that are possible, shape (B, n), bool; None: all
     :param memory: recurrent state before the first step of each unit, each tensor of shape (U, ...); None: there is none
     :param episode_starts: whether an episode begins, shape (B,); None: not recorded
+    :param unit_starts: first state of each unit, ascending from 0, shape (U,); None: every state is a unit
     """
 
     observations: Observations
     action_masks: th.Tensor | None = None
     memory: tuple[th.Tensor, ...] | None = None
     episode_starts: th.Tensor | None = None
+    unit_starts: th.Tensor | None = None
 
-    def map(self, function: Callable[[th.Tensor], th.Tensor]) -> States:
+    def __len__(self) -> int:
+        observations = self.observations
+        return len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
+
+    @property
+    def n_units(self) -> int:
+        """Return the number of units."""
+        return len(self) if self.unit_starts is None else len(self.unit_starts)
+
+    @property
+    def unit_lengths(self) -> th.Tensor:
+        """Return the number of states in each unit, shape (U,), on the CPU."""
+        if self.unit_starts is None:
+            return th.ones(len(self), dtype=th.long)
+        return th.diff(self.unit_starts, append=self.unit_starts.new_tensor([len(self)])).cpu()
+
+    def rows_of(self, units: Index) -> Index:
         """
-        Apply a function to every tensor.
+        Find the states of some of the units.
 
-        :param function: the function to apply
-        :return: the results as states
+        :param units: a slice, or integer positions of shape (u,)
+        :return: positions of their states
         """
-        return self._map(function, function)
+        if self.unit_starts is None:
+            return units
+        positions = th.arange(self.n_units)[units] if isinstance(units, slice) else units.cpu()
+        lengths = self.unit_lengths[positions]
+        first = th.repeat_interleave(self.unit_starts.cpu()[positions] - _starts_of(lengths), lengths)
+        return first + th.arange(len(first))
 
-    def take(self, rows: Index, units: Index, device: th.device) -> States:
+    def take(self, units: Index, device: th.device) -> States:
         """
-        Select some of the states.
+        Select some of the units.
 
-        :param rows: positions of the states
-        :param units: positions of their units, to which the memory belongs
-        :param device: the device to move them to
-        :return: the states at these positions
+        :param units: a slice, or integer positions of shape (u,)
+        :param device: device to move the states to
+        :return: the states of these units
         """
-        return self._map(lambda t: rows_at(t, rows).to(device), lambda t: rows_at(t, units).to(device))
+        rows = self.rows_of(units)
 
-    def _map(self, of_states: Callable[[th.Tensor], th.Tensor], of_units: Callable[[th.Tensor], th.Tensor]) -> States:
-        return replace(
-            self,
+        def of_states(tensor: th.Tensor) -> th.Tensor:
+            return rows_at(tensor, rows).to(device)
+
+        return States(
             observations=map_observations(self.observations, of_states),
             action_masks=None if self.action_masks is None else of_states(self.action_masks),
-            memory=None if self.memory is None else tuple(map(of_units, self.memory)),
+            memory=None if self.memory is None else tuple(rows_at(part, units).to(device) for part in self.memory),
             episode_starts=None if self.episode_starts is None else of_states(self.episode_starts),
+            unit_starts=None if self.unit_starts is None else _starts_of(rows_at(self.unit_lengths, units)),
         )
+
+
+def _starts_of(lengths: th.Tensor) -> th.Tensor:
+    """Return where units of these lengths begin, one after another."""
+    return lengths.cumsum(0) - lengths
 
 
 def concatenate(parts: Sequence[States]) -> States:
     """
-    Join states one after another.
+    Join single states one after another.
 
-    :param parts: at least one; all of them have the same fields
+    :param parts: at least one; all of them have the same fields, and every state is a unit
     :return: all their states
     """
 

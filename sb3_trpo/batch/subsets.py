@@ -38,7 +38,7 @@ def minibatches(batch: Batch, batch_size: int, n_envs: int) -> Iterator[np.ndarr
     :return: positions of their units, each of shape (u,)
     """
     order = np.random.permutation(batch.n_units)
-    if batch.starts is None:
+    if batch.states.unit_starts is None:
         order = _env_major(order, batch.n_units, n_envs)
         yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))
         return
@@ -59,7 +59,7 @@ def every_kth(batch: Batch, k: int, n_envs: int) -> th.Tensor:
     :return: positions, shape (ceil(U / k),)
     """
     # a custom rollout buffer may not hold n_steps * n_envs transitions
-    if k == 1 or batch.starts is not None or len(batch) % n_envs:
+    if k == 1 or batch.states.unit_starts is not None or len(batch) % n_envs:
         return th.arange(0, batch.n_units, k)
     return th.from_numpy(_env_major(np.arange(0, len(batch), k), len(batch), n_envs))
 

@@ -70,7 +70,7 @@ def make_epoch(
     if not keeps_sb3_layout(data.buffer):
         return partial(_custom_buffer_epoch, interface, parameters, data, workers)
     # a plain policy is a feed-forward one, whose units are transitions
-    if interface.policy.device.type == "cpu" and not isinstance(plain, Reason) and data.batch.starts is None:
+    if interface.policy.device.type == "cpu" and not isinstance(plain, Reason) and data.batch.states.unit_starts is None:
         split = _split_layers(plain, parameters)
         if not isinstance(split, Reason):
             return _HandEpoch(plain, split, data, workers)
@@ -105,7 +105,7 @@ class _AutogradEpoch:
         batch = self._data.batch
         for positions in self._data.minibatches():
             units = th.from_numpy(positions)
-            rows = batch.rows_of(units)
+            rows = batch.states.rows_of(units)
             if self._features is None:
                 values = self._interface.values(batch.states_at(units))
             else:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -21,6 +21,7 @@ import sb3_trpo
 from sb3_trpo import TRPO
 from sb3_trpo.actor.by_autograd import AutogradActor
 from sb3_trpo.actor.choose import actor_network, plain_policy
+from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
 from sb3_trpo.policies.interface import Acted, Obs, PolicyInterface
 from sb3_trpo.step.flat import assign, flatten
@@ -29,6 +30,7 @@ from sb3_trpo.step.problem import Problem
 from sb3_trpo.step.report import Outcome, StepReport, Trial
 from sb3_trpo.step.trust_region import TrustRegionSettings
 from sb3_trpo.step.workers import Alone
+from sb3_trpo.update.fisher import FisherVectorProduct
 from sb3_trpo.update.surrogate import Surrogate
 from tests.helpers import actor_of, actor_parameters, batch_of, collect, make_batch, make_policy, perturb
 from tests.toy_envs import OBSERVATIONS, RandomEnv
@@ -141,6 +143,61 @@ def test_an_interface_that_overrides_the_values_is_asked_in_the_fit_too(policy: 
     assert model.logger.name_to_value["train/value_loss"] == pytest.approx(
         np.mean((model.rollout_buffer.returns - 7.0) ** 2), rel=1e-3
     )
+
+
+class LinearRecurrence(PolicyInterface):
+    """A recurrent policy with one weight: unit Gaussians around h_t = w h_{t-1} + x_t, where h begins anew with an episode."""
+
+    def __init__(self) -> None:
+        self.weight = th.nn.Parameter(th.tensor(0.5, dtype=th.float64))
+
+    def distribution(self, states: States) -> Distribution:
+        assert isinstance(states.observations, th.Tensor)
+        assert states.memory is not None
+        assert states.episode_starts is not None
+        means = []
+        inputs, starts = th.split(states.observations, states.unit_lengths.tolist()), iter(states.episode_starts)
+        for h, window in zip(states.memory[0], inputs, strict=True):
+            for x in window:
+                h = self.weight * th.where(next(starts), 0.0, h) + x
+                means.append(h)
+        mean = th.stack(means)
+        return DiagGaussianDistribution(1).proba_distribution(mean, th.zeros_like(mean))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("inputs", "episode_starts", "unit_starts", "memory", "expected"),
+    [
+        ([1.0, 0.0, 0.0, 0.0], [1, 0, 0, 0], [0], [0.0], 0.640625),
+        ([1.0, 0.0, 0.0, 0.0], [1, 0, 0, 0], [0, 2], [0.0, 0.5], 0.375),  # two windows, the second from its stored memory
+        ([1.0, 0.0, 1.0, 0.0], [1, 0, 1, 0], [0], [9.0], 0.5),  # an episode begins within the window
+        ([1.0, 0.0, 1.0, 0.0], [1, 0, 1, 0], [0, 2], [9.0, 9.0], 0.5),  # windows that end where an episode does
+    ],
+)
+def test_windows_and_memory_give_the_fisher_matrix_of_a_recurrent_policy(
+    inputs: list[float],
+    episode_starts: list[int],
+    unit_starts: list[int],
+    memory: list[float],
+    expected: float,
+    chunk_size: int,
+) -> None:
+    x = th.tensor(inputs, dtype=th.float64)[:, None]
+    states = States(
+        x,
+        memory=(th.tensor(memory, dtype=th.float64)[:, None],),
+        episode_starts=th.tensor(episode_starts).bool(),
+        unit_starts=th.tensor(unit_starts),
+    )
+    interface, numbers = LinearRecurrence(), th.zeros(4, dtype=th.float64)
+    batch = Batch(states, x, numbers, numbers, numbers).checked()
+    product = FisherVectorProduct(AutogradActor(interface), [interface.weight], batch, chunk_size)
+    assert product(th.ones(1, dtype=th.float64)).item() == pytest.approx(expected, rel=1e-12)
+    surrogate = Surrogate(AutogradActor(interface), batch, 0.0, chunk_size)
+    assert surrogate.at_old.kl == 0.0
+    assign([interface.weight], th.tensor([0.5 + 1e-4], dtype=th.float64))
+    assert surrogate.evaluate().kl == pytest.approx(0.5 * expected * 1e-8, rel=1e-3)
 
 
 # --- how the step is taken: the natural gradient without a search ---

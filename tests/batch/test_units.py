@@ -25,17 +25,17 @@ def windows(*lengths: int, weights: th.Tensor | None = None) -> Batch:
         action_masks=rows[:, None] % 2 == 0,
         memory=(units[:, None], -units[:, None]),
         episode_starts=rows == 0,
+        unit_starts=th.tensor([0, *np.cumsum(lengths)[:-1]]),
     )
-    starts = th.tensor([0, *np.cumsum(lengths)[:-1]])
-    return Batch(states, rows[:, None], rows, rows, rows, weights, starts)
+    return Batch(states, rows[:, None], rows, rows, rows, weights)
 
 
 def check(batch: Batch, expected: list[list[int]]) -> None:
     """Check that every tensor of the batch belongs to these transitions, window by window."""
     rows = th.tensor([row for window in expected for row in window], dtype=th.float32)
     assert batch.n_units == len(expected)
-    assert batch.starts is not None
-    edges = [*batch.starts.tolist(), len(batch)]
+    assert batch.states.unit_starts is not None
+    edges = [*batch.states.unit_starts.tolist(), len(batch)]
     assert [edges[i + 1] - edges[i] for i in range(len(expected))] == [len(window) for window in expected]
     for part in (batch.advantages, batch.returns, batch.old_log_prob, batch.actions[:, 0]):
         assert th.equal(part, rows)
@@ -57,7 +57,7 @@ def test_taking_windows_takes_their_transitions_and_their_memory() -> None:
     assert taken.states.memory[1].flatten().tolist() == [-2.0, 0.0, -2.0]
     check(batch.take(slice(1, None)), [[3], [4, 5]])
     check(batch.take(th.tensor([1, 2])).take(th.tensor([1])), [[4, 5]])
-    assert batch.rows_of(th.tensor([2, 1])).tolist() == [4, 5, 3]  # type: ignore[union-attr]
+    assert batch.states.rows_of(th.tensor([2, 1])).tolist() == [4, 5, 3]  # type: ignore[union-attr]
 
 
 @PROPERTY
@@ -70,8 +70,8 @@ def test_chunks_are_made_of_whole_windows(lengths: list[int], size: int) -> None
     for chunk, after in zip(chunks, [*chunks[1:], None], strict=True):
         assert len(chunk) <= size or chunk.n_units == 1
         if after is not None:  # the first window of the next chunk had no room
-            assert after.starts is not None
-            first = after.starts[1].item() if after.n_units > 1 else len(after)
+            assert after.states.unit_starts is not None
+            first = after.states.unit_starts[1].item() if after.n_units > 1 else len(after)
             assert len(chunk) + first > size
 
 
@@ -115,21 +115,13 @@ def test_weights_are_taken_along_and_multiply_numbers_and_rows() -> None:
     assert windows(3, 1, 2).weighted(ones) is ones
 
 
-def test_states_can_be_mapped() -> None:
-    states = windows(2, 1).states.map(lambda tensor: tensor[:1])
-    assert isinstance(states.observations, dict)
-    assert states.observations["a"].shape == (1, 1)
-    assert states.memory is not None
-    assert states.memory[0].shape == (1, 1)
-
-
 @pytest.mark.parametrize(
     ("starts", "weights", "message"),
     [
-        ([1, 3], None, "`starts` must ascend from 0"),
-        ([0, 3, 3], None, "`starts` must ascend from 0"),
-        ([0, 4, 2], None, "`starts` must ascend from 0"),
-        ([0, 6], None, "`starts` must ascend from 0 to less than 6"),
+        ([1, 3], None, "`unit_starts` must ascend from 0"),
+        ([0, 3, 3], None, "`unit_starts` must ascend from 0"),
+        ([0, 4, 2], None, "`unit_starts` must ascend from 0"),
+        ([0, 6], None, "`unit_starts` must ascend from 0 to less than 6"),
         (None, [1.0, 1.0, -1.0, 1.0, 1.0, 1.0], "`weights` must be 6 finite numbers >= 0"),
         (None, [1.0, 1.0, np.nan, 1.0, 1.0, 1.0], "`weights` must be 6 finite numbers >= 0"),
         (None, [1.0, 1.0], "`weights` must be 6 finite numbers >= 0"),
@@ -138,11 +130,9 @@ def test_states_can_be_mapped() -> None:
 def test_units_and_weights_that_do_not_fit_are_refused(
     starts: list[int] | None, weights: list[float] | None, message: str
 ) -> None:
-    batch = replace(
-        windows(3, 1, 2),
-        starts=None if starts is None else th.tensor(starts),
-        weights=None if weights is None else th.tensor(weights),
-    )
+    batch = windows(3, 1, 2)
+    states = replace(batch.states, unit_starts=None if starts is None else th.tensor(starts))
+    batch = replace(batch, states=states, weights=None if weights is None else th.tensor(weights))
     with pytest.raises(ValueError, match=message):
         batch.checked()
 
@@ -153,9 +143,9 @@ def test_a_batch_that_fits_is_returned_as_it_is() -> None:
 
 
 def test_states_are_joined() -> None:
-    batch = windows(3, 1, 2)
+    batch = windows(1, 1, 1)
     joined = concatenate([batch.take(th.tensor([unit])).states for unit in range(3)])
-    check(replace(batch, states=joined), [[0, 1, 2], [3], [4, 5]])
+    check(replace(batch, states=replace(joined, unit_starts=th.arange(3))), [[0], [1], [2]])
     assert joined.memory is not None
     assert joined.memory[0].flatten().tolist() == [0.0, 1.0, 2.0]
     plain = concatenate([States(th.zeros(2, 3)), States(th.ones(1, 3))])

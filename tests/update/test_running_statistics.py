@@ -188,7 +188,8 @@ def test_frozen_statistics_stay_frozen() -> None:
 @pytest.mark.parametrize("length", [1, 16, 64, 128, 256])
 def test_windows_of_any_length_refresh_the_statistics(length: int) -> None:
     model = collect(make(n_steps=256))
-    batch = replace(batch_of(model), starts=th.arange(0, 256, length))
+    batch = batch_of(model)
+    batch = replace(batch, states=replace(batch.states, unit_starts=th.arange(0, 256, length)))
     refresh_running_statistics(model.interface, batch)
     (norm,) = norms(model.policy)
     assert norm.num_batches_tracked is not None
