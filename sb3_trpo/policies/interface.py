@@ -1,4 +1,7 @@
-"""The interface through which the package uses an actor-critic policy. No other file calls a policy."""
+"""
+The interface through which the package uses an actor-critic policy. No other file calls a policy; the layers of a plain one
+are also computed by hand.
+"""
 
 from __future__ import annotations
 

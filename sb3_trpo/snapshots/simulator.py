@@ -52,7 +52,7 @@ def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, 
 
 class Snapshot(NamedTuple):
     """
-    Holds the state of the training environments as plain data.
+    Holds the state of the training environments as plain data; the statistics of ``VecNormalize`` are left out.
 
     :param layers: class of each layer, from outside to inside, environment by environment
     :param states: states of all parts of all layers
