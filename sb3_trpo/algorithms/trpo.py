@@ -3,6 +3,7 @@
 import io
 import pathlib
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
 
@@ -52,9 +53,15 @@ from sb3_trpo.step.workers import ALONE, Workers, raise_together
 from sb3_trpo.update.critic import critic_parameters, fit_critic
 from sb3_trpo.update.critic_epochs import FitData, make_epoch
 from sb3_trpo.update.policy_problem import PolicyProblem
-from sb3_trpo.update.running_statistics import refresh_running_statistics
+from sb3_trpo.update.running_statistics import gathers_images, moving_layers, refresh_within_bound
 
 SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
+
+_GATHERING_SHARE = 0.1
+"""Largest share of ``total_timesteps`` in which the statistics of images are gathered without policy steps."""
+
+_STEP_SHARE = 0.5
+"""Share of the KL bound that the policy step may use while running statistics move; they may use the rest."""
 
 
 class TRPO(RolloutCollector):
@@ -265,14 +272,15 @@ class TRPO(RolloutCollector):
             chunk_size = self.chunk_size or automatic_chunk_size(interface, batch)
             actor = reached_parameters(interface, plain, batch, chunk_size, self.workers)
             network = actor_network(interface, plain)
-            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size)
-            if why_not is None:
-                self.last_step = self.step_rule(problem, self._step_settings())
-            else:
-                self.last_step = StepReport(why_not, problem.old.surrogate)
+            layers = moving_layers(self.policy)
+            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size, layers)
+            self.last_step = self._step_policy(problem, why_not, layers)
+            if layers:
+                kl = refresh_within_bound(
+                    interface, layers, batch, problem.evaluate, self._scheduled("target_kl"), self.workers
+                )
+                self.last_step = self.last_step if kl is None else replace(self.last_step, kl=kl)
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size)
-            refresh_running_statistics(interface, batch)
-            self.workers.broadcast(list(self.policy.buffers()))
             self._n_updates += 1
             seconds = time.perf_counter() - started
             update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds)
@@ -292,7 +300,12 @@ class TRPO(RolloutCollector):
         return rollout
 
     def _pose_problem(
-        self, network: ActorNetwork, parameters: list[th.nn.Parameter], batch: Batch, chunk_size: int
+        self,
+        network: ActorNetwork,
+        parameters: list[th.nn.Parameter],
+        batch: Batch,
+        chunk_size: int,
+        layers: list[th.nn.Module],
     ) -> tuple[PolicyProblem, Outcome | None]:
         """Pose the policy step, or tell why there is none to take. Draw no number from a global generator."""
         ent_coef = self._scheduled("ent_coef")
@@ -302,6 +315,8 @@ class TRPO(RolloutCollector):
         why_not: Outcome | None = None
         if not parameters:
             why_not = Outcome.NO_PARAMETERS
+        elif gathers_images(layers) and self._spent_share() <= _GATHERING_SHARE:
+            why_not = Outcome.GATHERING
         elif self._scheduled("target_kl") == 0.0:
             why_not = Outcome.NO_TRUST_REGION
         elif not (self.workers.any(bool(advantages.any())) or ent_coef):
@@ -317,10 +332,27 @@ class TRPO(RolloutCollector):
         )
         return problem, why_not
 
-    def _step_settings(self) -> Any:
-        """Return the settings of :attr:`step_rule` for this update."""
+    def _spent_share(self) -> float:
+        """Compute the share of this ``learn``'s env steps that are spent: 0 to 1, or more in the last rollout."""
+        budget = self._total_timesteps - self._num_timesteps_at_start
+        return (self.num_timesteps - self._num_timesteps_at_start) / budget if budget > 0 else 1.0
+
+    def _step_policy(self, problem: PolicyProblem, why_not: Outcome | None, layers: list[th.nn.Module]) -> StepReport:
+        """Take the policy step, unless there is a reason not to."""
+        if why_not is not None:
+            return StepReport(why_not, problem.old.surrogate)
+        share = _STEP_SHARE if layers else 1.0
+        return self.step_rule(problem, self._step_settings(share * self._scheduled("target_kl")))
+
+    def _step_settings(self, max_kl: float) -> Any:
+        """
+        Return the settings of :attr:`step_rule` for this update.
+
+        :param max_kl: the bound δ on the KL of the step, nats
+        :return: the settings
+        """
         return TrustRegionSettings(
-            max_kl=self._scheduled("target_kl"),
+            max_kl=max_kl,
             damping=self.cg_damping,
             cg_max_steps=self.cg_max_steps,
             cg_tol=self.cg_tol,

@@ -34,7 +34,7 @@ class PaperCNN(BaseFeaturesExtractor):
         observation_space: spaces.Space[Any],
         features_dim: int = 20,
         normalized_image: bool = False,
-        n_images: int = 100_000,
+        n_images: int = 10_000,
     ) -> None:
         if not is_image_space(observation_space, check_channels=False, normalized_image=normalized_image):
             raise ValueError(
@@ -86,7 +86,7 @@ class NormalizedCNN(NatureCNN):
         observation_space: spaces.Box,
         features_dim: int = 512,
         normalized_image: bool = False,
-        n_images: int = 100_000,
+        n_images: int = 10_000,
     ) -> None:
         _check_pixels(type(self), observation_space)
         super().__init__(observation_space, features_dim, normalized_image)
