@@ -1,5 +1,6 @@
 """The actor of a plain policy on the CPU, differentiated by hand."""
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ class HandActor:
 
     def __init__(self, plain: PlainPolicy) -> None:
         assert not isinstance(plain.actor, Reason)
-        self._dist = plain.policy.action_dist
+        self._dist = copy.copy(plain.policy.action_dist)  # a thread that predicts uses the policy's
         self._log_std = plain.log_std
         self._encode = plain.encode
         self._layers = plain.actor

@@ -14,6 +14,8 @@ import numpy as np
 import torch as th
 from torch import nn
 
+from sb3_trpo.step.flat import unflatten_like
+
 Array: TypeAlias = np.ndarray
 
 
@@ -109,24 +111,26 @@ class ParameterViews:
 
     def refresh(self) -> bool:
         """
-        Read the parameters again if one was replaced, or has changed on another device.
+        Read the parameters again, unless they are views that show every change.
+
+        Copies are always made anew: a change through ``parameter.data`` leaves no trace.
 
         :return: whether they were read again
         """
-        if self._version == self._current_version():
+        if self._live and self._pointers == [place[name].data_ptr() for place, name in self._places]:
             return False
         self._read()
         return True
 
     def _read(self) -> None:
-        self._live = all(tensor.device.type == "cpu" for tensor in self.tensors)
-        self._version = self._current_version()
-        self.arrays = [tensor.detach().cpu().numpy() for tensor in self.tensors]
-
-    def _current_version(self) -> list[tuple[int, int]] | list[int]:
-        if self._live:  # a view shows every change in place
-            return [place[name].data_ptr() for place, name in self._places]
-        return [(place[name].data_ptr(), place[name]._version) for place, name in self._places]
+        tensors = [tensor.detach() for tensor in self.tensors]
+        self._pointers = [tensor.data_ptr() for tensor in tensors]
+        self._live = all(tensor.device.type == "cpu" for tensor in tensors)
+        if self._live:
+            self.arrays = [tensor.numpy() for tensor in tensors]
+        else:  # one transfer for all
+            vector = th.cat([tensor.flatten() for tensor in tensors]).cpu()
+            self.arrays = [part.numpy() for part in unflatten_like(tensors, vector)]
 
 
 class Mlp:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common import distributions, policies
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -23,12 +24,18 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor, NatureCNN
 from torch import nn
+from torch.distributions import Bernoulli, Categorical, Normal
+from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from sb3_trpo.actor.cnn import Cnn, why_not_cnn
 from sb3_trpo.actor.mlp import Mlp, why_not_mlp
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
+from sb3_trpo.originals import altered_method, is_original
 from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
+from sb3_trpo.policies.image_normalization import ImageNormalization
 
 Layers: TypeAlias = Mlp | Cnn
 """A network with Jacobian products, on NumPy arrays."""
@@ -70,22 +77,20 @@ register_extractor(NatureCNN, lambda extractor: [*extractor.cnn, *extractor.line
 register_extractor(NormalizedCNN, lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear])
 register_extractor(PaperCNN, lambda extractor: [extractor.normalization, *extractor.cnn, *extractor.linear])
 
+_PARTS: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
+    FlattenExtractor: {"flatten": nn.Flatten},
+    NatureCNN: {"cnn": nn.Sequential, "linear": nn.Sequential},
+    **{
+        extractor: {"cnn": nn.Sequential, "linear": nn.Sequential, "normalization": ImageNormalization}
+        for extractor in (NormalizedCNN, PaperCNN)
+    },
+}
+"""The parts of the extractors of SB3 and of this package, by name."""
+
+_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
+
 _DISTRIBUTIONS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
 """Distributions whose parameters are the network's output, except for the normalisation of logits and the std."""
-
-_METHODS = {
-    name: getattr(ActorCriticPolicy, name)
-    for name in (
-        "forward",
-        "extract_features",
-        "get_distribution",
-        "evaluate_actions",
-        "predict_values",
-        "obs_to_tensor",
-        "_get_action_dist_from_latent",
-    )
-}
-"""SB3's methods at import. If one is patched later, the policy itself must be called."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class PlainPolicy:
             or _unknown_extractor(policy)
             or _unknown_network(policy)
             or _altered_behaviour(policy)
+            or _observed(policy)
             or _altered_std(policy)
         )
         return cls(policy) if reason is None else Reason(reason)
@@ -211,6 +217,9 @@ def _unknown_extractor(policy: ActorCriticPolicy) -> str | None:
             return f"the features extractor is a {type(extractor).__name__}"
         if type(extractor) is FlattenExtractor and _scales_images(policy):
             return "the observations are images, and the policy flattens them"
+        unknown = _unknown_parts(extractor)
+        if unknown is not None:
+            return unknown
     return None
 
 
@@ -223,16 +232,50 @@ def _unknown_network(policy: ActorCriticPolicy) -> str | None:
     return None
 
 
+def _unknown_parts(extractor: nn.Module) -> str | None:
+    """Tell whether an extractor of SB3 or of this package has other parts than its class defines."""
+    expected = _PARTS.get(type(extractor))
+    parts = {name: type(part) for name, part in extractor.named_children()}
+    if expected is not None and parts != expected:
+        return f"the {type(extractor).__name__} has other parts than usual"
+    flatten = getattr(extractor, "flatten", None)
+    if isinstance(flatten, nn.Flatten) and (flatten.start_dim, flatten.end_dim) != (1, -1):
+        return f"the {type(extractor).__name__} does not flatten everything"
+    return None
+
+
 def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
-    """Find the first sign that calling or differentiating the policy does more than its class defines."""
-    if any(getattr(ActorCriticPolicy, name) is not method for name, method in _METHODS.items()):
-        return "a method of ActorCriticPolicy is patched"
+    """Find the first sign that the policy computes or draws something else than its class defines."""
+    torch_distributions = (Normal, Categorical, Bernoulli)
+    altered = altered_method([*policy.modules(), policy.action_dist, *torch_distributions])
+    if altered is not None:
+        return f"{altered} is patched"
+    for module, name in ((policies, "preprocess_obs"), (distributions, "sum_independent_dims")):
+        if not is_original(module, name):
+            return f"`{name}` is patched"
+    return None
+
+
+def _observed(policy: ActorCriticPolicy) -> str | None:
+    """Find the first hook or mode that acts when torch computes the policy or its gradient."""
     for module in policy.modules():
         hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-        if any(hooks) or any(parameter._backward_hooks for parameter in module._parameters.values() if parameter is not None):
+        if any(hooks):
             return f"the {type(module).__name__} has hooks"
-        if any(callable(value) and hasattr(type(module), name) for name, value in vars(module).items()):
-            return f"a method of the {type(module).__name__} is patched"
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if type(parameter) not in (nn.Parameter, th.Tensor):
+                return f"the {name} of the {type(module).__name__} is a {type(parameter).__name__}"
+            if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+                return f"the {name} of the {type(module).__name__} has hooks"
+    if any(vars(torch_module)[name] for name in _GLOBAL_HOOKS):
+        return "torch has global hooks on modules"
+    modes: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    if any(type(mode) is not DeviceContext for mode in modes) or th._C._len_torch_dispatch_stack():
+        return "a mode of torch watches its functions"
+    if th.is_autocast_enabled(policy.device.type):
+        return "torch.autocast is on"
     return None
 
 

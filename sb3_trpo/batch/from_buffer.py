@@ -11,9 +11,13 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
+from sb3_trpo.originals import is_original
 
 StateFields = Callable[[Any], dict[str, Any]]
 """Maps a buffer, or samples of one, to its fields of :class:`~sb3_trpo.batch.states.States` by name."""
+
+_READING_METHODS = ("get", "_get_samples", "to_torch", "swap_and_flatten")
+"""Methods through which SB3's buffers give their samples."""
 
 
 def keeps_sb3_layout(buffer: RolloutBuffer) -> bool:
@@ -23,9 +27,12 @@ def keeps_sb3_layout(buffer: RolloutBuffer) -> bool:
     :param buffer: a rollout buffer
     :return: whether it does
     """
-    own = (RolloutBuffer, DictRolloutBuffer)
     cls = type(buffer)
-    return any(cls.get is base.get and cls._get_samples is base._get_samples for base in own)
+    for base in (RolloutBuffer, DictRolloutBuffer):
+        read = {name: next(owner for owner in base.__mro__ if name in vars(owner)) for name in _READING_METHODS}
+        if all(getattr(cls, name) is getattr(owner, name) and is_original(owner, name) for name, owner in read.items()):
+            return not set(vars(buffer)).intersection(read)
+    return False
 
 
 def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any], state_fields: StateFields) -> Batch:

@@ -5,7 +5,9 @@ are also computed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
+from sb3_trpo.originals import is_original
 
 Obs = np.ndarray | dict[str, np.ndarray]
 """Observations of a ``VecEnv``: shape (n_envs, ...), or a dict of such."""
@@ -108,19 +111,21 @@ class PolicyInterface:
         :param states: B states
         :return: actions, values and log-probabilities, without a graph
         """
-        with th.no_grad():
-            return Acted(*self.policy(states.observations))
+        with th.no_grad(), own_distribution(self.policy) as policy:
+            return Acted(*policy(states.observations))
 
     def distribution(self, states: States) -> Distribution:
         """
         Compute the action distribution.
 
-        SB3's policies return the same object from every call: read it before the next one.
+        SB3's policies return the same object from every call; here every call gives another, so that a thread that predicts
+        does not change it.
 
         :param states: B states
         :return: the distribution, with its graph
         """
-        return self.policy.get_distribution(states.observations)
+        with own_distribution(self.policy) as policy:
+            return policy.get_distribution(states.observations)
 
     def values(self, states: States) -> th.Tensor:
         """
@@ -138,8 +143,10 @@ class PolicyInterface:
         :return: whether they are
         """
         policy = self.policy
-        overridden = type(policy).predict_values is not ActorCriticPolicy.predict_values or "predict_values" in vars(policy)
-        return type(self).values is PolicyInterface.values and not overridden
+        own = ActorCriticPolicy.predict_values
+        overridden = type(policy).predict_values is not own or "predict_values" in vars(policy)
+        original = is_original(ActorCriticPolicy, "predict_values")
+        return type(self).values is PolicyInterface.values and original and not overridden
 
     def value_features(self, states: States) -> th.Tensor:
         """
@@ -168,7 +175,8 @@ class PolicyInterface:
         :param states: B states
         :param actions: actions taken there
         """
-        self.policy.evaluate_actions(states.observations, actions)
+        with own_distribution(self.policy) as policy:
+            policy.evaluate_actions(states.observations, actions)
 
     def reset_noise(self, n_envs: int) -> None:
         """
@@ -177,3 +185,23 @@ class PolicyInterface:
         :param n_envs: number of matrices
         """
         self.policy.reset_noise(n_envs)
+
+
+@contextmanager
+def own_distribution(policy: ActorCriticPolicy) -> Iterator[ActorCriticPolicy]:
+    """
+    Lend a policy with a distribution of its own, which no other thread can set to other states.
+
+    :param policy: the policy
+    :return: a policy that shares everything with it except ``action_dist``; attributes that it sets while it is lent are set
+        in the policy too
+    """
+    attributes = vars(policy)
+    lent: ActorCriticPolicy = object.__new__(type(policy))
+    vars(lent).update(attributes, action_dist=copy.copy(policy.action_dist))
+    before = dict(vars(lent))
+    try:
+        yield lent
+    finally:
+        changed = {name: value for name, value in vars(lent).items() if before.get(name, lent) is not value}
+        attributes.update(changed)

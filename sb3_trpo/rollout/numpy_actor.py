@@ -1,5 +1,6 @@
 """Acts in NumPy, without torch's overhead, and draws the noise of a whole rollout at once."""
 
+import copy
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -37,7 +38,7 @@ class NumpyActor:
     def __init__(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> None:
         assert not isinstance(plain.actor, Reason)
         policy = plain.policy
-        self._distribution = policy.action_dist
+        self._distribution = copy.copy(policy.action_dist)  # a thread that predicts uses the policy's
         self._gaussian = plain.log_std is not None
         self._shape = policy.action_space.shape or ()
         self._encode = plain.encode

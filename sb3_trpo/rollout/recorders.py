@@ -15,13 +15,11 @@ from sb3_trpo.actor.choose import plain_policy
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.batch.advantages import generalized_advantages
 from sb3_trpo.batch.states import Observations
+from sb3_trpo.originals import altered_method
 from sb3_trpo.policies.interface import Obs, PolicyInterface
 from sb3_trpo.rollout.bootstrap import Infos, numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.numpy_actor import NumpyActor
-
-_BUFFER_METHODS = {name: getattr(RolloutBuffer, name) for name in ("add", "compute_returns_and_advantage")}
-"""SB3's methods at import. If one is patched later, the buffer itself must be called."""
 
 
 def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolicy | Reason:
@@ -34,8 +32,9 @@ def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolic
     """
     if type(buffer) is not RolloutBuffer:
         return Reason(f"the rollout buffer is a {type(buffer).__name__}")
-    if any(name in vars(buffer) or getattr(RolloutBuffer, name) is not own for name, own in _BUFFER_METHODS.items()):
-        return Reason("a method of the rollout buffer is patched")
+    altered = altered_method([buffer])
+    if altered is not None:
+        return Reason(f"{altered} is patched")
     plain = plain_policy(interface)
     if isinstance(plain, Reason):
         return plain

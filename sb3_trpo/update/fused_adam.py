@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch as th
+from torch.optim import optimizer as torch_optimizer
+
+from sb3_trpo.originals import altered_method
 
 
 @contextmanager
@@ -50,6 +54,12 @@ def optimizer_steps(optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Pa
             group.update(fused=fused, foreach=foreach)
 
 
+def _hooks(optimizer: th.optim.Optimizer) -> list[Any]:
+    """Collect what torch calls before and after a step of this optimizer, or of any."""
+    of_all = (torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks)
+    return [*of_all, optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+
+
 class _AdamKernel:
     """
     Torch's fused Adam or AdamW kernel on the state of an optimizer that has taken a step.
@@ -91,8 +101,8 @@ class _AdamKernel:
             and len(optimizer.param_groups) == 1
             and not (group["amsgrad"] or group["capturable"] or isinstance(group["lr"], th.Tensor))
             and "decoupled_weight_decay" in group
-            and "step" not in vars(optimizer)
-            and not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+            and altered_method([optimizer]) is None
+            and not any(_hooks(optimizer))
             and all(parameter.device.type == "cpu" and parameter in optimizer.state for parameter in parameters)
             and len({optimizer.state[parameter]["step"].item() for parameter in parameters}) == 1  # at least one, all equal
         )

@@ -7,7 +7,7 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_trpo.actor.mlp import Mlp, why_not_mlp
+from sb3_trpo.actor.mlp import Mlp, ParameterViews, why_not_mlp
 
 ACTIVATIONS = [nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid, nn.Mish, nn.Softsign, nn.Identity]
 SLOPED = [nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Identity]
@@ -77,6 +77,24 @@ def test_refresh_finds_replaced_parameters() -> None:
     mlp.refresh()
     np.testing.assert_allclose(mlp(x.numpy()), net(x).detach().numpy(), atol=1e-5)
     assert mlp.parameters[0] is net[0].weight
+
+
+class Away(th.Tensor):
+    """A tensor that says that it is not on the CPU."""
+
+    @property
+    def device(self) -> th.device:  # type: ignore[override]
+        return th.device("cuda")
+
+
+def test_refresh_finds_what_data_changed_on_another_device() -> None:
+    weight, bias = th.randn(2, 3).as_subclass(Away), th.randn(2).as_subclass(Away)  # type: ignore[no-untyped-call]
+    views = ParameterViews([({"weight": weight}, "weight"), ({"bias": bias}, "bias")])
+    weight.data.add_(1.0)
+    bias.data.mul_(3.0)
+    views.refresh()
+    for array, tensor in zip(views.arrays, (weight, bias), strict=True):
+        np.testing.assert_array_equal(array, tensor.as_subclass(th.Tensor).numpy())
 
 
 @pytest.mark.parametrize(

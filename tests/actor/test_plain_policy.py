@@ -1,18 +1,29 @@
 """A policy is plain or there is a reason why not; users register their own extractors."""
 
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_trpo import TRPO, register_extractor
 from sb3_trpo.actor import plain_policy
 from sb3_trpo.actor.by_hand import HandActor
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
-from tests.helpers import actor_of, why_not_fast
+from tests.helpers import actor_of, collect, why_not_fast
 from tests.toy_envs import RandomEnv
 
 
@@ -81,3 +92,123 @@ def test_a_subclass_of_a_known_extractor_is_not_plain() -> None:
 def test_bad_arguments_are_refused(arguments: tuple[Any, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         register_extractor(*arguments)
+
+
+def surgery(policy: ActorCriticPolicy) -> None:
+    extractor: Any = policy.features_extractor
+    extractor.flatten = nn.Sequential(nn.Flatten(), nn.LayerNorm(3))
+
+
+def added_part(policy: ActorCriticPolicy) -> None:
+    policy.features_extractor.add_module("gate", nn.Tanh())
+
+
+def partial_flatten(policy: ActorCriticPolicy) -> None:
+    extractor: Any = policy.features_extractor
+    extractor.flatten = nn.Flatten(2)
+
+
+class Special(nn.Parameter):
+    """A parameter that may compute something else."""
+
+
+def special_parameter(policy: ActorCriticPolicy) -> None:
+    net: Any = policy.action_net
+    net.bias = Special(net.bias.detach())
+
+
+def accumulation_hook(policy: ActorCriticPolicy) -> None:
+    weight: Any = policy.value_net.weight
+    weight.register_post_accumulate_grad_hook(lambda parameter: None)
+
+
+def patched_distribution(policy: ActorCriticPolicy) -> None:
+    distribution: Any = policy.action_dist
+    distribution.sample = distribution.mode
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (surgery, "the FlattenExtractor has other parts than usual"),
+        (added_part, "the FlattenExtractor has other parts than usual"),
+        (partial_flatten, "the FlattenExtractor does not flatten everything"),
+        (special_parameter, "the bias of the Linear is a Special"),
+        (accumulation_hook, "the weight of the Linear has hooks"),
+        (patched_distribution, "`sample` of the DiagGaussianDistribution is patched"),
+    ],
+)
+def test_an_altered_policy_is_not_plain(alter: Callable[[ActorCriticPolicy], None], reason: str) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8)
+    assert isinstance(PlainPolicy.of(model.policy), PlainPolicy)
+    alter(model.policy)
+    assert PlainPolicy.of(model.policy) == reason
+
+
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation of torch."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+watching: Any = Watching
+
+
+class WatchingFunctions(TorchFunctionMode):
+    """Sees every call of a function of torch."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("context", "reason"),
+    [
+        (watching(), "a mode of torch watches its functions"),
+        (WatchingFunctions(), "a mode of torch watches its functions"),
+        (th.autocast("cpu"), "torch.autocast is on"),
+    ],
+)
+def test_what_watches_torch_sees_the_policy(context: AbstractContextManager[Any], reason: str) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8)
+    with context:
+        assert PlainPolicy.of(model.policy) == reason
+    assert isinstance(PlainPolicy.of(model.policy), PlainPolicy)
+
+
+def test_a_default_device_is_no_reason() -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8)
+    with th.device("cpu"):
+        assert isinstance(PlainPolicy.of(model.policy), PlainPolicy)
+
+
+@pytest.mark.parametrize(
+    "register", [register_module_forward_hook, register_module_forward_pre_hook, register_module_full_backward_hook]
+)
+def test_global_hooks_see_the_policy(register: Callable[..., Any]) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8)
+    with register(lambda *_: None):
+        assert PlainPolicy.of(model.policy) == "torch has global hooks on modules"
+    assert isinstance(PlainPolicy.of(model.policy), PlainPolicy)
+
+
+def test_values_and_kl_of_an_altered_extractor_are_the_policys() -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=32, seed=0)
+    surgery(model.policy)
+    collect(model)
+    buffer = model.rollout_buffer
+    observations = th.as_tensor(buffer.observations.reshape(-1, 3))
+    with th.no_grad():
+        values = model.policy.predict_values(observations)
+        old = copy.deepcopy(model.policy.get_distribution(observations).distribution)
+        th.testing.assert_close(values.flatten(), th.as_tensor(buffer.values.flatten()))
+        with th.enable_grad():
+            model.train()
+        new = model.policy.get_distribution(observations).distribution
+    assert isinstance(old, th.distributions.Normal)
+    assert isinstance(new, th.distributions.Normal)
+    assert model.last_step is not None
+    kl = th.distributions.kl_divergence(old, new).sum(dim=1).mean().item()
+    assert kl == pytest.approx(model.last_step.kl, rel=1e-3)
+    assert 0.0 < kl <= model.target_kl * 1.0001  # type: ignore[operator]

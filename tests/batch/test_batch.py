@@ -215,6 +215,31 @@ def test_layout_is_sb3s_unless_samples_are_made_otherwise() -> None:
     assert not keeps_sb3_layout(OwnSamples(N_STEPS, VECTOR, VECTOR))
 
 
+class Doubled(RolloutBuffer):
+    """A buffer that scales whatever it gives."""
+
+    def to_torch(self, array: np.ndarray, copy: bool = True) -> th.Tensor:
+        return 2.0 * super().to_torch(array, copy)
+
+
+@pytest.mark.parametrize("name", ["get", "_get_samples", "to_torch", "swap_and_flatten"])
+def test_a_reading_method_that_was_replaced_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = make_buffer("vector", "box", 1)
+    setattr(buffer, name, getattr(buffer, name))
+    assert not keeps_sb3_layout(buffer)
+    other = make_buffer("vector", "box", 1)
+    owner = next(cls for cls in RolloutBuffer.__mro__ if name in vars(cls))
+    before = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **kwargs: before(*args, **kwargs))
+    assert not keeps_sb3_layout(other)
+
+
+def test_a_custom_conversion_to_torch_is_used() -> None:
+    buffer = fill(Doubled(N_STEPS, VECTOR, ACTIONS["box"], "cpu"))
+    assert not keeps_sb3_layout(buffer)
+    assert sorted(read(buffer, ACTIONS["box"]).advantages.tolist()) == [2.0 * (name + 0.125) for name in TIME_MAJOR[1]]
+
+
 def test_custom_samples_are_read_through_get() -> None:
     buffer = fill(OwnSamples(N_STEPS, VECTOR, ACTIONS["box"], "cpu"))
     batch = read(buffer, ACTIONS["box"])

@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from sb3_trpo import TRPO
 from sb3_trpo.actor.plain_policy import PlainPolicy
@@ -255,6 +256,30 @@ def test_the_kernel_alone_does_what_the_optimizer_does(
     assert optimizer_a["state"].keys() == optimizer_b["state"].keys()
     for index, values in optimizer_a["state"].items():
         assert all(th.equal(value, optimizer_b["state"][index][name]) for name, value in values.items())
+
+
+@pytest.mark.parametrize("register", [register_optimizer_step_pre_hook, register_optimizer_step_post_hook])
+def test_hooks_on_all_optimizers_see_every_step(register: Callable[..., Any]) -> None:
+    model, steps = collected(), []
+    handle = register(lambda optimizer, args, kwargs: steps.append(optimizer))
+    try:
+        n_losses = len(fit(model))
+    finally:
+        handle.remove()
+    assert steps == [model.policy.optimizer] * n_losses
+
+
+def test_a_patched_step_takes_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, step = [], th.optim.Adam.step
+
+    def counted(self: th.optim.Adam, *args: Any) -> Any:
+        steps.append(self)
+        return step(self, *args)
+
+    model = collected()
+    monkeypatch.setattr(th.optim.Adam, "step", counted)
+    n_losses = len(fit(model))
+    assert len(steps) == n_losses > 1
 
 
 def column_major(weight: th.Tensor) -> th.Tensor:

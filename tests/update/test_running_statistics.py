@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_trpo import TRPO
-from sb3_trpo.update.running_statistics import refresh_running_statistics
+from sb3_trpo.step.report import Outcome, Trial
+from sb3_trpo.update.running_statistics import moving_layers, refresh_running_statistics, refresh_within_bound
 from tests.helpers import batch_of, collect
-from tests.toy_envs import VECTOR, RandomEnv
+from tests.toy_envs import IMAGE, VECTOR, RandomEnv
 
 
 class NormalisedFeatures(BaseFeaturesExtractor):
@@ -100,8 +102,8 @@ def test_the_statistics_are_the_whole_rollouts_whatever_the_chunks_of_the_step(n
         with th.no_grad():
             first.weight.fill_(1.0)
             first.bias.zero_()
-        first.requires_grad_(False)
-        model.learn(2048)
+        collect(model)
+        refresh_running_statistics(model.interface, moving_layers(model.policy), batch_of(model))
         norm = norms(model.policy)[0]
         assert norm.num_batches_tracked is not None
         assert norm.running_mean is not None
@@ -190,7 +192,87 @@ def test_windows_of_any_length_refresh_the_statistics(length: int) -> None:
     model = collect(make(n_steps=256))
     batch = batch_of(model)
     batch = replace(batch, states=replace(batch.states, unit_starts=th.arange(0, 256, length)))
-    refresh_running_statistics(model.interface, batch)
+    refresh_running_statistics(model.interface, moving_layers(model.policy), batch)
     (norm,) = norms(model.policy)
     assert norm.num_batches_tracked is not None
     assert norm.num_batches_tracked.item() == (1 if length == 256 else 2)
+
+
+def shares_that_pass(limit: float) -> tuple[list[float], float | None, th.Tensor]:
+    """Let the KL be the way that the running mean has gone, and move it within a bound; return the trials and the result."""
+    model = collect(make(share=True))
+    layers, tried = moving_layers(model.policy), []
+    (norm,) = norms(model.policy)
+    assert norm.running_mean is not None
+    start = norm.running_mean.clone()
+    refresh_running_statistics(model.interface, layers, batch_of(model))
+    whole = norm.running_mean - start
+    norm.running_mean.copy_(start)
+
+    def evaluate(max_kl: float) -> Trial:
+        assert max_kl == limit
+        assert norm.running_mean is not None
+        tried.append(((norm.running_mean - start).norm() / whole.norm()).item())
+        return Trial(0.0, tried[-1])
+
+    kl = refresh_within_bound(model.interface, layers, batch_of(model), evaluate, limit)
+    return tried, kl, (norm.running_mean - start) / whole
+
+
+@pytest.mark.parametrize(("limit", "shares"), [(2.0, [1.0]), (0.6, [1.0, 0.5]), (0.2, [1.0, 0.5, 0.25, 0.125])])
+def test_statistics_move_as_far_as_the_bound_allows(limit: float, shares: list[float]) -> None:
+    tried, kl, moved = shares_that_pass(limit)
+    assert tried == pytest.approx(shares, rel=1e-4)
+    assert kl == pytest.approx(shares[-1], rel=1e-4)
+    th.testing.assert_close(moved, th.full_like(moved, shares[-1]), rtol=1e-3, atol=1e-4)
+
+
+def test_statistics_that_fit_no_bound_stay() -> None:
+    tried, kl, moved = shares_that_pass(1e-9)
+    assert len(tried) == 5
+    assert kl is None
+    assert not moved.any()
+
+
+def outcomes(model: TRPO, *steps: int) -> list[Outcome]:
+    """Learn several times and return the outcomes of all updates."""
+    found: list[Outcome] = []
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            if model.last_step is not None:
+                found.append(model.last_step.outcome)
+
+    for n in steps:
+        model.last_step = None
+        report = model.learn(n, callback=Look(), reset_num_timesteps=False).last_step
+        assert report is not None
+        found.append(report.outcome)
+    return found
+
+
+def image_model(n_images: int) -> TRPO:
+    kwargs = {"features_extractor_kwargs": {"n_images": n_images}}
+    settings: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "seed": 0, "n_critic_updates": 1}
+    return TRPO("PaperCnnPolicy", RandomEnv(IMAGE), policy_kwargs=kwargs, **settings)
+
+
+def test_the_first_rollouts_gather_images_and_fit_the_critic() -> None:
+    model = image_model(n_images=40)
+    actor = [p.clone() for p in model.policy.action_net.parameters()]
+    critic = model.policy.value_net.weight.clone()
+    assert outcomes(model, 16 * 50)[:5] == [Outcome.GATHERING] * 3 + [Outcome.ACCEPTED] * 2
+    assert not any(th.equal(p, q) for p, q in zip(model.policy.action_net.parameters(), actor, strict=True))
+    assert not th.equal(model.policy.value_net.weight, critic)
+    assert model.policy.features_extractor.get_submodule("normalization").get_buffer("n_seen").item() == 48
+
+
+def test_gathering_takes_a_tenth_of_the_budget_at_most() -> None:
+    assert outcomes(image_model(n_images=10_000), 16 * 20)[:3] == [Outcome.GATHERING] * 2 + [Outcome.ACCEPTED]
+
+
+def test_a_short_budget_trains_all_the_same() -> None:
+    assert outcomes(image_model(n_images=10_000), 16, 16, 32) == [Outcome.ACCEPTED] * 4
