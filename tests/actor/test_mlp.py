@@ -88,7 +88,7 @@ class Away(th.Tensor):
 
 
 def test_refresh_finds_what_data_changed_on_another_device() -> None:
-    weight, bias = th.randn(2, 3).as_subclass(Away), th.randn(2).as_subclass(Away)  # type: ignore[no-untyped-call]
+    weight, bias = th.randn(2, 3).as_subclass(Away), th.randn(2).as_subclass(Away)
     views = ParameterViews([({"weight": weight}, "weight"), ({"bias": bias}, "bias")])
     weight.data.add_(1.0)
     bias.data.mul_(3.0)
