@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_trpo import TRPO
 from sb3_trpo.arguments.hyperparameters import make_schedule
+from sb3_trpo.checks import described
 from tests.toy_envs import RandomEnv
 
 BAD = [
@@ -69,7 +70,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bad_value_is_refused_at_construction(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"`{name}` must be .*, not ") as error:
         TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: value})
-    assert repr(value) in str(error.value)
+    assert described(value) in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
