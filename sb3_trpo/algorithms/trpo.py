@@ -39,7 +39,7 @@ from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
-from sb3_trpo.checks import check_integers, is_number
+from sb3_trpo.checks import check_integers, described, is_number
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
@@ -397,7 +397,7 @@ class TRPO(RolloutCollector):
         :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``
         """
         if not (is_number(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
-            raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {total_timesteps!r}")
+            raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
         return super().learn(
             total_timesteps=int(total_timesteps),
             callback=callback,

@@ -23,7 +23,7 @@ from sb3_trpo.actor.plain_policy import Reason
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States, concatenate
-from sb3_trpo.checks import check_integers, is_integer
+from sb3_trpo.checks import check_integers, described, is_integer
 from sb3_trpo.distributions.validation import unchecked_distributions
 from sb3_trpo.policies.interface import Obs
 from sb3_trpo.rollout.bootstrap import numpy_values, terminal_observations, timeouts, torch_values
@@ -169,7 +169,7 @@ class VineTRPO(TRPO):
         self._check_branch_actions()
         size, states = self.n_steps * self.n_envs, self.n_branch_states
         if states is not None and not is_integer(states, 1):
-            raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {states!r}")
+            raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {described(states)}")
         if states is not None and states > size:
             raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {size}, not {states}")
 
@@ -180,7 +180,7 @@ class VineTRPO(TRPO):
         # a single action could not be compared with another
         if actions == "all" or not is_integer(actions, 2):
             allowed = "None, 'all' or an integer >= 2" if discrete else f"None or an integer >= 2 (for {self.action_space})"
-            raise ValueError(f"`n_branch_actions` must be {allowed}, not {actions!r}")
+            raise ValueError(f"`n_branch_actions` must be {allowed}, not {described(actions)}")
 
     def _excluded_save_params(self) -> list[str]:
         own = ["_branching_steps", "_branching_states", "_snapshots", "_simulator", "_branches"]

@@ -178,3 +178,13 @@ def test_schedules(name: str, value: Any, at_start: float, at_half: float, at_en
 def test_bad_total_timesteps_is_refused(total: Any) -> None:
     with pytest.raises(ValueError, match="`total_timesteps` must be"):
         TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(total)
+
+
+@pytest.mark.parametrize("name", ["rollout_buffer_class", "batch_size", "n_steps"])
+def test_messages_show_classes_by_name_and_no_addresses(name: str) -> None:
+    for value in (object(), th.nn.Linear, th.nn.Sequential(th.nn.ReLU())):
+        with pytest.raises(ValueError, match=rf"`{name}` must be .*, not (an instance of )?(builtins|torch)\.\S*$") as error:
+            TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: value})  # type: ignore[arg-type]
+        assert "0x" not in str(error.value)
+    with pytest.raises(ValueError, match=r"`total_timesteps` must be .*not an instance of builtins.object"):
+        TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(object())  # type: ignore[arg-type]
