@@ -25,18 +25,18 @@ def check_shapes(observations: Any, space: spaces.Space[Any], n_envs: int, step:
     :param quantity: name of the value, for the message
     :raises ValueError: naming quantity, key and both shapes
     """
+    if space.shape is not None and getattr(observations, "shape", None) == (n_envs, *space.shape):
+        return  # first, because it is called at every step and `isinstance` is slow for a Dict
     if isinstance(space, spaces.Dict):
         _check_keys(f"The {quantity} at step {step} of the rollout", observations, space)
         for key, part in space.spaces.items():
             check_shapes(observations[key], part, n_envs, step, f"{quantity} {key!r}")
         return
-    expected = (n_envs, *(space.shape or ()))
-    if np.shape(observations) == expected:
-        return
     if isinstance(space, spaces.Discrete) and np.shape(observations) == (n_envs, 1):  # as buffers store it
         return
     raise ValueError(
-        f"The {quantity} at step {step} of the rollout have shape {np.shape(observations)}, not {expected}: "
+        f"The {quantity} at step {step} of the rollout have shape {np.shape(observations)}, not "
+        f"{(n_envs, *(space.shape or ()))}: "
         f"{n_envs} environment{'s' if n_envs > 1 else ''} with the shape {space.shape} of the space {space}."
     )
 
