@@ -78,6 +78,22 @@ NOT_NEGATIVE = number(">= 0", lambda v: v >= 0.0)
 BOOLEAN = Rule("True or False", lambda v: isinstance(v, (bool, np.bool_)))
 
 
+def described(value: Any) -> str:
+    """
+    Describe a value in a message.
+
+    :param value: anything
+    :return: the name of a class; "an instance of" its class for an object whose ``repr`` shows an address or several lines;
+        the ``repr`` of anything else
+    """
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    shown = repr(value)
+    if " at 0x" in shown or "\n" in shown:
+        return f"an instance of {type(value).__module__}.{type(value).__qualname__}"
+    return shown
+
+
 def check(name: str, value: Any, rule: Rule) -> None:
     """
     Refuse a value that breaks its rule.
@@ -88,7 +104,7 @@ def check(name: str, value: Any, rule: Rule) -> None:
     :raises ValueError: naming the argument, its value and what is allowed
     """
     if not rule.test(value):
-        raise ValueError(f"`{name}` must be {rule.allowed}, not {value!r}")
+        raise ValueError(f"`{name}` must be {rule.allowed}, not {described(value)}")
 
 
 def check_integers(low: int, **values: Any) -> None:

@@ -115,7 +115,7 @@ def _second_derivatives() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "is not implemented" in str(error) or "double backward" in str(error):
+        if any(part in str(error) for part in ("is not implemented", "double backward", "donated buffer")):
             raise ValueError(
                 "the actor has an operation that cannot be differentiated twice, which Fisher-vector products need "
                 f"(modules under torch.compile cannot, nor can some activations): {error}"

@@ -1,4 +1,7 @@
-"""Finds the parameters that the action distribution depends on, and warns if the critic's fit changes it."""
+"""
+Finds the parameters that the action distribution depends on, refuses one that depends on chance, and warns if the critic's fit
+changes it.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -19,6 +22,9 @@ _FEW = 2
 
 _WATCHED_STATES = 16
 """Number of states at which the distribution is compared; a change that shows at none of them is unlikely."""
+
+_ROUNDING = 1e-4
+"""Largest difference of float32 outputs, absolute and relative, that is taken for rounding."""
 
 
 def reached_parameters(
@@ -70,6 +76,32 @@ def _outputs(interface: PolicyInterface, batch: Batch) -> Parameters:
     """Compute the parameters of the action distribution at these states."""
     distribution = interface.distribution(batch.states)
     return distribution_family(distribution).parameters(distribution, batch.actions)
+
+
+def check_repeatable(interface: PolicyInterface, plain: PlainPolicy | Reason, batch: Batch) -> None:
+    """
+    Refuse an actor that gives different distributions for the same states. It draws no number from torch's generators.
+
+    :param interface: interface to the policy, in evaluation mode
+    :param plain: the same policy as a plain one, which needs no check, or the reason why it is not plain
+    :param batch: the whole rollout
+    :raises ValueError: if the distribution at some states differs between two evaluations by more than rounding
+    """
+    if not isinstance(plain, Reason):
+        return
+    some, device = batch.take(slice(0, _WATCHED_STATES)), interface.policy.device
+    devices = [th.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    with th.random.fork_rng(devices), th.no_grad(), unchecked_distributions():
+        first = [output.clone() for output in _outputs(interface, some)]
+        second = _outputs(interface, some)
+    # some operations add up in another order each time, on a GPU
+    same = [th.allclose(a, b, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True) for a, b in zip(first, second, strict=True)]
+    if not all(same):
+        raise ValueError(
+            "the policy gives different action distributions for the same states in evaluation mode, so the KL of a step "
+            "cannot be told from its noise. Let noise and dropout depend on `self.training`, as torch.nn.Dropout does. "
+            "The policy was not updated."
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -23,7 +24,7 @@ from sb3_trpo.actor.choose import actor_network, plain_policy
 from sb3_trpo.actor.chunk_size import automatic_chunk_size
 from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
-from sb3_trpo.actor.reached_parameters import reached_parameters, watched_actor
+from sb3_trpo.actor.reached_parameters import check_repeatable, reached_parameters, watched_actor
 from sb3_trpo.algorithms.log import Update, log_update
 from sb3_trpo.arguments.hyperparameters import (
     check_hyperparameters,
@@ -33,12 +34,13 @@ from sb3_trpo.arguments.hyperparameters import (
     scheduled,
     warn_of_uneven_minibatches,
 )
-from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory
+from sb3_trpo.arguments.policies import check_can_learn, check_policy_class
+from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
-from sb3_trpo.checks import check_integers, is_number
+from sb3_trpo.checks import check_integers, described, is_number
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
@@ -116,7 +118,8 @@ class TRPO(RolloutCollector):
         bound, which is what the environment receives
         (:class:`~sb3_trpo.distributions.clipped_gaussian.ClippedGaussianDistribution`)
     :raises ValueError: for a hyperparameter out of range, naming it
-    :raises TypeError: for an unknown argument; for an argument of PPO the message names the replacement
+    :raises TypeError: for a policy that TRPO cannot train; for an unknown argument; for an argument of PPO the message names
+        the replacement
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -216,6 +219,7 @@ class TRPO(RolloutCollector):
     def _setup_model(self) -> None:
         if not hasattr(self, "n_envs"):  # a saved model has it
             raise ValueError("`env` must be an environment or the id of one, not None")
+        check_policy_class(self.policy_class, self.policy_aliases, self.interface_class is not PolicyInterface)
         self._check_hyperparameters()
         warn_of_uneven_minibatches(self.n_steps, self.n_envs, self.batch_size)
         check_discrete("observation_space", self.observation_space)
@@ -234,6 +238,9 @@ class TRPO(RolloutCollector):
         check_integers(1, stats_window_size=self._stats_window_size)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if self.env is None:
+            raise ValueError("the model has no environment to learn from: pass `env` to `load`, or call `set_env`")
+        check_can_learn(self.policy)
         self._check_hyperparameters()
         check_clipping(self.policy, self.clipped_gaussian)
         self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])
@@ -251,8 +258,11 @@ class TRPO(RolloutCollector):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if isinstance(env, gym.Env):  # some spaces cannot be vectorised
+            check_observations(env.observation_space)
         if not isinstance(env, VecEnv):
             env = wrap_bare_env(env, verbose, monitor_wrapper)
+        check_observations(env.observation_space)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def train(self) -> None:
@@ -260,8 +270,10 @@ class TRPO(RolloutCollector):
         Update the policy, then the critic, with the rollout that was just collected.
 
         :raises ValueError: before any weight changes, if returns or advantages are too large for float32, if a schedule gives
-            a number out of range, or if ``clipped_gaussian`` was set after the policy was made
+            a number out of range, if the actor depends on chance, or if ``clipped_gaussian`` was set after the policy was made
+        :raises RuntimeError: before any weight changes, if torch computes no gradients
         """
+        check_can_learn(self.policy)
         with np.errstate(all="ignore"), differentiable_recurrence(self.policy):  # like torch, whatever the user has set
             started = time.perf_counter()
             raise_together(self.workers, self._prepare_update)
@@ -269,6 +281,7 @@ class TRPO(RolloutCollector):
             batch = read_batch(self.rollout_buffer, self.action_space, interface.state_fields)
             batch = interface.arrange(batch, self.n_envs).checked()
             raise_together(self.workers, partial(check_returns, batch.returns, batch.advantages))
+            raise_together(self.workers, partial(check_repeatable, interface, plain, batch))
             chunk_size = self.chunk_size or automatic_chunk_size(interface, batch)
             actor = reached_parameters(interface, plain, batch, chunk_size, self.workers)
             network = actor_network(interface, plain)
@@ -412,10 +425,11 @@ class TRPO(RolloutCollector):
         :param reset_num_timesteps: whether to start counting env steps anew
         :param progress_bar: whether to display a progress bar (needs tqdm and rich)
         :return: the trained model
-        :raises ValueError: if ``total_timesteps`` is not a whole number >= 0
+        :raises ValueError: if ``total_timesteps`` is not a whole number >= 0, or the model has no environment
+        :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``
         """
         if not (is_number(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
-            raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {total_timesteps!r}")
+            raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
         return super().learn(
             total_timesteps=int(total_timesteps),
             callback=callback,

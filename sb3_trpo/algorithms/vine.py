@@ -23,13 +23,15 @@ from sb3_trpo.actor.plain_policy import Reason
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States, concatenate
-from sb3_trpo.checks import check_integers, is_integer
+from sb3_trpo.checks import check_integers, described, is_integer
 from sb3_trpo.distributions.validation import unchecked_distributions
 from sb3_trpo.policies.interface import Obs
 from sb3_trpo.rollout.bootstrap import numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.numpy_actor import NumpyActor
+from sb3_trpo.rollout.observation_checks import check_shapes
 from sb3_trpo.rollout.recorders import fast_policy
+from sb3_trpo.rollout.torch_actor import torch_act
 from sb3_trpo.snapshots.replay_check import check_replay
 from sb3_trpo.snapshots.simulator import Simulator, Snapshot
 
@@ -150,6 +152,7 @@ class VineTRPO(TRPO):
 
         def act(observations: Any) -> np.ndarray:  # with the policy, which may rule out actions that an environment refuses
             nobody = np.zeros(env.num_envs, dtype=bool)
+            check_shapes(observations, self.observation_space, env.num_envs, 0)
             with _random_numbers(next(seeds), self.policy.device):
                 return to_env(self._torch_actions(env, _without_bad_rows(observations, nobody), nobody, 1))
 
@@ -166,7 +169,7 @@ class VineTRPO(TRPO):
         self._check_branch_actions()
         size, states = self.n_steps * self.n_envs, self.n_branch_states
         if states is not None and not is_integer(states, 1):
-            raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {states!r}")
+            raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {described(states)}")
         if states is not None and states > size:
             raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {size}, not {states}")
 
@@ -177,7 +180,7 @@ class VineTRPO(TRPO):
         # a single action could not be compared with another
         if actions == "all" or not is_integer(actions, 2):
             allowed = "None, 'all' or an integer >= 2" if discrete else f"None or an integer >= 2 (for {self.action_space})"
-            raise ValueError(f"`n_branch_actions` must be {allowed}, not {actions!r}")
+            raise ValueError(f"`n_branch_actions` must be {allowed}, not {described(actions)}")
 
     def _excluded_save_params(self) -> list[str]:
         own = ["_branching_steps", "_branching_states", "_snapshots", "_simulator", "_branches"]
@@ -332,27 +335,37 @@ class VineTRPO(TRPO):
                 observations = _without_bad_rows(observations, alive)
                 check_finite(f"observation {step} steps into the branch", observations, trunk_step)
                 if actor is None:
-                    actions = self._torch_actions(env, observations, dones, step)
+                    actions = self._torch_actions(env, observations, dones, step, trunk_step)
                 else:
                     actions = actor.act(observations, step)
             observations, rewards, dones, infos = env.step(to_env(actions))
+            check_shapes(
+                observations,
+                self.observation_space,
+                env.num_envs,
+                trunk_step,
+                f"observations {step + 1} steps into the branch",
+            )
             self.num_timesteps += env.num_envs
             self.branch_steps += env.num_envs
             returns += np.where(alive, discount * rewards, 0.0)  # NaN * False is NaN
             discount *= self.gamma
             ended = timeouts(infos, dones & alive)
             if ended:
-                returns[ended] += discount * value(terminal_observations(infos, ended, trunk_step), ended)
+                returns[ended] += discount * value(
+                    terminal_observations(infos, ended, trunk_step, self.observation_space), ended
+                )
             alive &= ~dones
             if not alive.any():
                 return returns
         values = value(_without_bad_rows(observations, alive), range(env.num_envs))
         return np.where(alive, returns + discount * values, returns)
 
-    def _torch_actions(self, env: VecEnv, observations: Any, starts: np.ndarray, step: int) -> np.ndarray:
+    def _torch_actions(self, env: VecEnv, observations: Any, starts: np.ndarray, step: int, trunk_step: int = 0) -> np.ndarray:
         if self.use_sde and (step == 1 or (self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0)):
             self.interface.reset_noise(self.n_envs)
-        return self.interface.act(self.interface.present(observations, env, starts)).actions.cpu().numpy()
+        states = self.interface.present(observations, env, starts)
+        return torch_act(self.interface, states, trunk_step).actions.cpu().numpy()
 
     def _policy_batch(self, rollout: Batch) -> Batch:
         return self._branches

@@ -24,6 +24,39 @@ _DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {
 }
 """Default features extractors of the policies that this package knows."""
 
+_PARTS = "Box, Discrete, MultiDiscrete or MultiBinary"
+"""Observation spaces that SB3 can store and encode."""
+
+
+class UnsupportedSpaceError(ValueError, NotImplementedError):
+    """Refuses an observation space. It is a ``NotImplementedError`` too, as which SB3 refuses some of them."""
+
+
+def check_observations(space: spaces.Space[Any]) -> None:
+    """
+    Check that SB3's buffers and preprocessing know the observations.
+
+    :param space: the observation space
+    :raises UnsupportedSpaceError: naming the space, and the key if it is a Dict, and the spaces that are supported
+    """
+    if not isinstance(space, spaces.Dict):
+        _check_part("`observation_space`", space, f"{_PARTS}, or a Dict of these for `MultiInputPolicy`")
+        return
+    if not space.spaces:
+        raise UnsupportedSpaceError("`observation_space` is a Dict without keys, so there is nothing to observe")
+    for key, part in space.spaces.items():
+        _check_part(f"{key!r} in the Dict of `observation_space`", part, f"{_PARTS}; leave {key!r} out in a wrapper")
+
+
+def _check_part(name: str, space: spaces.Space[Any], supported: str) -> None:
+    """Check an observation space that is not a Dict, or one key of a Dict."""
+    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        raise UnsupportedSpaceError(f"{name} is a {type(space).__name__}, but must be a {supported}")
+    if isinstance(space, spaces.Box) and not space.shape:
+        raise UnsupportedSpaceError(f"{name} must have at least one dimension, not {space}; use the shape (1,)")
+    if 0 in (space.shape or ()):
+        raise UnsupportedSpaceError(f"{name} must have no dimension of size 0, not {space}: there is nothing to observe")
+
 
 def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwargs: dict[str, Any]) -> None:
     """
@@ -94,11 +127,13 @@ def check_discrete(name: str, space: spaces.Space[Any]) -> None:
 
 def check_actions(space: spaces.Space[Any]) -> None:
     """
-    Check that a rollout buffer, which stores actions in the dtype of their space, does not round them.
+    Check that there are actions, and that a rollout buffer, which stores them in their space's dtype, does not round them.
 
     :param space: the action space
-    :raises ValueError: if it is a Box of integers
+    :raises ValueError: if a dimension has size 0, or it is a Box of integers
     """
+    if 0 in (space.shape or ()):
+        raise ValueError(f"`action_space` must have no dimension of size 0, not {space}: there is nothing to decide")
     if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
         raise ValueError(
             f"a Box in `action_space` must be of floats, not of {space.dtype}: the rollout buffer would round Gaussian "

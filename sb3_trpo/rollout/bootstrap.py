@@ -5,10 +5,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason, in_blocks
 from sb3_trpo.policies.interface import Obs, PolicyInterface
 from sb3_trpo.rollout.finite_checks import check_finite
+from sb3_trpo.rollout.observation_checks import stack_terminal
 
 Infos: TypeAlias = list[dict[str, object]]
 
@@ -30,22 +32,18 @@ def timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
     ]
 
 
-def terminal_observations(infos: Infos, ended: list[int], step: int) -> Any:
+def terminal_observations(infos: Infos, ended: list[int], step: int, space: spaces.Space[Any]) -> Any:
     """
     Copy the terminal observations of some environments.
 
     :param infos: one per environment
     :param ended: indices of the k environments
     :param step: index of the step in the rollout, for the message
+    :param space: the observation space
     :return: an array with k rows, or a dict of such
-    :raises ValueError: if one is not finite
+    :raises ValueError: if one is not finite, or its shape is not the space's
     """
-    observations: list[Any] = [infos[i]["terminal_observation"] for i in ended]
-    stacked: Any
-    if isinstance(observations[0], dict):
-        stacked = {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
-    else:
-        stacked = np.stack(observations)
+    stacked = stack_terminal([infos[i]["terminal_observation"] for i in ended], space, ended, step)
     check_finite("terminal observation", stacked, step, envs=ended)
     return stacked
 

@@ -13,8 +13,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.actor.plain_policy import Reason
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
-from sb3_trpo.policies.interface import Obs, PolicyInterface
+from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.finite_checks import check_finite
+from sb3_trpo.rollout.observation_checks import IntegerBuffer, check_shapes
 from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Recorder, fast_policy
 
 
@@ -53,11 +54,13 @@ class RolloutCollector(OnPolicyAlgorithm):
         :param rollout_buffer: the buffer to fill
         :param n_rollout_steps: number of steps of each environment
         :return: False if the callback stopped the training
-        :raises ValueError: if an observation, an action, a reward or a value is not finite, or does not fit into the buffer
+        :raises ValueError: if an observation, an action, a reward or a value is not finite, or an observation contradicts
+            its space
+        :raises RuntimeError: if there is no observation to begin with
         """
-        assert self._last_obs is not None, "No previous observation was provided"
-        assert self._last_episode_starts is not None
-        _check_buffer(rollout_buffer, self._last_obs, n_steps=n_rollout_steps, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        if self._last_obs is None or self._last_episode_starts is None:
+            raise RuntimeError("`collect_rollouts` needs the present observation, which `learn` reads: call `learn`")
+        _check_buffer(rollout_buffer, n_steps=n_rollout_steps, gamma=self.gamma, gae_lambda=self.gae_lambda)
         started = time.perf_counter()
         self.policy.set_training_mode(False)
         n_steps = 0
@@ -65,12 +68,14 @@ class RolloutCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.interface.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        integers = IntegerBuffer(rollout_buffer)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
         try:
             while n_steps < n_rollout_steps:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                     self.interface.reset_noise(env.num_envs)
-                check_finite("observation", self._last_obs, n_steps, self._vec_normalize_env)
+                self._check_observations(self._last_obs, env.num_envs, n_steps)
+                integers.check(self._last_obs)
                 self._before_step(n_steps)
                 obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, self._last_episode_starts, n_steps)
                 check_finite("action", actions, n_steps)
@@ -86,7 +91,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 recorder.record(n_steps, actions, rewards, self._last_episode_starts, infos, dones)
                 self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
                 n_steps += 1
-            check_finite("observation", new_obs, n_steps, self._vec_normalize_env)  # type: ignore[arg-type]
+            self._check_observations(new_obs, env.num_envs, n_steps)
             values, log_probs = recorder.finish(new_obs, dones)  # type: ignore[arg-type]
             self._after_rollout(env)
         except BaseException:
@@ -96,6 +101,11 @@ class RolloutCollector(OnPolicyAlgorithm):
         callback.on_rollout_end()
         self.logger.record("time/collect_seconds", time.perf_counter() - started)
         return True
+
+    def _check_observations(self, observations: Any, n_envs: int, step: int) -> None:
+        """Refuse observations whose shape is not the space's, or that are not finite."""
+        check_shapes(observations, self.observation_space, n_envs, step)
+        check_finite("observation", observations, step, self._vec_normalize_env)
 
     def _before_step(self, step: int) -> None:
         """Do what a subclass needs before every step of the environments."""
@@ -126,8 +136,8 @@ class RolloutCollector(OnPolicyAlgorithm):
         return lambda actions: np.minimum(np.maximum(actions, low), high)
 
 
-def _check_buffer(buffer: RolloutBuffer, obs: Obs, **settings: float) -> None:
-    """Refuse an SB3 buffer that was made for other settings, or whose dtype cannot hold the observations."""
+def _check_buffer(buffer: RolloutBuffer, **settings: float) -> None:
+    """Refuse an SB3 buffer that was made for other settings."""
     if not keeps_sb3_layout(buffer):
         return
     made_for: dict[str, float] = {"n_steps": buffer.buffer_size}
@@ -138,13 +148,4 @@ def _check_buffer(buffer: RolloutBuffer, obs: Obs, **settings: float) -> None:
             raise ValueError(
                 f"`{name}` is {settings[name]}, but the rollout buffer was made for {made}; "
                 f"to change it, save the model and load it with `{name}={settings[name]}`"
-            )
-    stored = buffer.observations if isinstance(buffer.observations, dict) else {"": buffer.observations}
-    for key, seen in obs.items() if isinstance(obs, dict) else [("", obs)]:
-        dtype = stored[key].dtype
-        if seen.dtype.kind == "f" and dtype.kind in "iub" and np.any(seen != np.trunc(seen)):
-            of = f" of {key!r}" if key else ""
-            raise ValueError(
-                f"observations{of} have fractions, but their space has dtype {dtype}, so the rollout buffer would truncate "
-                "them; give the space a float dtype (with VecNormalize: the space of the environment that it wraps)"
             )

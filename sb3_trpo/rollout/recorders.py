@@ -20,6 +20,7 @@ from sb3_trpo.policies.interface import Obs, PolicyInterface
 from sb3_trpo.rollout.bootstrap import Infos, numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.numpy_actor import NumpyActor
+from sb3_trpo.rollout.torch_actor import torch_act
 
 
 def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolicy | Reason:
@@ -68,7 +69,7 @@ class Recorder(Protocol):
         :param starts: whether an episode began with the step, shape (n_envs,)
         :param infos: one per environment
         :param dones: whether an episode ended with the step, shape (n_envs,)
-        :raises ValueError: if a terminal observation is not finite
+        :raises ValueError: if a terminal observation is not finite, or its shape is not the space's
         """
 
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
@@ -102,7 +103,7 @@ class ImmediateRecorder:
         # copied: a VecEnv may write the next observation into the same array
         self._obs = {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)
         self._states = self._interface.present(self._obs, self._env, starts)
-        actions, self._values, self._log_probs = self._interface.act(self._states)
+        actions, self._values, self._log_probs = torch_act(self._interface, self._states, step)
         return self._states.observations, actions.cpu().numpy(), self._values, self._log_probs
 
     def record(
@@ -113,7 +114,7 @@ class ImmediateRecorder:
         check_finite("log-probability of the action", self._log_probs.cpu().numpy(), step)
         ended = timeouts(infos, dones)
         if ended:
-            terminal_obs = terminal_observations(infos, ended, step)
+            terminal_obs = terminal_observations(infos, ended, step, self._interface.policy.observation_space)
             rewards = np.array(rewards, dtype=np.float32)
             rewards[ended] += self._gamma * torch_values(self._interface, terminal_obs, ended)
         if isinstance(self._interface.policy.action_space, spaces.Discrete):
@@ -177,7 +178,7 @@ class DeferredRecorder:
         buffer.pos = step + 1
         ended = timeouts(infos, dones)
         if ended:
-            terminal_obs = terminal_observations(infos, ended, step)
+            terminal_obs = terminal_observations(infos, ended, step, self._policy.observation_space)
             self._timeouts += [(step, i) for i in ended]
             self._terminal_obs.append(terminal_obs)
 

@@ -14,12 +14,12 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
 
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_unknown
+from sb3_trpo.arguments.policies import why_not_trainable
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
 
@@ -85,11 +85,7 @@ def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
     :param model: any model
     :return: whether TRPO can
     """
-    return (
-        isinstance(model, OnPolicyAlgorithm)
-        and isinstance(model.policy, ActorCriticPolicy)
-        and not hasattr(model.policy, "lstm_actor")
-    )
+    return isinstance(model, OnPolicyAlgorithm) and why_not_trainable(type(model.policy)) is None
 
 
 def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:

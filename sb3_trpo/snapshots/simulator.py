@@ -17,6 +17,7 @@ import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
+from sb3_trpo.checks import described
 from sb3_trpo.snapshots.known_layers import KnownLayer, known_layers
 from sb3_trpo.snapshots.layer_attributes import LayerAttributes, NamedAttributes, OneNumber, cannot_be_saved
 from sb3_trpo.snapshots.monitors import without_monitors
@@ -43,10 +44,10 @@ def register_simulator(env_class: type[gym.Env[Any, Any]], get_state: GetState, 
     :raises TypeError: if ``env_class`` is no class of environments or wrappers, or a function cannot be called
     """
     if not (isinstance(env_class, type) and issubclass(env_class, (gym.Env, VecEnv))):
-        raise TypeError(f"`env_class` must be a class of environments or wrappers, not {env_class!r}")
+        raise TypeError(f"`env_class` must be a class of environments or wrappers, not {described(env_class)}")
     for name, function in (("get_state", get_state), ("set_state", set_state)):
         if not callable(function):
-            raise TypeError(f"`{name}` must be a function, not {function!r}")
+            raise TypeError(f"`{name}` must be a function, not {described(function)}")
     _REGISTRY[env_class] = (get_state, set_state)
 
 

@@ -6,11 +6,16 @@ import pytest
 import torch as th
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
+from sb3_trpo import TRPO
 from sb3_trpo.actor.chunk_size import automatic_chunk_size
+from sb3_trpo.actor.plain_policy import PlainPolicy
+from sb3_trpo.actor.reached_parameters import check_repeatable
 from sb3_trpo.policies.interface import PolicyInterface
-from tests.helpers import ACTORS, DoubleEncoder, Experts, make_batch, make_policy, reached
+from tests.helpers import ACTORS, DoubleEncoder, DoubleFlatten, Experts, generator_states, make_batch, make_policy, reached
+from tests.toy_envs import RandomEnv
 
 HEAD = {"action_net.weight", "action_net.bias"}
 HIDDEN = {"mlp_extractor.policy_net.0.weight", "mlp_extractor.policy_net.0.bias"}
@@ -112,3 +117,67 @@ def test_the_probe_finds_them_without_gradient_mode_and_leaves_no_trace() -> Non
 def test_one_state_is_enough() -> None:
     policy = make_policy()
     assert len(reached(policy, make_batch(policy, 1))) == 5
+
+
+class Noisy(DoubleFlatten):
+    """Adds noise to its features, in evaluation mode too."""
+
+    scale = 0.1
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        rows = super().forward(observations)
+        return rows + self.scale * th.randn_like(rows)
+
+
+class Dropped(DoubleFlatten):
+    """Drops features, in evaluation mode too."""
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return nn.functional.dropout(super().forward(observations), 0.2, training=True)
+
+
+class Rounded(Noisy):
+    """Computes with rounding errors that vary."""
+
+    scale = 1e-7
+
+
+def check(policy: ActorCriticPolicy) -> None:
+    check_repeatable(PolicyInterface(policy), PlainPolicy.of(policy), make_batch(policy, 20))
+
+
+@pytest.mark.parametrize("extractor", [Noisy, Dropped])
+@pytest.mark.parametrize("actor", ["gaussian", "gsde", "categorical", "student_t"])
+def test_an_actor_that_depends_on_chance_is_refused(actor: str, extractor: type[DoubleFlatten]) -> None:
+    with pytest.raises(ValueError, match="different action distributions for the same states in evaluation mode"):
+        check(make_policy(features_extractor_class=extractor, **ACTORS[actor]))
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_other_actors_pass_and_no_number_is_drawn(actor: str) -> None:
+    for extractor in (DoubleFlatten, Rounded):
+        policy = make_policy(features_extractor_class=extractor, **ACTORS[actor])
+        batch = make_batch(policy, 20)
+        before = generator_states()
+        check_repeatable(PolicyInterface(policy), PlainPolicy.of(policy), batch)
+        assert generator_states() == before
+
+
+def test_a_distribution_that_is_not_finite_is_left_to_the_step() -> None:
+    policy = make_policy(**ACTORS["gaussian"])
+    batch = make_batch(policy)
+    with th.no_grad():
+        policy.get_parameter("action_net.bias").fill_(th.nan)
+    check_repeatable(PolicyInterface(policy), PlainPolicy.of(policy), batch)
+
+
+def test_training_an_actor_that_depends_on_chance_moves_nothing() -> None:
+    class NoisyFloats(FlattenExtractor):
+        def forward(self, observations: th.Tensor) -> th.Tensor:
+            return super().forward(observations) + 0.1 * th.randn(len(observations), 3)
+
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8, policy_kwargs={"features_extractor_class": NoisyFloats})
+    before = [parameter.detach().clone() for parameter in model.policy.parameters()]
+    with pytest.raises(ValueError, match="The policy was not updated"):
+        model.learn(16)
+    assert all(th.equal(*pair) for pair in zip(before, model.policy.parameters(), strict=True))

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.algorithms.vine import VineBatch, _random_numbers
@@ -547,3 +547,36 @@ def test_the_branching_steps_are_drawn_apart_from_the_fisher_matrix() -> None:
     seeds = model._generator(1).choice(64, 6, replace=False)
     states = fisher_subsets(th.arange(64), 6 / 64, 64, model._fisher_seed())[0]
     assert len({tuple(np.sort(drawn)) for drawn in (steps, seeds, states.numpy())}) == 3
+
+
+class Wider(VecEnvWrapper):
+    """Observes every number twice."""
+
+    def reset(self) -> Any:
+        return self._twice(self.venv.reset())
+
+    def step_wait(self) -> Any:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            if "terminal_observation" in info:
+                info["terminal_observation"] = self._twice(info["terminal_observation"])
+        return self._twice(obs), rewards, dones, infos
+
+    def _twice(self, obs: Any) -> Any:
+        return np.concatenate([obs, obs], axis=-1)
+
+
+def test_observations_of_another_shape_in_a_branch_are_refused() -> None:
+    model = VineTRPO("MlpPolicy", DummyVecEnv([lambda: Line(7)]), **SMALL)
+    env = Wider(DummyVecEnv([lambda: Line(7)]))
+    env.reset()
+    with pytest.raises(ValueError, match=r"observations 1 steps into the branch at step 3 .*shape \(1, 2\), not \(1, 1\)"):
+        model._branch(env, np.array([1]), None, lambda obs, _: obs, trunk_step=3)
+
+
+def test_a_distribution_that_is_not_finite_is_refused_by_name() -> None:
+    model = VineTRPO("MlpPolicy", Line(7), **SMALL, policy_kwargs={"activation_fn": th.nn.GELU})
+    with th.no_grad():
+        model.policy.get_parameter("action_net.bias").fill_(th.nan)
+    with pytest.raises(ValueError, match="action distribution of environment 0 at step 0"):
+        model.learn(64)

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_trpo import TRPO
 from sb3_trpo.arguments.hyperparameters import make_schedule
+from sb3_trpo.checks import described
 from tests.toy_envs import RandomEnv
 
 BAD = [
@@ -69,7 +70,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bad_value_is_refused_at_construction(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"`{name}` must be .*, not ") as error:
         TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: value})
-    assert repr(value) in str(error.value)
+    assert described(value) in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
@@ -177,3 +178,13 @@ def test_schedules(name: str, value: Any, at_start: float, at_half: float, at_en
 def test_bad_total_timesteps_is_refused(total: Any) -> None:
     with pytest.raises(ValueError, match="`total_timesteps` must be"):
         TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(total)
+
+
+@pytest.mark.parametrize("name", ["rollout_buffer_class", "batch_size", "n_steps"])
+def test_messages_show_classes_by_name_and_no_addresses(name: str) -> None:
+    for value in (object(), th.nn.Linear, th.nn.Sequential(th.nn.ReLU())):
+        with pytest.raises(ValueError, match=rf"`{name}` must be .*, not (an instance of )?(builtins|torch)\.\S*$") as error:
+            TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: value})  # type: ignore[arg-type]
+        assert "0x" not in str(error.value)
+    with pytest.raises(ValueError, match=r"`total_timesteps` must be .*not an instance of builtins.object"):
+        TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(object())  # type: ignore[arg-type]

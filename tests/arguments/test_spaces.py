@@ -9,6 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_trpo import TRPO
@@ -150,3 +151,46 @@ def test_real_actions_that_the_buffer_would_round_are_refused(dtype: Any) -> Non
     env = RandomEnv(action_space=spaces.Box(0, 255, (2,), dtype=dtype))
     with pytest.raises(ValueError, match=f"a Box in `action_space` must be of floats, not of {np.dtype(dtype)}"):
         TRPO("MlpPolicy", env)
+
+
+BOX = OBSERVATIONS["vector"]
+UNSUPPORTED: list[tuple[spaces.Space[Any], str]] = [
+    (spaces.Text(5), "is a Text, but"),
+    (spaces.Sequence(spaces.Discrete(3)), "is a Sequence, but"),
+    (spaces.Graph(BOX, None), "is a Graph, but"),
+    (spaces.Tuple([BOX, BOX]), "is a Tuple, but"),
+    (spaces.Box(-1.0, 1.0, ()), r"at least one dimension, not Box.*use the shape \(1,\)"),
+    (spaces.Box(-1.0, 1.0, (0,)), "no dimension of size 0, not Box"),
+    (spaces.Box(-1.0, 1.0, (2, 0)), "no dimension of size 0, not Box"),
+    (spaces.MultiDiscrete([]), "no dimension of size 0, not MultiDiscrete"),
+]
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy", "MultiInputPolicy"])
+@pytest.mark.parametrize(("space", "message"), UNSUPPORTED)
+def test_unsupported_observations_are_refused(space: spaces.Space[Any], message: str, policy: str) -> None:
+    supported = ".*must be a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict" if "but" in message else ""
+    with pytest.raises(ValueError, match=rf"`observation_space` .*{message}{supported}"):
+        TRPO(policy, RandomEnv(space), n_steps=8, batch_size=8)
+    with pytest.raises(ValueError, match=f"'b' in the Dict of `observation_space` .*{message}".removesuffix(", but")):
+        TRPO(policy, RandomEnv(spaces.Dict({"a": BOX, "b": space})), n_steps=8, batch_size=8)
+
+
+def test_nested_and_empty_dicts_are_refused() -> None:
+    with pytest.raises(ValueError, match="'b' in the Dict of `observation_space` is a Dict, but must be a Box") as error:
+        TRPO("MultiInputPolicy", RandomEnv(spaces.Dict({"a": BOX, "b": spaces.Dict({"c": BOX})})), n_steps=8, batch_size=8)
+    assert isinstance(error.value, NotImplementedError)  # as SB3's is
+    with pytest.raises(ValueError, match="a Dict without keys"):
+        TRPO("MultiInputPolicy", RandomEnv(spaces.Dict()), n_steps=8, batch_size=8)
+
+
+def test_a_vectorised_environment_is_checked_too() -> None:
+    env = DummyVecEnv([lambda: RandomEnv(spaces.Box(-1.0, 1.0, ()))])
+    with pytest.raises(ValueError, match="at least one dimension"):
+        TRPO("MlpPolicy", env, n_steps=8, batch_size=8)
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (0,)), spaces.Box(-1.0, 1.0, (2, 0)), spaces.MultiDiscrete([])])
+def test_actions_without_numbers_are_refused(space: spaces.Space[Any]) -> None:
+    with pytest.raises(ValueError, match=r"`action_space` must have no dimension of size 0, not (Box|MultiDiscrete)"):
+        TRPO("MlpPolicy", RandomEnv(action_space=space), n_steps=8, batch_size=8)

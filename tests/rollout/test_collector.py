@@ -231,7 +231,7 @@ def test_non_finite_action_never_reaches_the_environment(sde: bool) -> None:
                 model.policy.action_net.bias.fill_(th.nan)  # type: ignore[operator]
             return True
 
-    with pytest.raises(ValueError, match=r"action distribution of environment 0 at step 1|Expected parameter loc"):
+    with pytest.raises(ValueError, match="action distribution of environment 0 at step 1"):
         model.learn(64, callback=Spoil())
     assert len(env.actions) == 1
 
@@ -379,6 +379,13 @@ def test_torch_may_have_another_default_dtype_later(actions: str) -> None:
         th.set_default_dtype(th.float32)
     assert model.policy.value_net.weight.dtype == th.float32
     assert model._n_updates == 1
+
+
+def test_a_rollout_without_a_first_observation_is_refused() -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8)
+    assert model.env is not None
+    with pytest.raises(RuntimeError, match="call `learn`"):
+        model.collect_rollouts(model.env, Recorder(), model.rollout_buffer, 16)
 
 
 def test_a_stopped_rollout_cannot_be_trained_on() -> None:

@@ -1,0 +1,77 @@
+"""Checks of the policy: that TRPO can train its class, and that the present conditions let it learn."""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+
+from sb3_trpo.checks import described
+
+_CALLS = {"forward": 1, "get_distribution": 1, "predict_values": 1, "evaluate_actions": 2}
+"""Methods through which feed-forward policies are called, with their number of arguments: observations, and actions."""
+
+
+def why_not_trainable(policy_class: Any) -> str | None:
+    """
+    Tell why TRPO cannot train policies of a class through :class:`~sb3_trpo.policies.interface.PolicyInterface`.
+
+    :param policy_class: any class, or anything else
+    :return: the reason; None if it can: the class is an actor-critic policy that needs the observations only
+    """
+    if not isinstance(policy_class, type):
+        return "is not a class"
+    if not issubclass(policy_class, ActorCriticPolicy):
+        return "is not a subclass of ActorCriticPolicy"
+    for name, n_arguments in _CALLS.items():
+        try:
+            inspect.signature(getattr(policy_class, name)).bind(*[None] * (1 + n_arguments))
+        except TypeError as error:
+            return f"needs more than observations ({name}: {error}), as recurrent policies do"
+    return None
+
+
+def check_policy_class(policy_class: Any, aliases: Iterable[str], own_interface: bool) -> None:
+    """
+    Check that TRPO can train policies of a class.
+
+    :param policy_class: the class that the user gives or names
+    :param aliases: names of policies that may be given instead
+    :param own_interface: whether the algorithm calls policies through its own interface, which may suit any class
+    :raises TypeError: saying why it cannot and what is needed
+    """
+    reason = why_not_trainable(policy_class)
+    if reason is None or (own_interface and isinstance(policy_class, type) and issubclass(policy_class, BasePolicy)):
+        return
+    raise TypeError(
+        f"`policy` must be one of the names {', '.join(aliases)}, or a subclass of Stable-Baselines3's ActorCriticPolicy "
+        f"without recurrence and masks; {described(policy_class)} {reason}"
+    )
+
+
+def check_can_learn(policy: Any) -> None:
+    """
+    Check that gradients can be computed, and that the policy is called directly.
+
+    :param policy: the policy of a model
+    :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``, or if the policy was made under the former
+    :raises TypeError: if the policy was replaced by another module, such as the result of ``torch.compile``
+    """
+    for name, active in (("inference_mode", th.is_inference_mode_enabled()), ("no_grad", not th.is_grad_enabled())):
+        if active:
+            raise RuntimeError(f"training needs gradients, which torch.{name}() switches off: call `learn` outside of it")
+    if not isinstance(policy, BasePolicy):
+        compiled = hasattr(policy, "_orig_mod")
+        remedy = (
+            "torch.compile has wrapped it, and Fisher-vector products need second derivatives, which compiled modules "
+            "lack: set `model.policy = model.policy._orig_mod` before `learn`, and compile a trained policy"
+            if compiled
+            else "wrap the networks inside the policy instead"
+        )
+        raise TypeError(f"`model.policy` must be a policy, not {described(policy)}; {remedy}")
+    if any(tensor.is_inference() for tensor in (*policy.parameters(), *policy.buffers())):
+        raise RuntimeError(
+            "the policy was made or loaded under torch.inference_mode(), so its parameters have no gradients: "
+            "make or load the model outside of it"
+        )
