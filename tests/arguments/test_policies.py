@@ -1,6 +1,7 @@
 """Policies that cannot be trained, and conditions in which nothing learns, are refused before anything moves."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_a_policy_made_in_inference_mode_is_refused(tmp_path: Path) -> None:
     assert TRPO.load(tmp_path / "model", RandomEnv()).learn(16)._n_updates == 1
 
 
+@pytest.fixture
+def validation() -> Iterator[None]:
+    """Put back the check of distributions, which torch.compile switches off for the whole process."""
+    before = th.distributions.Distribution._validate_args
+    yield
+    th.distributions.Distribution.set_default_validate_args(before)
+
+
+@pytest.mark.usefixtures("validation")
 def test_a_compiled_policy_is_refused_before_anything_moves() -> None:
     model = TRPO("MlpPolicy", RandomEnv(), **SMALL)
     before = [parameter.detach().clone() for parameter in model.policy.parameters()]
@@ -131,6 +141,7 @@ def test_another_wrapper_of_the_policy_is_refused() -> None:
         model.learn(64)
 
 
+@pytest.mark.usefixtures("validation")
 def test_an_error_of_a_compiled_network_leaves_everything_in_place() -> None:
     model = TRPO("MlpPolicy", RandomEnv(), **SMALL)
     before = [parameter.detach().clone() for parameter in model.policy.parameters()]
