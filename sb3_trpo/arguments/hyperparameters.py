@@ -182,10 +182,11 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
         raise ValueError(
             f"`sub_sampling_factor` must be at most `n_steps * n_envs` = {n_steps} * {n_envs} = {size}, not {factor}"
         )
-    assert size > 1 or not values["normalize_advantage"], (
-        "`n_steps * n_envs` must be greater than 1 to normalize the advantage. "
-        f"Currently n_steps={n_steps} and n_envs={n_envs}"
-    )
+    if size == 1 and values["normalize_advantage"]:
+        raise AssertionError(
+            "`n_steps * n_envs` must be greater than 1 to normalize the advantage. "
+            f"Currently n_steps={n_steps} and n_envs={n_envs}"
+        )
 
 
 def warn_of_uneven_minibatches(n_steps: int, n_envs: int, batch_size: int) -> None:

@@ -32,6 +32,10 @@ class UnsupportedSpaceError(ValueError, NotImplementedError):
     """Refuses an observation space. It is a ``NotImplementedError`` too, as which SB3 refuses some of them."""
 
 
+class UnsuitableImagesError(ValueError, AssertionError):
+    """Refuses images. It is an ``AssertionError`` too, as which SB3's ``NatureCNN`` refuses them."""
+
+
 def check_observations(space: spaces.Space[Any]) -> None:
     """
     Check that SB3's buffers and preprocessing know the observations.
@@ -67,7 +71,7 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
     :param space: the observation space, with the channels first if SB3 took it for images
     :param policy: class of the policy
     :param policy_kwargs: its arguments
-    :raises ValueError: naming the observation space and what it must be
+    :raises UnsuitableImagesError: naming the observation space and what it must be
     """
     if issubclass(policy, MultiInputActorCriticPolicy):
         _check_dict(space, policy, policy_kwargs)
@@ -76,10 +80,10 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
         return
     name = f"`{policy.__name__}` with {extractor.__name__}"
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
-        raise ValueError(f"{name} needs images, which have 3 dimensions, not {space}; for other observations use `MlpPolicy`")
+        raise UnsuitableImagesError(f"{name} needs images, which have 3 dimensions, not {space}; for other observations use `MlpPolicy`")
     low, high = space.low.min(), space.high.max()
     if policy_kwargs.get("normalize_images", True) and (space.dtype != np.uint8 or low != 0 or high != 255):
-        raise ValueError(
+        raise UnsuitableImagesError(
             f"{name} needs images of uint8 in [0, 255], not of {space.dtype} in [{low:g}, {high:g}]; for images that are "
             "in [0, 1] already, with the channels first, pass `policy_kwargs=dict(normalize_images=False)`"
         )
