@@ -3,6 +3,7 @@
 import io
 import pathlib
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
 
@@ -45,6 +46,7 @@ from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.finite_checks import check_returns
 from sb3_trpo.saving import checkpoints
+from sb3_trpo.saving.atomic import save_aside
 from sb3_trpo.step.problem import StepRule
 from sb3_trpo.step.report import Outcome, StepReport
 from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
@@ -392,6 +394,22 @@ class TRPO(RolloutCollector):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Save the model in a zip file, whole or not at all: after an error or a kill, an earlier file is as it was.
+
+        :param path: path of the zip file, to which ``.zip`` is added unless it has a suffix, or a file object
+        :param exclude: names of attributes that should be excluded in addition to the default ones
+        :param include: names of attributes that are excluded by default but should be included
+        :raises OSError: if the file cannot be written
+        """
+        save_aside(path, partial(super().save, exclude=exclude, include=include))
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "last_step", "workers", "_interface"]
