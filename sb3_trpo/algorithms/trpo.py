@@ -428,6 +428,8 @@ class TRPO(RolloutCollector):
         """
         Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
 
+        Loading a file runs code that it contains, because parts of it are pickled: load only files that you trust.
+
         :param path: path of the zip file, or a file object
         :param env: environment for further training; None: predict only, or set one later
         :param device: device to load to
@@ -436,10 +438,12 @@ class TRPO(RolloutCollector):
         :param force_reset: whether to reset the environment before training
         :param kwargs: attributes to change, such as ``target_kl=0.01``; hyperparameters are checked as at construction
         :return: the model
-        :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
+        :raises ValueError: if the file is damaged or holds another algorithm, a hyperparameter is out of range, or an argument
+            such as ``use_sde`` cannot change with saved weights
         :raises TypeError: for an unknown argument
         """
-        read = partial(super().load, path, env, device, custom_objects, print_system_info, force_reset)
+        chosen = {"env": env, "device": device, "custom_objects": custom_objects}
+        read = partial(super().load, **chosen, print_system_info=print_system_info, force_reset=force_reset)
         model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs)
         return model
 
@@ -459,12 +463,14 @@ class TRPO(RolloutCollector):
         have TRPO's defaults, or the model's values if the model is a TRPO. Frozen parameters of a model stay frozen; a file
         does not record which are frozen.
 
+        Loading a file runs code that it contains, because parts of it are pickled: load only files that you trust.
+
         :param model: the model, or the zip file of a PPO model
         :param env: environment for further training; None: the model's environment
         :param kwargs: arguments of TRPO that take precedence
         :return: the TRPO model
-        :raises ValueError: if TRPO cannot train the model's policy, if there is no environment, if its spaces differ from
-            the model's, or if the arguments make another policy
+        :raises ValueError: if the file is damaged, if TRPO cannot train the model's policy, if there is no environment, if
+            its spaces differ from the model's, or if the arguments make another policy
         """
         return checkpoints.continue_as_trpo(cls, model, env, kwargs)
 
