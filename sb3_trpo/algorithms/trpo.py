@@ -40,6 +40,7 @@ from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
 from sb3_trpo.checks import check_integers, is_number
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
+from sb3_trpo.envs.dead_workers import dead_workers_named
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.interface import PolicyInterface
@@ -383,17 +384,19 @@ class TRPO(RolloutCollector):
         :param progress_bar: whether to display a progress bar (needs tqdm and rich)
         :return: the trained model
         :raises ValueError: if ``total_timesteps`` is not a whole number >= 0
+        :raises RuntimeError: if a worker of a ``SubprocVecEnv`` ends, naming it; the environment is then closed
         """
         if not (is_number(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {total_timesteps!r}")
-        return super().learn(
-            total_timesteps=int(total_timesteps),
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
+        with dead_workers_named():
+            return super().learn(
+                total_timesteps=int(total_timesteps),
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
 
     def save(
         self,
