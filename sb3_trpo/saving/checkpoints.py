@@ -80,6 +80,21 @@ def saved_names(path: PathLike) -> set[str]:
             raise ValueError(f"{path} is damaged or no saved model: {error}") from error
 
 
+def saved_steps(path: PathLike) -> int:
+    """
+    Read the number of env steps that a saved model has taken.
+
+    :param path: path to the zip file
+    :return: the number; -1 if the file does not tell
+    :raises ValueError: if it is cut off, altered, or no saved model
+    """
+    if "num_timesteps" not in saved_names(path):
+        return -1
+    with _opened(path) as file, zipfile.ZipFile(file) as archive:
+        steps = json.loads(archive.read("data"))["num_timesteps"]
+    return steps if isinstance(steps, int) else -1
+
+
 def _names_in(file: Any) -> set[str]:
     """Read the names of the attributes, and raise an error if something of a model is missing or altered."""
     with zipfile.ZipFile(file) as archive:
