@@ -30,7 +30,8 @@ def patched_zoo() -> Iterator[None]:
     has a model, models keep their own statistics of ``VecNormalize``, files are replaced whole or not at all, and a training
     that fails saves its model.
     """
-    from rl_zoo3 import exp_manager, utils  # here, because only the commands need them
+    import rl_zoo3  # here, because only the commands need it
+    from rl_zoo3 import exp_manager, utils
     from rl_zoo3.exp_manager import ExperimentManager
 
     from sb3_trpo.command_line.normalization import ChosenModel, SaveBestStatistics, continue_normalization
@@ -46,7 +47,8 @@ def patched_zoo() -> Iterator[None]:
         stack.enter_context(_replaced(ExperimentManager, "save_trained_model", _statistics_before_the_model))
         stack.enter_context(_replaced(ExperimentManager, "learn", _save_after_an_error))
         stack.enter_context(_replaced(utils, "get_model_path", chosen.remember))
-        stack.enter_context(_replaced(utils, "create_test_env", chosen.normalize))
+        for module in (rl_zoo3, utils):  # `enjoy` imports it from the package
+            stack.enter_context(_replaced(module, "create_test_env", chosen.normalize))
         stack.enter_context(_replaced(subprocess, "call", _record_with_ours))
         stack.enter_context(_replaced(utils, "create_test_env", _record_as_trained))
         stack.enter_context(_replaced(utils, "get_latest_run_id", _latest_with_a_model))
