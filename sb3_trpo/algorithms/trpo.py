@@ -445,7 +445,7 @@ class TRPO(RolloutCollector):
             such as ``use_sde`` cannot change with saved weights
         :raises TypeError: for an unknown argument
         """
-        chosen = {"env": env, "device": device, "custom_objects": custom_objects}
+        chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects}
         read = partial(super().load, **chosen, print_system_info=print_system_info, force_reset=force_reset)
         model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs)
         return model

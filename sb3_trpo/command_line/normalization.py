@@ -1,4 +1,4 @@
-"""Keeps the statistics of ``VecNormalize`` with the model that they belong to: the Zoo keeps one file for all models of a run."""
+"""Keeps the statistics of ``VecNormalize`` with the model that they belong to: the Zoo keeps one file for a run."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from sb3_trpo.saving.checkpoints import saved_steps
 _NAME = "vecnormalize.pkl"
 
 
-class SaveBestStatistics(SaveVecNormalizeCallback):  # type: ignore[misc]
+class SaveBestStatistics(SaveVecNormalizeCallback):
     """Also saves the statistics of the best model beside it, because the end of the training replaces those of the Zoo."""
 
     def _on_step(self) -> bool:

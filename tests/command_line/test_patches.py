@@ -16,7 +16,7 @@ from tests.toy_envs import RandomEnv
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-MORTAL = '''
+MORTAL = """
 import os
 import gymnasium as gym
 from gymnasium.envs.classic_control import PendulumEnv
@@ -33,7 +33,7 @@ class Mortal(PendulumEnv):
 
 
 gym.register("Mortal-v0", Mortal, max_episode_steps=200)
-'''
+"""
 
 
 def test_files_are_replaced_whole_while_a_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,8 +68,7 @@ def test_a_full_disk_leaves_the_file(saved: Path, failing: str, monkeypatch: pyt
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_device_is_written_to_directly() -> None:
     with pytest.raises(OSError, match="No space left"), written_aside("/dev/full") as file:
-        file.write(b"x")
-        file.flush()
+        file.write(b"x" * 100_000)
     with written_aside("/dev/null") as file:
         file.write(b"x")
     assert not Path("/dev/null").is_file()
@@ -125,7 +124,8 @@ def test_names_are_those_of_sb3(name: str, tmp_path: Path) -> None:
         if name == "model.v1":
             model.save(str(tmp_path / folder / name))
         else:
-            with pytest.warns(UserWarning, match="does not exist. Will create it" if "/" in name else "is a folder. Will save") as seen:
+            message = "does not exist. Will create it" if "/" in name else "is a folder. Will save"
+            with pytest.warns(UserWarning, match=message) as seen:
                 model.save(tmp_path / folder / name)
             assert len(seen) == 1
             assert seen[0].filename == __file__ or algorithm is PPO
