@@ -1,7 +1,7 @@
 """Write ``curve.csv`` while a model learns: from evaluations, or from the games of the training."""
 
 import csv
-import os
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+
+from sb3_trpo.saving.atomic import written_aside
 
 COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "train_seconds", "updates"]
 GAMES_COLUMNS = [*COLUMNS[:6], "games", *COLUMNS[6:]]
@@ -48,8 +50,7 @@ class CurveCallback(BaseCallback):
         self.clock = clock
         self.started = clock()
         self.evaluating = 0.0
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerow(COLUMNS)
+        _write(path, b"", COLUMNS)
 
     def _on_step(self) -> bool:
         if self.num_timesteps >= self.next_step:
@@ -101,10 +102,7 @@ class GamesCallback(BaseCallback):
             with path.open() as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.num_timesteps]
         self.earlier_seconds = float(rows[-1]["train_seconds"]) if rows else 0.0
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, GAMES_COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        _write(path, b"", GAMES_COLUMNS, *([row[name] for name in GAMES_COLUMNS] for row in rows))
         self.started = self.clock()
 
     def _on_step(self) -> bool:
@@ -131,9 +129,8 @@ def save_whole(model: BaseAlgorithm, path: Path) -> None:
     :param model: the model
     :param path: of the zip file
     """
-    half_written = path.with_name("half_written.zip")
-    model.save(half_written)
-    os.replace(half_written, path)
+    with written_aside(path) as aside:
+        model.save(aside)  # type: ignore[arg-type]
 
 
 def updates(model: BaseAlgorithm) -> int:
@@ -148,5 +145,12 @@ def updates(model: BaseAlgorithm) -> int:
 
 
 def _append(path: Path, row: list[Any]) -> None:
-    with path.open("a", newline="") as file:
-        csv.writer(file).writerow(row)
+    _write(path, path.read_bytes(), row)
+
+
+def _write(path: Path, before: bytes, *rows: list[Any]) -> None:
+    """Write a file anew with further rows: a kill leaves the earlier file, without a part of a row."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    with written_aside(path) as aside:
+        aside.write(before + text.getvalue().encode())

@@ -3,6 +3,7 @@
 import io
 import pathlib
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
@@ -42,12 +43,14 @@ from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
 from sb3_trpo.checks import check_integers, described, is_number
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
+from sb3_trpo.envs.dead_workers import dead_workers_named
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.finite_checks import check_returns
 from sb3_trpo.saving import checkpoints
+from sb3_trpo.saving.atomic import save_aside
 from sb3_trpo.step.problem import StepRule
 from sb3_trpo.step.report import Outcome, StepReport
 from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
@@ -426,18 +429,35 @@ class TRPO(RolloutCollector):
         :param progress_bar: whether to display a progress bar (needs tqdm and rich)
         :return: the trained model
         :raises ValueError: if ``total_timesteps`` is not a whole number >= 0, or the model has no environment
-        :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``
+        :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``; if a worker of a ``SubprocVecEnv`` ends, naming it; the environment is then closed
         """
         if not (is_number(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
-        return super().learn(
-            total_timesteps=int(total_timesteps),
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
+        with dead_workers_named():
+            return super().learn(
+                total_timesteps=int(total_timesteps),
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Save the model in a zip file, whole or not at all: after an error or a kill, an earlier file is as it was.
+
+        :param path: path of the zip file, to which ``.zip`` is added unless it has a suffix, or a file object
+        :param exclude: names of attributes that should be excluded in addition to the default ones
+        :param include: names of attributes that are excluded by default but should be included
+        :raises OSError: if the file cannot be written
+        """
+        save_aside(path, partial(super().save, exclude=exclude, include=include))
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "last_step", "workers", "_interface"]
@@ -456,6 +476,8 @@ class TRPO(RolloutCollector):
         """
         Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
 
+        Loading a file runs code that it contains, because parts of it are pickled: load only files that you trust.
+
         :param path: path of the zip file, or a file object
         :param env: environment for further training; None: predict only, or set one later
         :param device: device to load to
@@ -464,10 +486,12 @@ class TRPO(RolloutCollector):
         :param force_reset: whether to reset the environment before training
         :param kwargs: attributes to change, such as ``target_kl=0.01``; hyperparameters are checked as at construction
         :return: the model
-        :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
+        :raises ValueError: if the file is damaged or holds another algorithm, a hyperparameter is out of range, or an argument
+            such as ``use_sde`` cannot change with saved weights
         :raises TypeError: for an unknown argument
         """
-        read = partial(super().load, path, env, device, custom_objects, print_system_info, force_reset)
+        chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects}
+        read = partial(super().load, **chosen, print_system_info=print_system_info, force_reset=force_reset)
         model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs)
         return model
 
@@ -487,12 +511,14 @@ class TRPO(RolloutCollector):
         have TRPO's defaults, or the model's values if the model is a TRPO. Frozen parameters of a model stay frozen; a file
         does not record which are frozen.
 
+        Loading a file runs code that it contains, because parts of it are pickled: load only files that you trust.
+
         :param model: the model, or the zip file of a PPO model
         :param env: environment for further training; None: the model's environment
         :param kwargs: arguments of TRPO that take precedence
         :return: the TRPO model
-        :raises ValueError: if TRPO cannot train the model's policy, if there is no environment, if its spaces differ from
-            the model's, or if the arguments make another policy
+        :raises ValueError: if the file is damaged, if TRPO cannot train the model's policy, if there is no environment, if
+            its spaces differ from the model's, or if the arguments make another policy
         """
         return checkpoints.continue_as_trpo(cls, model, env, kwargs)
 

@@ -80,7 +80,9 @@ def check_images(space: spaces.Space[Any], policy: type[BasePolicy], policy_kwar
         return
     name = f"`{policy.__name__}` with {extractor.__name__}"
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
-        raise UnsuitableImagesError(f"{name} needs images, which have 3 dimensions, not {space}; for other observations use `MlpPolicy`")
+        raise UnsuitableImagesError(
+            f"{name} needs images, which have 3 dimensions, not {space}; for other observations use `MlpPolicy`"
+        )
     low, high = space.low.min(), space.high.max()
     if policy_kwargs.get("normalize_images", True) and (space.dtype != np.uint8 or low != 0 or high != 255):
         raise UnsuitableImagesError(

@@ -3,13 +3,22 @@ Patches to rl_zoo3 2.9, for places where it treats this package differently from
 other settings than it trained with, or fails with newer releases of the Hugging Face Hub's packages.
 """
 
+import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
+
+from sb3_trpo.envs.dead_workers import end_workers
+from sb3_trpo.saving.atomic import written_aside
 
 
 @contextmanager
@@ -17,13 +26,29 @@ def patched_zoo() -> Iterator[None]:
     """
     Patch the Zoo while a command runs.
 
-    Video recording then knows this package, environments are made as in the training, and the latest run is the latest that
-    has a model.
+    Video recording then knows this package, environments are made as in the training, the latest run is the latest that
+    has a model, models keep their own statistics of ``VecNormalize``, files are replaced whole or not at all, and a training
+    that fails saves its model.
     """
-    from rl_zoo3 import utils  # here, because only the commands need them
+    import rl_zoo3  # here, because only the commands need it
+    from rl_zoo3 import exp_manager, utils
     from rl_zoo3.exp_manager import ExperimentManager
 
+    from sb3_trpo.command_line.normalization import ChosenModel, SaveBestStatistics, continue_normalization
+
+    chosen = ChosenModel()
     with ExitStack() as stack:
+        stack.enter_context(_replaced(np, "savez", _savez_whole))
+        stack.enter_context(_replaced(VecNormalize, "save", lambda _: _save_statistics_whole))
+        stack.enter_context(_replaced(SubprocVecEnv, "close", _close_without_waiting))
+        stack.enter_context(_replaced(exp_manager, "CheckpointCallback", lambda cls: partial(cls, save_vecnormalize=True)))
+        stack.enter_context(_replaced(exp_manager, "SaveVecNormalizeCallback", lambda _: SaveBestStatistics))
+        stack.enter_context(_replaced(ExperimentManager, "_maybe_normalize", continue_normalization))
+        stack.enter_context(_replaced(ExperimentManager, "save_trained_model", _statistics_before_the_model))
+        stack.enter_context(_replaced(ExperimentManager, "learn", _save_after_an_error))
+        stack.enter_context(_replaced(utils, "get_model_path", chosen.remember))
+        for module in (rl_zoo3, utils):  # `enjoy` imports it from the package
+            stack.enter_context(_replaced(module, "create_test_env", chosen.normalize))
         stack.enter_context(_replaced(subprocess, "call", _record_with_ours))
         stack.enter_context(_replaced(utils, "create_test_env", _record_as_trained))
         stack.enter_context(_replaced(utils, "get_latest_run_id", _latest_with_a_model))
@@ -82,6 +107,63 @@ def _latest_with_a_model(get_latest_run_id: Callable[..., int]) -> Callable[...,
         return max((int(run) for run in ids if run.isdigit()), default=0) or get_latest_run_id(log_path, env_name)
 
     return latest
+
+
+def _savez_whole(savez: Callable[..., None]) -> Callable[..., None]:
+    """Write ``evaluations.npz`` whole or not at all."""
+
+    def patched(file: Any, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(file, str | os.PathLike):
+            return savez(file, *args, **kwargs)
+        name = os.fspath(file)
+        with written_aside(name if name.endswith(".npz") else f"{name}.npz") as aside:
+            savez(aside, *args, **kwargs)
+
+    return patched
+
+
+def _save_statistics_whole(statistics: VecNormalize, save_path: str) -> None:
+    with written_aside(save_path) as aside:
+        pickle.dump(statistics, aside)
+
+
+def _close_without_waiting(close: Callable[[SubprocVecEnv], None]) -> Callable[[SubprocVecEnv], None]:
+    """Close an environment of which a worker has ended: SB3 would wait for an answer."""
+
+    def patched(env: SubprocVecEnv) -> None:
+        if not env.closed and not all(process.is_alive() for process in env.processes):
+            end_workers(env)
+        try:
+            close(env)
+        except (EOFError, OSError):  # one ended just now
+            end_workers(env)
+
+    return patched
+
+
+def _statistics_before_the_model(save: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Write the final statistics first: after a kill there is no final model that seems to have those of the best."""
+
+    def patched(manager: Any, model: Any) -> None:
+        if manager.normalize:
+            model.get_vec_normalize_env().save(os.path.join(manager.params_path, "vecnormalize.pkl"))
+        save(manager, model)
+
+    return patched
+
+
+def _save_after_an_error(learn: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Save the model of a training that fails, as the Zoo does after Ctrl-C."""
+
+    def patched(manager: Any, model: Any) -> None:
+        try:
+            learn(manager, model)
+        except Exception:
+            if model.num_timesteps > 0:
+                manager.save_trained_model(model)
+            raise
+
+    return patched
 
 
 def patch_hub() -> None:

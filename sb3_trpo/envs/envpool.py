@@ -49,7 +49,7 @@ class EnvPoolVecEnv(VecEnv):
         if not isinstance(self._pool.observation_space, gym.spaces.Box):
             self._pool.close()
             raise ValueError(f"the observations of `env_id` = {env_id!r} must be a Box, not {self._pool.observation_space}")
-        super().__init__(n_envs, self._pool.observation_space, self._pool.action_space)
+        super().__init__(n_envs, self._pool.observation_space, _with_infinite_bounds(self._pool.action_space))
         self._all = np.arange(n_envs, dtype=np.int32)
         self._actions = np.zeros(0)
         self._returns, self._lengths = np.zeros(n_envs), np.zeros(n_envs, dtype=np.int64)
@@ -87,17 +87,14 @@ class EnvPoolVecEnv(VecEnv):
         Store the actions of the next step.
 
         :param actions: shape (n_envs, ...)
-        :raises ValueError: if they have another shape, or a discrete action is out of range
+        :raises ValueError: if they have another shape, or a whole-numbered action is out of range, NaN or has a fraction
         """
         self._actions = np.asarray(actions)
         shape = (self.num_envs, *(self.action_space.shape or ()))
         if self._actions.shape != shape:  # EnvPool would read past their end
             raise ValueError(f"`actions` must be of shape {shape}, not {self._actions.shape}")
-        if isinstance(self.action_space, gym.spaces.Discrete):
-            n = int(self.action_space.n)
-            outside = self._actions[(self._actions < 0) | (self._actions >= n)]
-            if len(outside):
-                raise ValueError(f"an action must be in 0 to {n - 1}, not {outside[0]}")
+        if np.issubdtype(self.action_space.dtype or np.float32, np.integer):
+            _check_whole(self._actions, *_whole_bounds(self.action_space))
 
     def step_wait(self) -> VecEnvStepReturn:
         """
@@ -183,6 +180,38 @@ class EnvPoolVecEnv(VecEnv):
         :return: True for ``Monitor``, whose statistics this class reports; once per environment
         """
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+
+def _with_infinite_bounds(space: gym.Space[Any]) -> gym.Space[Any]:
+    """Replace bounds that are the limits of C++'s floats, which EnvPool gives where there is no bound."""
+    if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        return space
+    limits = [np.finfo(dtype) for dtype in (np.float32, np.float64)]
+    smallest = [value for limit in limits for value in (limit.tiny, limit.min)]  # `numeric_limits::min` is tiny, not lowest
+    largest = [limit.max for limit in limits]
+    low = np.where(np.isin(space.low, smallest), -np.inf, space.low).astype(space.dtype)
+    high = np.where(np.isin(space.high, largest), np.inf, space.high).astype(space.dtype)
+    return gym.spaces.Box(low, high, space.shape, space.dtype.type)
+
+
+def _whole_bounds(space: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest of the actions that are whole numbers."""
+    if isinstance(space, gym.spaces.Discrete):
+        return np.asarray(space.start), np.asarray(space.start + space.n - 1)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return np.asarray(space.start), np.asarray(space.start + space.nvec - 1)
+    assert isinstance(space, gym.spaces.Box)
+    return space.low, space.high
+
+
+def _check_whole(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Refuse actions that EnvPool would cut to other whole numbers, or use as a wrong index."""
+    refused = ~((actions >= low) & (actions <= high) & (actions == np.trunc(actions)))
+    if refused.any():
+        at = tuple(np.argwhere(refused)[0])
+        least, most = (np.broadcast_to(bound, actions.shape)[at] for bound in (low, high))
+        whole = "" if np.issubdtype(actions.dtype, np.integer) else "a whole number "
+        raise ValueError(f"an action must be {whole}in {least} to {most}, not {actions[at]}")
 
 
 def refuse_settings(settings: dict[str, Any], instead: dict[str, str]) -> None:

@@ -4,9 +4,14 @@ import io
 import json
 import math
 import pathlib
+import pickle
+import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Container, Sequence
+import zlib
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
 import torch as th
@@ -24,28 +29,102 @@ from sb3_trpo.arguments.policies import why_not_trainable
 PathLike = str | pathlib.Path | io.BufferedIOBase
 
 M = TypeVar("M", bound=OnPolicyAlgorithm)
+N = TypeVar("N", bound=BaseAlgorithm)
+
+_FIXED = ("n_envs", "observation_space", "action_space", "policy_class", "use_sde")
+"""Arguments of ``load`` that tell the shape of saved weights, or of the environment that they are for."""
 
 
-def saved_names(path: PathLike) -> set[str]:
+def saved_file(path: PathLike) -> PathLike:
     """
-    Read the names of the attributes in a saved model. A file object keeps its position.
+    Find the file of a saved model. A folder of the same name without the suffix is not in the way.
 
     :param path: path to the zip file, with or without its suffix, or a file object
-    :return: the names
-    :raises ValueError: if it is not a zip file
+    :return: the path that exists, or the file object
+    :raises IsADirectoryError: if the path is a folder, and no zip file has its name
     """
+    if not isinstance(path, str | pathlib.Path) or not pathlib.Path(path).is_dir():
+        return path
+    with_suffix = pathlib.Path(f"{path}.zip")
+    if not with_suffix.is_file():
+        raise IsADirectoryError(f"{path} is a folder, not a saved model, and there is no file {with_suffix}")
+    return with_suffix
+
+
+@contextmanager
+def _opened(path: PathLike) -> Iterator[Any]:
+    """Open a file for reading; a file object keeps its position and stays open."""
     file = open_path(path, "r", suffix="zip")
     position = file.tell() if file is path else 0
     try:
-        with zipfile.ZipFile(file) as archive:
-            return set(json.loads(archive.read("data"))) if "data" in archive.namelist() else set()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a zip file, as saved models are") from error
+        yield file
     finally:
         if file is path:
             file.seek(position)
         else:
             file.close()
+
+
+def saved_names(path: PathLike) -> set[str]:
+    """
+    Read the names of the attributes in a saved model, and check the file's sums. A file object keeps its position.
+
+    :param path: path to the zip file, with or without its suffix, or a file object
+    :return: the names
+    :raises ValueError: if it is cut off, altered, or no saved model
+    """
+    with _opened(path) as file:
+        try:
+            return _names_in(file)
+        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError) as error:
+            raise ValueError(f"{path} is damaged or no saved model: {error}") from error
+
+
+def saved_steps(path: PathLike) -> int:
+    """
+    Read the number of env steps that a saved model has taken.
+
+    :param path: path to the zip file
+    :return: the number; -1 if the file does not tell
+    :raises ValueError: if it is cut off, altered, or no saved model
+    """
+    if "num_timesteps" not in saved_names(path):
+        return -1
+    with _opened(path) as file, zipfile.ZipFile(file) as archive:
+        steps = json.loads(archive.read("data"))["num_timesteps"]
+    return steps if isinstance(steps, int) else -1
+
+
+def _names_in(file: Any) -> set[str]:
+    """Read the names of the attributes, and raise an error if something of a model is missing or altered."""
+    with zipfile.ZipFile(file) as archive:
+        missing = [name for name in ("data", "policy.pth") if name not in archive.namelist()]
+        if missing:
+            raise ValueError(f"it has no entry {missing[0]!r}")
+        altered = archive.testzip()
+        if altered is not None:
+            raise ValueError(f"the sum of its entry {altered!r} is wrong")
+        try:
+            data = json.loads(archive.read("data"))
+        except ValueError as error:
+            raise ValueError(f"its entry 'data' is not JSON ({error})") from error
+        if not isinstance(data, dict):
+            raise ValueError("its entry 'data' is not a JSON object")
+        return set(data)
+
+
+def _read_weights(path: PathLike, read: Callable[[], N]) -> N:
+    """Load a model; if that fails because torch cannot read the weights, say that the file is damaged."""
+    try:
+        return read()
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError):
+        with _opened(path) as file, zipfile.ZipFile(file) as archive:
+            for name in ("policy.pth", "policy.optimizer.pth"):
+                try:
+                    th.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
+                except Exception as error:
+                    raise ValueError(f"{path} is damaged or no saved model: torch cannot read {name!r} ({error})") from error
+        raise
 
 
 def is_trpo(names: set[str]) -> bool:
@@ -95,12 +174,13 @@ def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:
     :param path: path to the zip file, or a file object
     :param device: device to load to
     :return: the model
-    :raises ValueError: if the file holds another algorithm, or a policy that PPO cannot build
+    :raises ValueError: if the file is damaged, or holds another algorithm or a policy that PPO cannot build
     """
+    path = saved_file(path)
     if not is_on_policy(saved_names(path)):
         raise ValueError(f"{path} does not hold a PPO model or another on-policy model")
     try:
-        return PPO.load(path, device=device)
+        return _read_weights(path, partial(PPO.load, path, device=device))
     except TypeError as error:
         raise ValueError(f"{path} holds a policy that PPO cannot build: {error}") from error
 
@@ -148,20 +228,23 @@ def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: 
     Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
 
     :param cls: the class of the model
-    :param read: SB3's ``load`` of that class, with all arguments except the attributes to change
+    :param read: SB3's ``load`` of that class; it is called with the path and the attributes to change
     :param path: path of the zip file, or a file object
     :param attributes: the attributes to change, by the names of the arguments
     :return: the model
-    :raises ValueError: if the file holds another algorithm, or a hyperparameter is out of range
+    :raises ValueError: if the file is damaged or holds another algorithm, a hyperparameter is out of range, or an argument
+        cannot change with saved weights
     :raises TypeError: for an unknown argument
     """
+    path = saved_file(path)
     names = saved_names(path)
     if not is_trpo(names):
         raise ValueError(
             f"{path} does not hold a TRPO model. To continue with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
         )
     refuse_unknown(attributes, cls, names)
-    attributes = dict(attributes)
+    fixed = {name: attributes[name] for name in _FIXED if name in attributes}
+    attributes = {name: value for name, value in attributes.items() if name not in fixed}
     if "stats_window_size" in attributes:  # its attribute has another name
         attributes["_stats_window_size"] = attributes.pop("stats_window_size")
     if attributes.get("rollout_buffer_kwargs", ()) is None:
@@ -169,11 +252,25 @@ def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: 
     from_contrib = not is_own(names)
     if from_contrib:
         attributes.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
-    model = read(**attributes)
+    model = _read_weights(path, partial(read, path, **attributes))
+    _refuse_changes(model, fixed)
     message = averaged_kl_warning(model, attributes) if from_contrib else None
     if message:
         warnings.warn(message, UserWarning, stacklevel=3)
     return model
+
+
+def _refuse_changes(model: OnPolicyAlgorithm, fixed: dict[str, Any]) -> None:
+    """Refuse arguments that cannot change with saved weights, unless they are as they were saved."""
+    for name, value in fixed.items():
+        kept = getattr(model, name)
+        if name == "policy_class" and isinstance(value, str):
+            value = model.policy_aliases.get(value, value)
+        if value != kept:
+            whose = "the environment's" if name == "n_envs" and model.env is not None else "that of the file"
+            raise ValueError(
+                f"`{name}` = {fixed[name]!r} cannot change with saved weights: {whose} is {kept!r}; leave it out, or pass that"
+            )
 
 
 def continue_as_trpo(cls: type[M], model: BaseAlgorithm | PathLike, env: GymEnv | str | None, arguments: dict[str, Any]) -> M:

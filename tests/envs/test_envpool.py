@@ -1,6 +1,7 @@
 """EnvPool's environments behave as SB3's."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import ale_py
@@ -14,7 +15,7 @@ from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_trpo import TRPO
 from sb3_trpo.envs.atari_envpool import AtariEnvPool
-from sb3_trpo.envs.envpool import EnvPoolVecEnv
+from sb3_trpo.envs.envpool import EnvPoolVecEnv, _with_infinite_bounds
 
 gym.register_envs(ale_py)
 
@@ -181,6 +182,10 @@ def test_bad_input_is_refused_by_name(make: Any, message: str) -> None:
         (lambda: AtariEnvPool("Pong", 2), np.array([2, 3, 4]), r"`actions` must be of shape \(2,\), not \(3,\)"),
         (lambda: AtariEnvPool("Pong", 2), np.array([0, 6]), "an action must be in 0 to 5, not 6"),
         (lambda: AtariEnvPool("Pong", 2), np.array([-1, 0]), "an action must be in 0 to 5, not -1"),
+        (lambda: AtariEnvPool("Pong", 2), np.array([0, np.nan]), "an action must be a whole number in 0 to 5, not nan"),
+        (lambda: AtariEnvPool("Pong", 2), np.array([0.9, 0]), "an action must be a whole number in 0 to 5, not 0.9"),
+        (lambda: AtariEnvPool("Pong", 2), np.array([0, np.inf]), "an action must be a whole number in 0 to 5, not inf"),
+        (lambda: AtariEnvPool("Pong", 2), np.array([-0.5, 1]), "an action must be a whole number in 0 to 5, not -0.5"),
     ],
 )
 def test_actions_that_do_not_fit_are_refused(make: Any, actions: np.ndarray, message: str) -> None:
@@ -188,6 +193,56 @@ def test_actions_that_do_not_fit_are_refused(make: Any, actions: np.ndarray, mes
     env.reset()
     with pytest.raises(ValueError, match=message):
         env.step(actions)
+    env.close()
+
+
+def test_whole_numbers_may_be_floats() -> None:
+    env = EnvPoolVecEnv("Pong-v5", 2)
+    env.reset()
+    env.step(np.array([1.0, 0.0]))
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "actions", "message"),
+    [
+        (spaces.MultiDiscrete([2, 3]), [[1, 2], [0, 3]], "an action must be in 0 to 2, not 3"),
+        (spaces.MultiDiscrete([2, 3]), [[1, 2], [0.5, 0]], "an action must be a whole number in 0 to 1, not 0.5"),
+        (spaces.Box(-4, np.array([1, 9]), (2,), np.int32), [[1, 9], [-5, 0]], "an action must be in -4 to 1, not -5"),
+        (spaces.Box(-4, 9, (2,), np.int32), [[np.nan, 9], [0, 0]], "an action must be a whole number in -4 to 9, not nan"),
+        (spaces.Discrete(3, start=2), [1, 2], "an action must be in 2 to 4, not 1"),
+    ],
+)
+def test_every_kind_of_whole_action_is_checked(
+    space: spaces.Space[Any], actions: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = EnvPoolVecEnv("Pong-v5", 2)
+    monkeypatch.setattr(env, "action_space", space)
+    with pytest.raises(ValueError, match=message):
+        env.step_async(np.array(actions))
+    env.close()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_limits_of_numbers_are_no_bounds(dtype: Any) -> None:
+    limit = np.finfo(dtype)
+    for low in (limit.tiny, limit.min, np.finfo(np.float32).tiny, -np.inf):
+        given = spaces.Box(np.array([low, -1.0], dtype), np.array([limit.max, 0.5], dtype), dtype=dtype)
+        assert _with_infinite_bounds(given) == spaces.Box(
+            np.array([-np.inf, -1.0], dtype), np.array([np.inf, 0.5], dtype), dtype=dtype
+        )
+    for space in (spaces.Box(0.0, 1.0, (2,), dtype), spaces.Box(0, 2**31 - 1, (2,), np.int32), spaces.Discrete(2)):
+        assert _with_infinite_bounds(space) == space
+
+
+def test_an_environment_without_bounds_of_actions_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # ViZDoom writes files there
+    env = EnvPoolVecEnv("D1Basic-v1", 1, seed=0)
+    assert isinstance(env.action_space, spaces.Box)
+    assert env.action_space.low.tolist() == [-np.inf] * 3
+    assert env.action_space.high.tolist() == [np.inf] * 3
+    with pytest.raises(AssertionError, match="must have a finite lower and upper bound"):
+        TRPO("PaperCnnPolicy", env, n_steps=16, batch_size=16, device="cpu")
     env.close()
 
 

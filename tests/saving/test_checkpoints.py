@@ -1,6 +1,7 @@
 """Saved models interchange with sb3-contrib's TRPO, and PPO's policies carry over."""
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,98 @@ def test_load_refuses_another_algorithm_and_points_to_from_ppo(tmp_path: Path, a
 def test_load_refuses_a_file_that_is_not_a_zip_file(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("no model")
     for load in (TRPO.load, TRPO.from_ppo):
-        with pytest.raises(ValueError, match=r"text.zip is not a zip file"):
+        with pytest.raises(ValueError, match=r"text.zip is damaged or no saved model: File is not a zip file"):
             load(tmp_path / "text.zip")
+
+
+@pytest.mark.parametrize("algorithm", [TRPO, PPO])
+def test_a_file_that_is_cut_off_is_damaged(tmp_path: Path, algorithm: Any) -> None:
+    path = tmp_path / "model.zip"
+    algorithm("MlpPolicy", RandomEnv(), n_steps=16, batch_size=16, policy_kwargs={"net_arch": [4]}).save(path)
+    whole = path.read_bytes()
+    for length in [0, 1, len(whole) - 1, *range(50, len(whole), 997)]:
+        for load in (TRPO.load, TRPO.from_ppo):
+            with pytest.raises(ValueError, match="is damaged or no saved model"):
+                load(io.BytesIO(whole[:length]))
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"model.zip is damaged or no saved model"):
+            TRPO.load(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "content", "message"),
+    [
+        ("data", b"{", r"its entry 'data' is not JSON"),
+        ("data", b"\xff\xfe", r"its entry 'data' is not JSON"),
+        ("data", b"[]", r"its entry 'data' is not a JSON object"),
+        ("data", None, r"it has no entry 'data'"),
+        ("policy.pth", None, r"it has no entry 'policy\.pth'"),
+        ("policy.pth", 900, r"torch cannot read 'policy\.pth'"),
+        ("policy.pth", b"", r"torch cannot read 'policy\.pth'"),
+        ("policy.pth", b"no weights", r"torch cannot read 'policy\.pth'"),
+        ("policy.optimizer.pth", None, r"torch cannot read 'policy\.optimizer\.pth'"),
+        ("policy.optimizer.pth", 300, r"torch cannot read 'policy\.optimizer\.pth'"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", [TRPO, PPO])
+def test_a_file_with_a_damaged_entry_is_damaged(
+    tmp_path: Path, algorithm: Any, entry: str, content: bytes | int | None, message: str
+) -> None:
+    algorithm("MlpPolicy", RandomEnv(), n_steps=16, batch_size=16).save(tmp_path / "whole")
+    with zipfile.ZipFile(tmp_path / "whole.zip") as whole, zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        for name in whole.namelist():
+            own = whole.read(name)
+            if name == entry:
+                if content is None:
+                    continue
+                own = own[:content] if isinstance(content, int) else content
+            archive.writestr(name, own)
+    load = TRPO.load if algorithm is TRPO else TRPO.from_ppo
+    with pytest.raises(ValueError, match=rf"model\.zip is damaged or no saved model: {message}"):
+        load(tmp_path / "model.zip")
+
+
+def test_a_file_with_altered_bytes_is_damaged(tmp_path: Path) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), **SMALL)
+    model.save(tmp_path / "model")
+    content = bytearray((tmp_path / "model.zip").read_bytes())
+    weight = model.policy.action_net.weight.detach().numpy().tobytes()  # type: ignore[operator]
+    content[content.index(weight)] ^= 1
+    with pytest.raises(ValueError, match=r"the sum of its entry 'policy\.pth' is wrong"):
+        TRPO.load(io.BytesIO(bytes(content)))
+
+
+@pytest.mark.parametrize("algorithm", [TRPO, PPO])
+def test_a_folder_of_the_same_name_is_not_in_the_way(tmp_path: Path, algorithm: Any) -> None:
+    model = algorithm("MlpPolicy", RandomEnv(), n_steps=16, batch_size=16)
+    (tmp_path / "model").mkdir()
+    for path in (tmp_path / "model", str(tmp_path / "model")):
+        for load in (TRPO.load, TRPO.from_ppo):
+            with pytest.raises(IsADirectoryError, match=r"is a folder, not a saved model, and there is no file .*model\.zip"):
+                load(path)
+    model.save(tmp_path / "model")
+    for path in (tmp_path / "model", str(tmp_path / "model")):
+        loaded = TRPO.load(path) if algorithm is TRPO else TRPO.from_ppo(path, RandomEnv(), batch_size=16)
+        assert th.equal(weights(loaded), weights(model))
+
+
+FIXED: dict[str, Any] = {
+    "n_envs": (1, 4),
+    "use_sde": (False, True),
+    "policy_class": ("MlpPolicy", "CnnPolicy"),
+    "observation_space": (VECTOR, OBSERVATIONS["matrix"]),
+    "action_space": (ACTIONS["box"], ACTIONS["discrete"]),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("env", [None, RandomEnv()])
+def test_load_refuses_to_change_what_belongs_to_the_weights(name: str, env: RandomEnv | None, tmp_path: Path) -> None:
+    TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
+    same, changed = FIXED[name]
+    assert TRPO.load(tmp_path / "model", env=env, **{name: same}).num_timesteps == 0
+    with pytest.raises(ValueError, match=rf"`{name}` = .* cannot change with saved weights: .* is .*; leave it out"):
+        TRPO.load(tmp_path / "model", env=env, **{name: changed})
 
 
 @pytest.mark.parametrize("where", ["path", "file"])
