@@ -429,7 +429,8 @@ class TRPO(RolloutCollector):
         :param progress_bar: whether to display a progress bar (needs tqdm and rich)
         :return: the trained model
         :raises ValueError: if ``total_timesteps`` is not a whole number >= 0, or the model has no environment
-        :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``; if a worker of a ``SubprocVecEnv`` ends, naming it; the environment is then closed
+        :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``; if a worker of a ``SubprocVecEnv`` ends,
+            naming it; the environment is then closed
         """
         if not (is_number(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
