@@ -43,6 +43,7 @@ from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
 from sb3_trpo.checks import SEED, check, check_integers, in_words, to_float
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
+from sb3_trpo.policies.action_graphs import drop_graphs
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
@@ -224,6 +225,7 @@ class TRPO(RolloutCollector):
         super()._setup_model()
         if self.clipped_gaussian:
             clip_gaussian(self.policy)
+        drop_graphs(self.policy)
         self._made_with, self._seeded_with, self._known_env = made_with(self), self.seed, self.env
 
     def _setup_lr_schedule(self) -> None:
@@ -326,6 +328,7 @@ class TRPO(RolloutCollector):
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size)
             refresh_running_statistics(interface, batch)
             self.workers.broadcast(list(self.policy.buffers()))
+            drop_graphs(self.policy)
             self._n_updates += 1
             seconds = time.perf_counter() - started
             update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds)
@@ -480,6 +483,7 @@ class TRPO(RolloutCollector):
         """
         read = partial(super().load, path, env, device, custom_objects, print_system_info, force_reset)
         model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs)
+        drop_graphs(model.policy)  # SB3 has drawn gSDE's noise
         return model
 
     @classmethod

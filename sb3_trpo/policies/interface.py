@@ -172,8 +172,9 @@ class PolicyInterface:
 
     def reset_noise(self, n_envs: int) -> None:
         """
-        Draw new noise matrices for gSDE.
+        Draw new noise matrices for gSDE, without a graph.
 
         :param n_envs: number of matrices
         """
-        self.policy.reset_noise(n_envs)
+        with th.no_grad():
+            self.policy.reset_noise(n_envs)

@@ -217,7 +217,7 @@ def test_a_schedule_that_the_user_has_put_in_place_stays() -> None:
 
 def test_another_policy_object_is_used() -> None:
     model = TRPO("MlpPolicy", RandomEnv(), **SETTINGS)
-    other = MlpPolicy(model.observation_space, model.action_space, model.lr_schedule)  # type: ignore[arg-type]
+    other = MlpPolicy(model.observation_space, model.action_space, model.lr_schedule)
     before = [value.clone() for value in other.state_dict().values()]
     model.policy = other
     model.learn(64)
