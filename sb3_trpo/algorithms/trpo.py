@@ -42,6 +42,7 @@ from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
 from sb3_trpo.checks import SEED, check, check_integers, in_words, to_float
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
+from sb3_trpo.distributions.squashed import keep_samples
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
 from sb3_trpo.policies.action_graphs import drop_graphs
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
@@ -225,6 +226,7 @@ class TRPO(RolloutCollector):
         super()._setup_model()
         if self.clipped_gaussian:
             clip_gaussian(self.policy)
+        keep_samples(self.policy)
         drop_graphs(self.policy)
         self._made_with, self._seeded_with, self._known_env = made_with(self), self.seed, self.env
 

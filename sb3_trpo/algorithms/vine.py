@@ -314,7 +314,7 @@ class VineTRPO(TRPO):
     def _sample(self, distribution: Distribution, n_states: int) -> th.Tensor:
         if self.use_sde:  # with gSDE, the actions depend only on the state until the noise is drawn anew
             self.interface.reset_noise(n_states)
-        return distribution.sample()
+        return self.interface.sample(distribution)
 
     def _q_values(self, env: VecEnv, actions: th.Tensor, seeds: list[list[int]]) -> np.ndarray:
         """

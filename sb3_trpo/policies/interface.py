@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
+from sb3_trpo.distributions.squashed import kept
 
 Obs = np.ndarray | dict[str, np.ndarray]
 """Observations of a ``VecEnv``: shape (n_envs, ...), or a dict of such."""
@@ -106,10 +107,25 @@ class PolicyInterface:
         Draw an action in every state.
 
         :param states: B states
-        :return: actions, values and log-probabilities, without a graph
+        :return: actions, values and log-probabilities, without a graph; saturated actions of squashed gSDE are kept as
+            :class:`~sb3_trpo.distributions.squashed.KeepingTanh` describes
         """
         with th.no_grad():
-            return Acted(*self.policy(states.observations))
+            acted = Acted(*self.policy(states.observations))
+            actions = kept(self.policy.action_dist, acted.actions)
+            if actions is acted.actions:
+                return acted
+            log_probs = self.policy.action_dist.log_prob(actions.flatten(start_dim=1))
+            return Acted(actions, acted.values, log_probs)
+
+    def sample(self, distribution: Distribution) -> th.Tensor:
+        """
+        Draw an action in every state, in the form in which :meth:`act` returns them.
+
+        :param distribution: the distribution in B states
+        :return: shape (B, ...)
+        """
+        return kept(distribution, distribution.sample())
 
     def distribution(self, states: States) -> Distribution:
         """
