@@ -3,6 +3,7 @@
 import io
 import pathlib
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -29,22 +30,26 @@ from sb3_trpo.actor.reached_parameters import check_repeatable, reached_paramete
 from sb3_trpo.algorithms.log import Update, log_update
 from sb3_trpo.arguments.hyperparameters import (
     check_hyperparameters,
+    did_you_mean,
     hyperparameter_names,
     make_schedule,
     refuse_arguments,
     scheduled,
     warn_of_uneven_minibatches,
 )
+from sb3_trpo.arguments.live_changes import check_unchanged, made_with
 from sb3_trpo.arguments.policies import check_can_learn, check_policy_class
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
-from sb3_trpo.checks import check_integers, described, is_number
+from sb3_trpo.checks import SEED, check, check_integers, described, to_float
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
+from sb3_trpo.distributions.squashed import keep_samples
 from sb3_trpo.envs.dead_workers import dead_workers_named
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
+from sb3_trpo.policies.action_graphs import drop_graphs
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
@@ -82,7 +87,8 @@ class TRPO(RolloutCollector):
 
     :param policy: the policy to use (MlpPolicy, CnnPolicy, PaperCnnPolicy, MultiInputPolicy, or a class)
     :param env: the environment to learn from (if registered in Gym, can be str)
-    :param learning_rate: learning rate of the critic; a number or a schedule of the progress remaining (1 to 0)
+    :param learning_rate: learning rate of the critic; a number, a schedule of the progress remaining (1 to 0), or RL Zoo's
+        ``"lin_0.001"``, which decays to 0
     :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions
     :param batch_size: mini-batch size of the critic
     :param gamma: discount factor
@@ -98,7 +104,7 @@ class TRPO(RolloutCollector):
     :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
     :param normalize_advantage: whether to standardise the advantages
     :param target_kl: the bound δ on the mean KL(π_old‖π_θ) of an update, in nats, summed over the action dimensions;
-        a number, a schedule of the progress remaining, or RL Zoo's ``"lin_0.02"``
+        a number, a schedule or a string, as for ``learning_rate``
     :param sub_sampling_factor: take every k-th transition for the gradient and the Fisher matrix (the step is accepted
         on the whole rollout)
     :param stats_window_size: number of episodes over which the logged success rate, length and reward are averaged
@@ -114,7 +120,7 @@ class TRPO(RolloutCollector):
         (appendix C.1 of the paper uses 0.1)
     :param cg_tol: relative residual at which the conjugate gradient solver stops
     :param line_search_accept_ratio: smallest share of the gain that the gradient predicts for which a step is accepted
-    :param ent_coef: weight of the entropy bonus in the surrogate; a number or a schedule, as for ``target_kl``
+    :param ent_coef: weight of the entropy bonus in the surrogate; a number, a schedule or a string, as for ``learning_rate``
     :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
     :param chunk_size: largest number of transitions in one pass of the policy step, which bounds its memory; None: automatic
     :param clipped_gaussian: whether gradient and KL treat a Gaussian's actions beyond a bound of the action space as the
@@ -142,7 +148,7 @@ class TRPO(RolloutCollector):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: float | Schedule | str = 1e-3,
         n_steps: int = 2048,
         batch_size: int = 128,
         gamma: float = 0.99,
@@ -176,11 +182,11 @@ class TRPO(RolloutCollector):
         clipped_gaussian: bool = False,
         **unsupported: Never,
     ) -> None:
-        refuse_arguments(unsupported)
+        refuse_arguments(unsupported, type(self))
         super().__init__(
             policy,
             env,
-            learning_rate=learning_rate,
+            learning_rate=learning_rate,  # type: ignore[arg-type]
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -234,6 +240,28 @@ class TRPO(RolloutCollector):
         super()._setup_model()
         if self.clipped_gaussian:
             clip_gaussian(self.policy)
+        keep_samples(self.policy)
+        drop_graphs(self.policy)
+        self._made_with, self._seeded_with, self._known_env = made_with(self), self.seed, self.env
+
+    def _setup_lr_schedule(self) -> None:
+        self.lr_schedule = make_schedule("learning_rate", self.learning_rate)
+        self._scheduled_rate = self.learning_rate
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            names, nearest = ", ".join(map(repr, self.policy_aliases)), did_you_mean(policy_name, self.policy_aliases)
+            raise ValueError(f"`policy` must be a class or one of {names}, not {policy_name!r}{nearest}")
+        return self.policy_aliases[policy_name]
+
+    @property
+    def stats_window_size(self) -> int:
+        """Return the number of episodes over which the log averages; a new one applies from the next ``learn``."""
+        return self._stats_window_size
+
+    @stats_window_size.setter
+    def stats_window_size(self, value: int) -> None:
+        self._stats_window_size = value
 
     def _check_hyperparameters(self) -> None:
         """Check them at construction and in ``learn``, because attributes may have been reassigned."""
@@ -245,19 +273,48 @@ class TRPO(RolloutCollector):
             raise ValueError("the model has no environment to learn from: pass `env` to `load`, or call `set_env`")
         check_can_learn(self.policy)
         self._check_hyperparameters()
+        check_unchanged(self, self._made_with)
         check_clipping(self.policy, self.clipped_gaussian)
+        self._adopt_changes()
         self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])
-        return super()._setup_learn(*args, **kwargs)
+        result = super()._setup_learn(*args, **kwargs)
+        if self.ep_info_buffer is not None and self.ep_info_buffer.maxlen != self._stats_window_size:
+            self.ep_info_buffer = deque(self.ep_info_buffer, self._stats_window_size)
+            self.ep_success_buffer = deque(self.ep_success_buffer or (), self._stats_window_size)
+        return result
+
+    def _adopt_changes(self) -> None:
+        """Use the attributes that SB3 reads at construction only, if they were set since."""
+        if self.env is not None and self.env is not self._known_env:
+            self.set_env(maybe_make_env(self.env, self.verbose))
+        if self.seed != self._seeded_with:
+            self.set_random_seed(self.seed)
+            self._seeded_with = self.seed
+        if self.learning_rate != self._scheduled_rate:  # otherwise the user may have set the schedule itself
+            self._setup_lr_schedule()
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """
+        Set the environment to learn from.
+
+        :param env: an environment with the same spaces, or as many of them in a ``VecEnv`` as before
+        :param force_reset: whether the next ``learn`` must reset it
+        """
+        super().set_env(env, force_reset)
+        self._known_env = self.env
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
         Seed the generators of Python, NumPy, torch, the action space and the environments, and the draws of the update.
 
-        :param seed: the seed; None changes nothing
+        :param seed: the seed, an integer in [0, 2**32 - 1]; None changes nothing
+        :raises ValueError: if it is another value
         """
+        check("seed", seed, SEED)
+        seed = None if seed is None else int(seed)  # Gymnasium refuses NumPy's integers
         super().set_random_seed(seed)
         if seed is not None:
-            self._draw_seed = int(seed)
+            self._draw_seed = seed
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -297,6 +354,7 @@ class TRPO(RolloutCollector):
                 )
                 self.last_step = self.last_step if kl is None else replace(self.last_step, kl=kl)
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size)
+            drop_graphs(self.policy)
             self._n_updates += 1
             seconds = time.perf_counter() - started
             update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds)
@@ -308,6 +366,8 @@ class TRPO(RolloutCollector):
         # the last rollout may overshoot the budget, and no schedule expects a negative progress
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
         self.policy.set_training_mode(False)  # with dropout on, KL(old‖old) would not be 0
+        if self.learning_rate != self._scheduled_rate:  # a callback may have set it
+            self._setup_lr_schedule()
         scheduled("learning_rate", self.lr_schedule, self._current_progress_remaining)
         self._update_learning_rate(self.policy.optimizer)
 
@@ -432,7 +492,8 @@ class TRPO(RolloutCollector):
         :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``; if a worker of a ``SubprocVecEnv`` ends,
             naming it; the environment is then closed
         """
-        if not (is_number(total_timesteps) and total_timesteps >= 0 and float(total_timesteps).is_integer()):
+        steps = to_float(total_timesteps)
+        if not (steps >= 0.0 and steps.is_integer()):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
         with dead_workers_named():
             return super().learn(
@@ -461,7 +522,8 @@ class TRPO(RolloutCollector):
         save_aside(path, partial(super().save, exclude=exclude, include=include))
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "last_step", "workers", "_interface"]
+        own = ["last_step", "workers", "_interface", "_made_with", "_seeded_with", "_known_env", "_scheduled_rate"]
+        return [*super()._excluded_save_params(), *own]
 
     @classmethod
     def load(
@@ -494,6 +556,7 @@ class TRPO(RolloutCollector):
         chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects}
         read = partial(super().load, **chosen, print_system_info=print_system_info, force_reset=force_reset)
         model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs)
+        drop_graphs(model.policy)  # SB3 has drawn gSDE's noise
         return model
 
     @classmethod

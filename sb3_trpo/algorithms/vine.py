@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.actor.plain_policy import Reason
@@ -39,6 +41,7 @@ _MOST_ACTIONS = 18
 """Largest Discrete space in which all actions are tried by default."""
 _SAMPLED_ACTIONS = 4
 """Number of actions drawn by default in any other space."""
+_ARGUMENTS_OF_TRPO = inspect.signature(TRPO).parameters.keys() - {"unsupported"}
 _TRUNK_PER_BRANCH = 32
 """States of the trunk for each branching state, by default."""
 
@@ -94,6 +97,10 @@ class VineTRPO(TRPO):
 
     :param policy: the policy to use
     :param env: an environment that :mod:`sb3_trpo.snapshots.simulator` can save and restore
+
+    All other arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO` are arguments here too, in the same order. The new ones
+    are given by name:
+
     :param n_branch_states: branching states per rollout, rounded up to a multiple of the number of environments; None: one
         for every 32 states of the trunk
     :param n_branch_actions: actions tried in each branching state: a number of draws from the policy, or "all" for a Discrete
@@ -101,7 +108,6 @@ class VineTRPO(TRPO):
     :param branch_length: env steps of a branch, including its first action
     :param n_branch_rollouts: rollouts that are averaged for the Q-value of one action. Each has different random numbers,
         also in environments that draw from their ``np_random``
-    :param kwargs: all arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`, by name
     :raises ValueError: if a hyperparameter is out of range or an environment cannot be restored; the message names it
     """
 
@@ -111,15 +117,46 @@ class VineTRPO(TRPO):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
+        learning_rate: float | Schedule | str = 1e-3,
+        n_steps: int = 2048,
+        batch_size: int = 128,
+        gamma: float = 0.99,
+        cg_max_steps: int = 15,
+        cg_damping: float = 0.1,
+        line_search_shrinking_factor: float = 0.8,
+        line_search_max_iter: int = 10,
+        n_critic_updates: int = 10,
+        gae_lambda: float = 0.95,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = True,
+        target_kl: float | Schedule | str = 0.02,
+        sub_sampling_factor: int = 1,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
         *,
         n_branch_states: int | None = None,
         n_branch_actions: int | Literal["all"] | None = None,
         branch_length: int = 16,
         n_branch_rollouts: int = 1,
-        _init_setup_model: bool = True,
-        **kwargs: Any,
+        fisher_sample_fraction: float = 1.0,
+        cg_tol: float = 0.005,
+        line_search_accept_ratio: float = 0.0,
+        ent_coef: float | Schedule | str = 0.0,
+        max_grad_norm: float | None = None,
+        chunk_size: int | None = None,
+        clipped_gaussian: bool = False,
+        **unsupported: Never,
     ) -> None:
-        super().__init__(policy, env, _init_setup_model=False, **kwargs)
+        arguments = {name: value for name, value in locals().items() if name in _ARGUMENTS_OF_TRPO}
+        super().__init__(**{**arguments, "_init_setup_model": False}, **unsupported)
         self.n_branch_states = n_branch_states
         self.n_branch_actions = n_branch_actions
         self.branch_length = branch_length
@@ -280,7 +317,7 @@ class VineTRPO(TRPO):
     def _sample(self, distribution: Distribution, n_states: int) -> th.Tensor:
         if self.use_sde:  # with gSDE, the actions depend only on the state until the noise is drawn anew
             self.interface.reset_noise(n_states)
-        return distribution.sample()
+        return self.interface.sample(distribution)
 
     def _q_values(self, env: VecEnv, actions: th.Tensor, seeds: list[list[int]]) -> np.ndarray:
         """

@@ -1,9 +1,10 @@
 """Checks of the hyperparameters: each error names the parameter, its value and what is allowed."""
 
+import difflib
 import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
@@ -14,14 +15,17 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 from sb3_trpo.checks import (
     BOOLEAN,
     POSITIVE,
+    SEED,
     UNIT,
     Rule,
     check,
+    described,
     integer,
     is_integer,
     is_number,
     number,
     optional,
+    to_float,
 )
 from sb3_trpo.step.trust_region import RULES as STEP_RULES
 
@@ -35,16 +39,39 @@ _PPO_ARGUMENTS = {
 }
 
 
-def refuse_arguments(arguments: dict[str, Any]) -> None:
+def refuse_arguments(arguments: dict[str, Any], cls: type) -> None:
     """
-    Refuse keyword arguments that TRPO does not have, with a hint for arguments of PPO and A2C.
+    Refuse keyword arguments that an algorithm does not have, with a hint for arguments of PPO and A2C and for misspelt ones.
 
     :param arguments: unknown keyword arguments
-    :raises TypeError: if there are any, naming them
+    :param cls: the class of the model
+    :raises TypeError: if there are any, naming the first
     """
     _refuse_ppo_arguments(arguments)
-    if arguments:
-        raise TypeError(f"TRPO has no argument {', '.join(map(repr, arguments))}")
+    for name in arguments:
+        raise TypeError(f"{cls.__name__} has no argument {name!r}{did_you_mean(name, _argument_names(cls))}")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """
+    Write the end of the error message for a misspelt name.
+
+    :param name: the name
+    :param names: the right names
+    :return: the question whether the nearest of them is meant; nothing if none is near
+    """
+    nearest = difflib.get_close_matches(name, sorted(names), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def _argument_names(cls: type) -> set[str]:
+    """Collect the arguments that a class and its parents take, as far as they are this package's or the user's."""
+    names: set[str] = set()
+    for base in cls.__mro__[: cls.__mro__.index(OnPolicyAlgorithm)]:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base).parameters.values()
+            names.update(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    return names - {"_init_setup_model"}
 
 
 def _refuse_ppo_arguments(arguments: dict[str, Any]) -> None:
@@ -68,15 +95,12 @@ def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> Non
     :raises TypeError: naming the argument
     """
     _refuse_ppo_arguments(arguments)  # some are attributes of every on-policy model
-    for base in cls.__mro__[: cls.__mro__.index(OnPolicyAlgorithm)]:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base).parameters.values()
-            known = known.union(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-    known = known - {"policy", "_init_setup_model"}
-    refuse_arguments({name: value for name, value in arguments.items() if name not in known})
+    known = (known | _argument_names(cls)) - {"policy", "_init_setup_model"}
+    refuse_arguments({name: value for name, value in arguments.items() if name not in known}, cls)
 
 
 _SCHEDULED: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "learning_rate": (">= 0", lambda v: 0.0 <= v < math.inf),
     "target_kl": ("> 0 (nats)", lambda v: 0.0 < v < math.inf),
     "ent_coef": (">= 0", lambda v: 0.0 <= v < math.inf),
 }
@@ -102,12 +126,13 @@ def make_schedule(name: str, value: Any) -> Schedule:
             return FloatSchedule(LinearSchedule(start=start, end=0.0, end_fraction=1.0))
     elif callable(value):
         return FloatSchedule(value)
-    elif is_number(value) and test(value):
-        return FloatSchedule(float(value))
+    elif test(to_float(value)):
+        return FloatSchedule(to_float(value))
     no_bound = name == "target_kl" and value is None
     hint = " None switches off PPO's early stopping; TRPO cannot take a step without a KL bound." if no_bound else ""
     raise ValueError(
-        f"`{name}` must be a finite number {allowed}, a schedule, or a string such as 'lin_0.02', not {value!r}.{hint}"
+        f"`{name}` must be a finite number {allowed}, a schedule, or a string such as 'lin_0.02', "
+        f"not {described(value)}.{hint}"
     )
 
 
@@ -123,7 +148,7 @@ def scheduled(name: str, schedule: Schedule, progress: float) -> float:
     """
     try:
         value = float(schedule(progress))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the schedule `{name}` must map a number to a number: {error}") from error
     if not 0.0 <= value < math.inf:
         raise ValueError(f"the schedule `{name}` must give finite numbers >= 0, not {value} at {progress=:g}")
@@ -149,14 +174,12 @@ _RULES: dict[str, Rule] = {
     "normalize_advantage": BOOLEAN,
     "clipped_gaussian": BOOLEAN,
     "use_sde": BOOLEAN,
-    "sde_sample_freq": Rule("-1 or an integer >= 1", lambda v: v == -1 or is_integer(v, 1)),
+    "sde_sample_freq": Rule("-1 or an integer >= 1", lambda v: is_integer(v, 1) or (is_number(v) and v == -1)),
+    "seed": SEED,
     "policy_kwargs": Rule("None or a dict", lambda v: isinstance(v, dict)),  # SB3 has replaced None by {}
     "rollout_buffer_class": Rule(
         "None or a class of rollout buffers",
         lambda v: v is None or (isinstance(v, type) and issubclass(v, BaseBuffer) and not issubclass(v, ReplayBuffer)),
-    ),
-    "learning_rate": Rule(
-        "a finite number >= 0 or a schedule", lambda v: callable(v) or (is_number(v) and 0.0 <= v < math.inf)
     ),
 }
 
@@ -174,7 +197,6 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
         check(name, values[name], rule)
     for name in _SCHEDULED:
         scheduled(name, make_schedule(name, values[name]), 1.0)
-    scheduled("learning_rate", FloatSchedule(values["learning_rate"]), 1.0)
 
     n_steps, factor = values["n_steps"], values["sub_sampling_factor"]
     size = n_steps * n_envs

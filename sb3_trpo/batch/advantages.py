@@ -7,6 +7,8 @@ import torch as th
 
 from sb3_trpo.step.workers import ALONE, Alone, Workers
 
+_MANY_ENVS = 12
+"""Number of environments from which a NumPy operation per step is faster than Python floats."""
 _NOISE_FACTOR = 8.0
 """Number of rounding errors that a spread must exceed to count: the GAE recursion adds up a few."""
 
@@ -82,12 +84,15 @@ def generalized_advantages(deltas: np.ndarray, decays: np.ndarray) -> np.ndarray
     Compute A_t = δ_t + c_t A_{t+1}, from the last step to the first.
 
     Source: equation 16 of https://arxiv.org/abs/1506.02438, with c_t = γλ inside an episode and 0 at its end. SB3 computes
-    the same in a loop of NumPy calls, whose overhead exceeds the arithmetic; this loop is over Python floats.
+    the same in a loop of NumPy calls, whose overhead exceeds the arithmetic for few environments; then this loop is over
+    Python floats. Both sum in float64.
 
     :param deltas: temporal difference errors δ, shape (n_steps, n_envs)
     :param decays: c, shape (n_steps, n_envs)
     :return: A, shape (n_steps, n_envs), float32
     """
+    if deltas.shape[1] >= _MANY_ENVS:
+        return _by_rows(deltas, decays)
     columns = []
     for delta, decay in zip(deltas.T.tolist(), decays.T.tolist(), strict=True):
         advantage = 0.0
@@ -96,3 +101,13 @@ def generalized_advantages(deltas: np.ndarray, decays: np.ndarray) -> np.ndarray
             column[step] = advantage = delta[step] + decay[step] * advantage
         columns.append(column)
     return np.array(columns, dtype=np.float32).T
+
+
+def _by_rows(deltas: np.ndarray, decays: np.ndarray) -> np.ndarray:
+    """Compute the same with NumPy, all environments of a step at once."""
+    advantages = np.empty(deltas.shape, dtype=np.float32)
+    advantage = np.zeros(deltas.shape[1])
+    for step in range(len(deltas) - 1, -1, -1):
+        advantage = deltas[step] + decays[step] * advantage
+        advantages[step] = advantage
+    return advantages

@@ -89,6 +89,8 @@ class ClippedGaussian(Gaussian):
         self._high = high
 
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
+        dtype = old[0].dtype
+        old, new = _in_float64(old), _in_float64(new)
         (mean_old, std_old), (mean_new, std_new) = old, new
         a, b, _, _, mass, first, second = self._moments(old)
         log_ratio, shift = std_old.log() - std_new.log(), (mean_old - mean_new) / std_new
@@ -100,7 +102,7 @@ class ClippedGaussian(Gaussian):
         ends = below.exp() * (below - log_ndtr((low - mean_new) / std_new))
         ends = ends + above.exp() * (above - log_ndtr((mean_new - high) / std_new))
         kl: th.Tensor = within + ends
-        return kl.sum(dim=1)
+        return kl.sum(dim=1).to(dtype)
 
     def metric(self, at: Parameters) -> Metric:
         # times σ, the scores of mean and std are z and z² - 1 inside, and the derivatives of log Φ at the ends
@@ -122,6 +124,13 @@ class ClippedGaussian(Gaussian):
         density_a, density_b = (th.exp(-0.5 * z.square()) / math.sqrt(_TWO_PI) for z in (a, b))
         mass = ndtr(b) - ndtr(a)
         return _TruncatedMoments(a, b, density_a, density_b, mass, density_a - density_b, mass + a * density_a - b * density_b)
+
+
+def _in_float64(parameters: Parameters) -> Parameters:
+    """Convert parameters: the parts of the KL inside and beyond the bounds cancel, which would cost float32's digits."""
+    if any(part.device.type == "mps" for part in parameters):  # has no float64
+        return parameters
+    return tuple(part.double() for part in parameters)
 
 
 _NO_BOUND = 1e9

@@ -5,6 +5,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.distributions import Distribution
 
+from sb3_trpo.distributions.differences import kl_terms
 from sb3_trpo.distributions.family import DistributionFamily, Metric, Parameters
 
 
@@ -17,12 +18,7 @@ class Categorical(DistributionFamily):
         return tuple(th.log_softmax(part.logits, dim=1) for part in (parts if isinstance(parts, list) else [parts]))
 
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
-        return th.stack([self._kl(o, n) for o, n in zip(old, new, strict=True)]).sum(dim=0)
-
-    @staticmethod
-    def _kl(old: th.Tensor, new: th.Tensor) -> th.Tensor:
-        # a masked action has probability 0 and logit -inf: it adds nothing
-        return th.where(old == -th.inf, 0.0, old.exp() * (old - new)).sum(dim=1)
+        return th.stack([kl_terms(o, n).sum(dim=1) for o, n in zip(old, new, strict=True)]).sum(dim=0)
 
     def metric(self, at: Parameters) -> Metric:
         probabilities = [logits.exp() for logits in at]
@@ -44,8 +40,8 @@ class Bernoulli(DistributionFamily):
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
         (o,), (n,) = old, new
         log_sigmoid = th.nn.functional.logsigmoid
-        on = th.sigmoid(o) * (log_sigmoid(o) - log_sigmoid(n))
-        off = th.sigmoid(-o) * (log_sigmoid(-o) - log_sigmoid(-n))
+        on = kl_terms(log_sigmoid(o), log_sigmoid(n))
+        off = kl_terms(log_sigmoid(-o), log_sigmoid(-n))
         return (on + off).sum(dim=1)
 
     def metric(self, at: Parameters) -> Metric:

@@ -3,6 +3,7 @@
 import torch as th
 from stable_baselines3.common.distributions import Distribution
 
+from sb3_trpo.distributions.differences import expm1_minus
 from sb3_trpo.distributions.family import DistributionFamily, Metric, Parameters
 
 
@@ -21,8 +22,7 @@ class Gaussian(DistributionFamily):
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
         (mean_old, std_old), (mean_new, std_new) = old, new
         log_ratio = std_old.log() - std_new.log()
-        # expm1 keeps the digits that 1/2 (ratio² - 1) would lose near ratio = 1
-        spread = 0.5 * th.expm1(2.0 * log_ratio) - log_ratio
+        spread = 0.5 * expm1_minus(2.0 * log_ratio)
         shift = 0.5 * ((mean_old - mean_new) / std_new).square()
         return (spread + shift).sum(dim=1)
 

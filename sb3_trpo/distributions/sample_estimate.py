@@ -3,6 +3,7 @@
 import torch as th
 from stable_baselines3.common.distributions import Distribution
 
+from sb3_trpo.distributions.differences import expm1_minus
 from sb3_trpo.distributions.family import DistributionFamily, Metric, Parameters
 
 
@@ -19,8 +20,7 @@ class SampleEstimate(DistributionFamily):
         return (distribution.log_prob(actions),)
 
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
-        log_ratio = new[0] - old[0]
-        return th.expm1(log_ratio) - log_ratio
+        return expm1_minus(new[0] - old[0])
 
     def metric(self, at: Parameters) -> Metric:
         return lambda tangent: tangent

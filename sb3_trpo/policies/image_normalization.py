@@ -41,7 +41,7 @@ class ImageNormalization(nn.Module):
         self.n_seen: th.Tensor
         self.register_buffer("mean", th.zeros(*shape))
         self.register_buffer("var", th.ones(()))
-        self.register_buffer("n_seen", th.zeros((), dtype=th.long))
+        self.register_buffer("n_seen", th.zeros(()))  # a float, as tools for parameters expect; exact up to 2**24
         self.training = False
 
     def train(self, mode: bool = True) -> "ImageNormalization":

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
+from sb3_trpo.distributions.squashed import kept
 from sb3_trpo.originals import is_original
 
 Obs = np.ndarray | dict[str, np.ndarray]
@@ -109,10 +110,25 @@ class PolicyInterface:
         Draw an action in every state.
 
         :param states: B states
-        :return: actions, values and log-probabilities, without a graph
+        :return: actions, values and log-probabilities, without a graph; saturated actions of squashed gSDE are kept as
+            :class:`~sb3_trpo.distributions.squashed.KeepingTanh` describes
         """
         with th.no_grad(), own_distribution(self.policy) as policy:
-            return Acted(*policy(states.observations))
+            acted = Acted(*policy(states.observations))
+            actions = kept(policy.action_dist, acted.actions)
+            if actions is acted.actions:
+                return acted
+            log_probs = policy.action_dist.log_prob(actions.flatten(start_dim=1))
+            return Acted(actions, acted.values, log_probs)
+
+    def sample(self, distribution: Distribution) -> th.Tensor:
+        """
+        Draw an action in every state, in the form in which :meth:`act` returns them.
+
+        :param distribution: the distribution in B states
+        :return: shape (B, ...)
+        """
+        return kept(distribution, distribution.sample())
 
     def distribution(self, states: States) -> Distribution:
         """
@@ -180,11 +196,12 @@ class PolicyInterface:
 
     def reset_noise(self, n_envs: int) -> None:
         """
-        Draw new noise matrices for gSDE.
+        Draw new noise matrices for gSDE, without a graph.
 
         :param n_envs: number of matrices
         """
-        self.policy.reset_noise(n_envs)
+        with th.no_grad():
+            self.policy.reset_noise(n_envs)
 
 
 @contextmanager

@@ -1,17 +1,22 @@
 """Every bad hyperparameter is refused by name, at construction and at load."""
 
+import inspect
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_trpo import TRPO
+from sb3_trpo import TRPO, VineTRPO
 from sb3_trpo.arguments.hyperparameters import make_schedule
 from sb3_trpo.checks import described
+from tests.helpers import generator_states
 from tests.toy_envs import RandomEnv
 
 BAD = [
@@ -56,7 +61,14 @@ BAD = [
     ("target_kl", None),
     ("rollout_buffer_class", dict),
     ("rollout_buffer_class", ReplayBuffer),
+    ("seed", 1.5),
+    ("seed", -1),
+    ("seed", True),
+    ("seed", 2**32),
+    ("seed", "0"),
 ]
+HUGE: Any = 10**400
+"""Fits into no float; its digits fill no message."""
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +122,60 @@ def test_bad_schedule_is_refused_at_construction_and_before_a_weight_moves(name:
     assert all(th.equal(value, before[key]) for key, value in model.policy.state_dict().items())
 
 
+NUMBERS = [*{name for name, _ in BAD} - {"normalize_advantage", "use_sde", "rollout_buffer_class"}, "stats_window_size"]
+
+
+@pytest.mark.parametrize("name", sorted(NUMBERS))
+def test_huge_integer_is_refused_by_name(saved: Path, name: str) -> None:
+    message = rf"`{name}` must be .*, not an integer of 1329 bits, which is too large"
+    with pytest.raises(ValueError, match=message):
+        TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: HUGE})
+    with pytest.raises(ValueError, match=message):
+        TRPO.load(saved, RandomEnv(), **{name: HUGE})
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, 10**5000, Fraction(10**5000), Fraction(1, HUGE)], ids=range(5))
+@pytest.mark.parametrize("name", ["target_kl", "max_grad_norm", "line_search_shrinking_factor"])
+def test_number_beyond_floats_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        TRPO("MlpPolicy", RandomEnv(), **{"n_steps": 64, "batch_size": 16, name: value})
+
+
+def test_schedule_that_gives_a_huge_integer_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="the schedule `ent_coef` must map a number to a number"):
+        TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16, ent_coef=lambda _: HUGE)
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, True, 2**32, "0"])
+def test_bad_seed_is_refused_before_any_generator_is_seeded(saved: Path, seed: Any) -> None:
+    model, before = TRPO.load(saved, RandomEnv()), generator_states()
+    with pytest.raises(ValueError, match=r"`seed` must be None or an integer in \[0, 2\*\*32 - 1\], not "):
+        model.set_random_seed(seed)
+    assert generator_states() == before
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, np.int64(3), np.uint32(3)])
+def test_good_seed(seed: Any) -> None:
+    assert TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16, seed=seed).learn(64)._draw_seed == seed
+
+
+@pytest.mark.parametrize("cls", [TRPO, VineTRPO])
+@pytest.mark.parametrize("value", ["lin_0.001", lambda progress: 0.001 * progress, LinearSchedule(0.001, 0.0, 1.0)])
+def test_learning_rate_as_string_or_schedule(cls: type[TRPO], value: Any, tmp_path: Path) -> None:
+    model = cls("MlpPolicy", "Pendulum-v1", learning_rate=value, n_steps=64, batch_size=16)
+    assert [model.lr_schedule(progress) for progress in (1.0, 0.5, 0.0)] == pytest.approx([0.001, 0.0005, 0.0])
+    model.save(tmp_path / "model")
+    loaded = cls.load(tmp_path / "model", model.env)
+    assert loaded.lr_schedule(0.5) == pytest.approx(0.0005)
+    if isinstance(value, str):
+        assert vars(loaded)["learning_rate"] == value
+    loaded.learn(64)
+    again = cls.load(tmp_path / "model", model.env, learning_rate="lin_0.1")
+    assert again.lr_schedule(0.5) == pytest.approx(0.05)
+    continued = cls.from_ppo(PPO("MlpPolicy", "Pendulum-v1", n_steps=64), batch_size=16, learning_rate=value)
+    assert continued.lr_schedule(0.5) == pytest.approx(0.0005)
+
+
 def test_no_environment_is_refused() -> None:
     with pytest.raises(ValueError, match="`env` must be an environment or the id of one, not None"):
         TRPO("MlpPolicy", None)  # type: ignore[arg-type]
@@ -139,6 +205,35 @@ def test_ppo_argument_is_refused_with_its_replacement(saved: Path, name: str, hi
 def test_unknown_argument_is_refused() -> None:
     with pytest.raises(TypeError, match="no argument 'cg_stepz'"):
         TRPO("MlpPolicy", RandomEnv(), cg_stepz=3)  # type: ignore[arg-type]
+
+
+def test_misspelt_argument_is_refused_with_the_nearest(saved: Path) -> None:
+    ppo = PPO("MlpPolicy", RandomEnv(), n_steps=64)
+    kwargs: dict[str, Any] = {"target_k": 0.01}
+    makers: list[Callable[[], TRPO]] = [
+        lambda: TRPO("MlpPolicy", RandomEnv(), **kwargs),
+        lambda: TRPO.load(saved, **kwargs),
+        lambda: TRPO.from_ppo(ppo, **kwargs),
+    ]
+    for make in makers:
+        with pytest.raises(TypeError, match=r"^TRPO has no argument 'target_k'; did you mean 'target_kl'\?$"):
+            make()
+    with pytest.raises(TypeError, match=r"^VineTRPO has no argument 'branch_len'; did you mean 'branch_length'\?$"):
+        VineTRPO("MlpPolicy", "Pendulum-v1", branch_len=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^TRPO has no argument 'qqq'$"):
+        TRPO("MlpPolicy", RandomEnv(), qqq=3)  # type: ignore[arg-type]
+
+
+def test_misspelt_policy_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"`policy` must be .*'CnnPolicy'.*, not 'MlpPolcy'; did you mean 'MlpPolicy'"):
+        TRPO("MlpPolcy", RandomEnv())
+
+
+def test_vine_takes_the_arguments_of_trpo_in_the_same_order() -> None:
+    trpo, vine = (list(inspect.signature(cls, eval_str=True).parameters.values()) for cls in (TRPO, VineTRPO))
+    assert [parameter for parameter in vine if parameter.name not in VineTRPO.extra_arguments] == trpo
+    assert {p.name for p in vine if p not in trpo} == set(VineTRPO.extra_arguments)
+    assert VineTRPO("MlpPolicy", "Pendulum-v1", 5e-3, 64, 16).learning_rate == 5e-3
 
 
 def test_numpy_numbers_are_numbers() -> None:
@@ -174,7 +269,7 @@ def test_schedules(name: str, value: Any, at_start: float, at_half: float, at_en
     assert [schedule(1.0), schedule(0.5), schedule(0.0)] == pytest.approx([at_start, at_half, at_end])
 
 
-@pytest.mark.parametrize("total", [-1, float("nan"), float("inf"), 1.5, "1e6", None, True])
+@pytest.mark.parametrize("total", [-1, float("nan"), float("inf"), 1.5, "1e6", None, True, HUGE])
 def test_bad_total_timesteps_is_refused(total: Any) -> None:
     with pytest.raises(ValueError, match="`total_timesteps` must be"):
         TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(total)

@@ -145,3 +145,20 @@ def test_generalized_advantages_are_sb3s() -> None:
     ours = generalized_advantages(deltas, 0.97 * 0.9 * alive)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, buffer.advantages, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_envs", range(1, 71))
+def test_generalized_advantages_of_any_number_of_environments(n_envs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(n_envs)
+    deltas = rng.normal(size=(20, n_envs)).astype(np.float32)
+    decays = np.where(rng.random((20, n_envs)) < 0.2, 0.0, 0.95).astype(np.float32)
+    expected = np.zeros((21, n_envs))
+    for step in reversed(range(20)):
+        for env in range(n_envs):
+            expected[step, env] = float(deltas[step, env]) + float(decays[step, env]) * expected[step + 1, env]
+    np.testing.assert_array_equal(generalized_advantages(deltas, decays), expected[:-1].astype(np.float32))
+    for smallest in (0, 100):  # both ways
+        monkeypatch.setattr("sb3_trpo.batch.advantages._MANY_ENVS", smallest)
+        result = generalized_advantages(deltas, decays)
+        np.testing.assert_array_equal(result, expected[:-1].astype(np.float32))
+        assert result.dtype == np.float32

@@ -78,3 +78,11 @@ def test_gradient_does_not_flow_into_the_statistics() -> None:
 def test_a_bad_number_of_images_is_refused(n_images: Any) -> None:
     with pytest.raises(ValueError, match=f"`n_images` must be an integer >= 0, not {n_images!r}"):
         ImageNormalization((2, 3, 4), n_images)
+
+
+def test_every_buffer_is_a_float_and_a_counter_saved_as_an_integer_can_be_loaded() -> None:
+    layer = ImageNormalization((2, 3, 4), 1000)
+    assert all(buffer.is_floating_point() for buffer in layer.buffers())
+    layer.load_state_dict({**layer.state_dict(), "n_seen": th.tensor(12_345)})
+    assert int(layer.n_seen) == 12_345
+    assert layer.n_seen.is_floating_point()

@@ -1,0 +1,66 @@
+"""Finds arguments that were changed on a live model, although its parts had been made with other values."""
+
+from collections.abc import Callable
+from typing import Any
+
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import get_device
+
+_LOAD = "save the model and load it with `{name}={value}`"
+_ADVICE = {
+    "policy_class": "make a new model",
+    "policy_kwargs": "make a new model",
+    "use_sde": "make a new model with `{name}={value}`",
+    "rollout_buffer_class": _LOAD,
+    "rollout_buffer_kwargs": _LOAD,
+    "n_envs": "save the model and load it with an `env` of {value} environments",
+    "device": _LOAD,
+}
+"""The arguments that policy and buffer are made with, by their attributes, and what to do to change them."""
+
+_AS_MADE: dict[str, Callable[[Any], Any]] = {"device": get_device, "rollout_buffer_kwargs": lambda value: value or {}}
+"""What SB3 makes of a value at construction."""
+
+
+def made_with(model: OnPolicyAlgorithm) -> dict[str, Any]:
+    """
+    Remember the arguments that a model's policy and buffer were made with.
+
+    :param model: the model, just set up
+    :return: their values by attribute, with copies of dicts and lists, which may be changed in place
+    """
+    return {name: _copy(getattr(model, name)) for name in _ADVICE}
+
+
+def check_unchanged(model: OnPolicyAlgorithm, before: dict[str, Any]) -> None:
+    """
+    Refuse a model with such an argument changed: nothing would read the new value.
+
+    :param model: the model
+    :param before: what :func:`made_with` has returned
+    :raises ValueError: naming the argument and its value, and saying how to change it
+    """
+    if isinstance(model.policy, (str, type)):
+        raise ValueError(f"`policy` was set to {model.policy!r} after the model was made; make a new model")
+    for name, old in before.items():
+        value = getattr(model, name)
+        if not _same(_AS_MADE.get(name, _copy)(value), old):
+            advice = _ADVICE[name].format(name=name, value=repr(value) if name != "n_envs" else value)
+            raise ValueError(f"`{name}` was set to {value!r} after the model was made with {old!r}; {advice}")
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list) else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    try:
+        return a is b or bool(a == b)
+    except (TypeError, ValueError, RuntimeError):  # arrays compare element by element
+        return False
