@@ -27,8 +27,8 @@ def timeouts(infos: Infos, dones: np.ndarray) -> list[int]:
         return []
     return [
         i
-        for i, (info, done) in enumerate(zip(infos, dones, strict=True))
-        if done and info.get("terminal_observation") is not None and info.get("TimeLimit.truncated", False)
+        for i in np.flatnonzero(dones).tolist()
+        if infos[i].get("terminal_observation") is not None and infos[i].get("TimeLimit.truncated", False)
     ]
 
 

@@ -121,6 +121,12 @@ class RolloutCollector(OnPolicyAlgorithm):
             print(f"Acting with the torch policy: {plain}" if isinstance(plain, Reason) else "Acting without autograd")
         return result
 
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        # of many environments, few end an episode at a step, and SB3 asks every info four questions
+        notable = [i for i, info in enumerate(infos) if "episode" in info or "is_success" in info]
+        if notable:
+            super()._update_info_buffer([infos[i] for i in notable], None if dones is None else dones[notable])
+
     def _make_recorder(self, env: VecEnv, buffer: RolloutBuffer, n_steps: int) -> Recorder:
         plain = fast_policy(self.interface, buffer)
         if isinstance(plain, Reason):

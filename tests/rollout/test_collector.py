@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
@@ -448,3 +449,25 @@ def test_verbose_says_which_actor_acts(capsys: pytest.CaptureFixture[str]) -> No
     assert "Acting without autograd" in capsys.readouterr().out
     TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=8, verbose=1, use_sde=True).learn(16)
     assert "Acting with the torch policy: the actions are drawn by a StateDependentNoise" in capsys.readouterr().out
+
+
+def test_infos_reach_the_statistics_as_in_sb3() -> None:
+    infos: list[dict[str, Any]] = [
+        {},
+        {"episode": {"r": 1.0, "l": 2, "t": 0.0}, "is_success": True},
+        {"is_success": False},
+        {"episode": {"r": 3.0, "l": 4, "t": 0.0}},
+        {"is_success": True},
+        {"episode": None, "is_success": None},
+    ]
+    dones = np.array([True, True, False, False, True, True])
+    ours = TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8)
+    peer = PPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8)
+    for model in (ours, peer):
+        model._setup_learn(8)
+        for given in (dones, None, np.zeros(6, dtype=bool)):
+            model._update_info_buffer(infos, given)
+        model._update_info_buffer([{}, {}], np.array([True, False]))
+    assert ours.ep_info_buffer == peer.ep_info_buffer
+    assert ours.ep_success_buffer == peer.ep_success_buffer
+    assert len(ours.ep_success_buffer or ()) == 2
