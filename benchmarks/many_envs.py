@@ -2,7 +2,8 @@
 Measure the cost of a transition as the number of environments grows: collection and update, without that of the environments.
 
 The environments are a toy in NumPy that costs little: a random walk of four numbers, whose episodes end one by one. Every
-rollout has 16,384 transitions. Collection is measured in turns with that of SB3's PPO. The script prints a Markdown table, in microseconds per transition::
+rollout has 16,384 transitions. Collection is measured in turns with that of SB3's PPO. The script prints a Markdown table, in
+microseconds per transition::
 
     python -m benchmarks.many_envs
 """

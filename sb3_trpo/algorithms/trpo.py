@@ -271,9 +271,9 @@ class TRPO(RolloutCollector):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is None:
             raise ValueError("the model has no environment to learn from: pass `env` to `load`, or call `set_env`")
-        check_can_learn(self.policy)
         self._check_hyperparameters()
         check_unchanged(self, self._made_with)
+        check_can_learn(self.policy)
         check_clipping(self.policy, self.clipped_gaussian)
         self._adopt_changes()
         self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])

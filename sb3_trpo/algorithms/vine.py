@@ -315,9 +315,8 @@ class VineTRPO(TRPO):
         return drawn, th.stack(columns, dim=1), log_prob, log_prob.exp() if every else th.ones_like(log_prob)
 
     def _sample(self, distribution: Distribution, n_states: int) -> th.Tensor:
-        if self.use_sde:  # with gSDE, the actions depend only on the state until the noise is drawn anew
-            self.interface.reset_noise(n_states)
-        return self.interface.sample(distribution)
+        # with gSDE, the actions depend only on the state until the noise is drawn anew
+        return self.interface.sample(distribution, n_states if self.use_sde else None)
 
     def _q_values(self, env: VecEnv, actions: th.Tensor, seeds: list[list[int]]) -> np.ndarray:
         """

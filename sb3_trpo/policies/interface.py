@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
@@ -121,13 +121,18 @@ class PolicyInterface:
             log_probs = policy.action_dist.log_prob(actions.flatten(start_dim=1))
             return Acted(actions, acted.values, log_probs)
 
-    def sample(self, distribution: Distribution) -> th.Tensor:
+    def sample(self, distribution: Distribution, n_noises: int | None = None) -> th.Tensor:
         """
         Draw an action in every state, in the form in which :meth:`act` returns them.
 
         :param distribution: the distribution in B states
+        :param n_noises: number of noise matrices to draw for gSDE before; None: none
         :return: shape (B, ...)
         """
+        if n_noises is not None:
+            assert isinstance(distribution, StateDependentNoiseDistribution)
+            with th.no_grad():
+                distribution.sample_weights(self.policy.log_std, batch_size=n_noises)
         return kept(distribution, distribution.sample())
 
     def distribution(self, states: States) -> Distribution:

@@ -25,6 +25,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_unknown
 from sb3_trpo.arguments.policies import why_not_trainable
+from sb3_trpo.checks import BOOLEAN, check
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
 
@@ -244,6 +245,7 @@ def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: 
         )
     refuse_unknown(attributes, cls, names)
     fixed = {name: attributes[name] for name in _FIXED if name in attributes}
+    check("use_sde", fixed.get("use_sde", False), BOOLEAN)
     attributes = {name: value for name, value in attributes.items() if name not in fixed}
     if "stats_window_size" in attributes:  # its attribute has another name
         attributes["_stats_window_size"] = attributes.pop("stats_window_size")
