@@ -74,9 +74,14 @@ def saved_names(path: PathLike) -> set[str]:
     :return: the names
     :raises ValueError: if it is cut off, altered, or no saved model
     """
+    return set(_saved_data(path))
+
+
+def _saved_data(path: PathLike) -> dict[str, Any]:
+    """Read the attributes of a saved model as JSON, and check the file; see :func:`saved_names`."""
     with _opened(path) as file:
         try:
-            return _names_in(file)
+            return _data_in(file)
         except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError) as error:
             raise ValueError(f"{path} is damaged or no saved model: {error}") from error
 
@@ -89,15 +94,12 @@ def saved_steps(path: PathLike) -> int:
     :return: the number; -1 if the file does not tell
     :raises ValueError: if it is cut off, altered, or no saved model
     """
-    if "num_timesteps" not in saved_names(path):
-        return -1
-    with _opened(path) as file, zipfile.ZipFile(file) as archive:
-        steps = json.loads(archive.read("data"))["num_timesteps"]
+    steps = _saved_data(path).get("num_timesteps")
     return steps if isinstance(steps, int) else -1
 
 
-def _names_in(file: Any) -> set[str]:
-    """Read the names of the attributes, and raise an error if something of a model is missing or altered."""
+def _data_in(file: Any) -> dict[str, Any]:
+    """Read the attributes, and raise an error if something of a model is missing or altered."""
     with zipfile.ZipFile(file) as archive:
         missing = [name for name in ("data", "policy.pth") if name not in archive.namelist()]
         if missing:
@@ -111,7 +113,7 @@ def _names_in(file: Any) -> set[str]:
             raise ValueError(f"its entry 'data' is not JSON ({error})") from error
         if not isinstance(data, dict):
             raise ValueError("its entry 'data' is not a JSON object")
-        return set(data)
+        return data
 
 
 def _read_weights(path: PathLike, read: Callable[[], N]) -> N:
