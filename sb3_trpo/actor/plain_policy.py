@@ -31,6 +31,7 @@ from torch.utils._device import DeviceContext
 
 from sb3_trpo.actor.cnn import Cnn, why_not_cnn
 from sb3_trpo.actor.mlp import Mlp, why_not_mlp
+from sb3_trpo.checks import described
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
 from sb3_trpo.originals import altered_method, is_original
 from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
@@ -66,9 +67,9 @@ def register_extractor(extractor_class: type[E], layers: Callable[[E], list[nn.M
     :raises TypeError: if ``extractor_class`` is not a class of modules, or ``layers`` cannot be called
     """
     if not (isinstance(extractor_class, type) and issubclass(extractor_class, nn.Module)):
-        raise TypeError(f"`extractor_class` must be a subclass of torch.nn.Module, not {extractor_class!r}")
+        raise TypeError(f"`extractor_class` must be a subclass of torch.nn.Module, not {described(extractor_class)}")
     if not callable(layers):
-        raise TypeError(f"`layers` must be a function of the extractor, not {layers!r}")
+        raise TypeError(f"`layers` must be a function of the extractor, not {described(layers)}")
     _EXTRACTORS[extractor_class] = layers
 
 

@@ -78,6 +78,12 @@ def _outputs(interface: PolicyInterface, batch: Batch) -> Parameters:
     return distribution_family(distribution).parameters(distribution, batch.actions)
 
 
+def _watched(interface: PolicyInterface, batch: Batch) -> Parameters:
+    """Copy the parameters of the action distribution at a few states."""
+    with th.no_grad(), unchecked_distributions():
+        return tuple(output.clone() for output in _outputs(interface, batch.take(slice(0, _WATCHED_STATES))))
+
+
 def check_repeatable(interface: PolicyInterface, plain: PlainPolicy | Reason, batch: Batch) -> None:
     """
     Refuse an actor that gives different distributions for the same states. It draws no number from torch's generators.
@@ -89,11 +95,10 @@ def check_repeatable(interface: PolicyInterface, plain: PlainPolicy | Reason, ba
     """
     if not isinstance(plain, Reason):
         return
-    some, device = batch.take(slice(0, _WATCHED_STATES)), interface.policy.device
+    device = interface.policy.device
     devices = [th.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    with th.random.fork_rng(devices), th.no_grad(), unchecked_distributions():
-        first = [output.clone() for output in _outputs(interface, some)]
-        second = _outputs(interface, some)
+    with th.random.fork_rng(devices):
+        first, second = _watched(interface, batch), _watched(interface, batch)
     # some operations add up in another order each time, on a GPU
     same = [th.allclose(a, b, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True) for a, b in zip(first, second, strict=True)]
     if not all(same):
@@ -118,12 +123,9 @@ def watched_actor(interface: PolicyInterface, plain: PlainPolicy | Reason, batch
     if not isinstance(plain, Reason):
         yield
         return
-    some = batch.take(slice(0, _WATCHED_STATES))
-    with th.no_grad(), unchecked_distributions():
-        before = [output.clone() for output in _outputs(interface, some)]
+    before = _watched(interface, batch)
     yield
-    with th.no_grad(), unchecked_distributions():
-        after = _outputs(interface, some)
+    after = _watched(interface, batch)
     if not all(th.equal(old, new) for old, new in zip(before, after, strict=True)):
         warnings.warn(
             "The critic's fit has moved the action distribution, which the KL bound does not cover: the actor reads some "

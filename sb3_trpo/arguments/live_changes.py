@@ -6,6 +6,8 @@ from typing import Any
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import get_device
 
+from sb3_trpo.checks import described
+
 _LOAD = "save the model and load it with `{name}={value}`"
 _ADVICE = {
     "policy_class": "make a new model",
@@ -41,12 +43,14 @@ def check_unchanged(model: OnPolicyAlgorithm, before: dict[str, Any]) -> None:
     :raises ValueError: naming the argument and its value, and saying how to change it
     """
     if isinstance(model.policy, (str, type)):
-        raise ValueError(f"`policy` was set to {model.policy!r} after the model was made; make a new model")
+        raise ValueError(f"`policy` was set to {described(model.policy)} after the model was made; make a new model")
     for name, old in before.items():
         value = getattr(model, name)
         if not _same(_AS_MADE.get(name, _copy)(value), old):
-            advice = _ADVICE[name].format(name=name, value=repr(value) if name != "n_envs" else value)
-            raise ValueError(f"`{name}` was set to {value!r} after the model was made with {old!r}; {advice}")
+            advice = _ADVICE[name].format(name=name, value=described(value) if name != "n_envs" else value)
+            raise ValueError(
+                f"`{name}` was set to {described(value)} after the model was made with {described(old)}; {advice}"
+            )
 
 
 def _copy(value: Any) -> Any:

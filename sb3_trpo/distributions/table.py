@@ -14,6 +14,7 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
 )
 
+from sb3_trpo.checks import described
 from sb3_trpo.distributions.clipped_gaussian import ClippedGaussian, ClippedGaussianDistribution
 from sb3_trpo.distributions.discrete import Bernoulli, Categorical
 from sb3_trpo.distributions.family import DistributionFamily
@@ -55,9 +56,9 @@ def register_family(
     :raises TypeError: if ``distribution_class`` is not a class of SB3 distributions, or ``make_family`` cannot be called
     """
     if not (isinstance(distribution_class, type) and issubclass(distribution_class, Distribution)):
-        raise TypeError(f"`distribution_class` must be a subclass of SB3's Distribution, not {distribution_class!r}")
+        raise TypeError(f"`distribution_class` must be a subclass of SB3's Distribution, not {described(distribution_class)}")
     if not callable(make_family):
-        raise TypeError(f"`make_family` must be a function of the distribution, not {make_family!r}")
+        raise TypeError(f"`make_family` must be a function of the distribution, not {described(make_family)}")
     _FAMILIES[distribution_class] = _Entry(make_family, holds)
 
 
@@ -78,7 +79,9 @@ def distribution_family(distribution: Distribution) -> DistributionFamily:
                 return SampleEstimate()
             family = entry.make_family(distribution)
             if not isinstance(family, DistributionFamily):
-                raise TypeError(f"`make_family` of {parent.__name__} must return a DistributionFamily, not {family!r}")
+                raise TypeError(
+                    f"`make_family` of {parent.__name__} must return a DistributionFamily, not {described(family)}"
+                )
             return family
     return SampleEstimate()
 

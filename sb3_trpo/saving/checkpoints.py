@@ -25,7 +25,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_unknown
 from sb3_trpo.arguments.policies import why_not_trainable
-from sb3_trpo.checks import BOOLEAN, check
+from sb3_trpo.checks import BOOLEAN, check, described
 
 PathLike = str | pathlib.Path | io.BufferedIOBase
 
@@ -273,7 +273,8 @@ def _refuse_changes(model: OnPolicyAlgorithm, fixed: dict[str, Any]) -> None:
         if value != kept:
             whose = "the environment's" if name == "n_envs" and model.env is not None else "that of the file"
             raise ValueError(
-                f"`{name}` = {fixed[name]!r} cannot change with saved weights: {whose} is {kept!r}; leave it out, or pass that"
+                f"`{name}` = {described(fixed[name])} cannot change with saved weights: {whose} is {described(kept)}; "
+                "leave it out, or pass that"
             )
 
 

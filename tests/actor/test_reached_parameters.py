@@ -11,7 +11,7 @@ from torch import nn
 
 from sb3_trpo import TRPO
 from sb3_trpo.actor.chunk_size import automatic_chunk_size
-from sb3_trpo.actor.plain_policy import PlainPolicy
+from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.actor.reached_parameters import check_repeatable
 from sb3_trpo.policies.interface import PolicyInterface
 from tests.helpers import ACTORS, DoubleEncoder, DoubleFlatten, Experts, generator_states, make_batch, make_policy, reached
@@ -164,11 +164,13 @@ def test_other_actors_pass_and_no_number_is_drawn(actor: str) -> None:
 
 
 def test_a_distribution_that_is_not_finite_is_left_to_the_step() -> None:
-    policy = make_policy(**ACTORS["gaussian"])
+    policy = make_policy(features_extractor_class=DoubleFlatten, **ACTORS["gaussian"])
     batch = make_batch(policy)
     with th.no_grad():
         policy.get_parameter("action_net.bias").fill_(th.nan)
-    check_repeatable(PolicyInterface(policy), PlainPolicy.of(policy), batch)
+    plain = PlainPolicy.of(policy)
+    assert isinstance(plain, Reason)
+    check_repeatable(PolicyInterface(policy), plain, batch)
 
 
 def test_training_an_actor_that_depends_on_chance_moves_nothing() -> None:

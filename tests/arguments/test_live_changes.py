@@ -127,7 +127,7 @@ def test_a_value_that_means_the_same_is_no_change() -> None:
     model = TRPO("MlpPolicy", RandomEnv(), device="cpu", policy_kwargs={"net_arch": [8]}, **SETTINGS)
     model.device, model.policy_kwargs = "cpu", {"net_arch": [8]}  # type: ignore[assignment]
     model.rollout_buffer_kwargs = None  # type: ignore[assignment]
-    model.learn(64)
+    assert model.learn(64).num_timesteps == 64
 
 
 def test_the_advice_for_the_buffer_helps(tmp_path: Path) -> None:

@@ -199,7 +199,8 @@ def test_actions_that_do_not_fit_are_refused(make: Any, actions: np.ndarray, mes
 def test_whole_numbers_may_be_floats() -> None:
     env = EnvPoolVecEnv("Pong-v5", 2)
     env.reset()
-    env.step(np.array([1.0, 0.0]))
+    observations, *_ = env.step(np.array([1.0, 0.0]))
+    assert len(observations) == 2
     env.close()
 
 

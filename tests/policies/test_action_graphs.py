@@ -75,4 +75,4 @@ def test_distribution_of_the_last_states_does_not_stop_a_copy(actor: str) -> Non
 def test_model_without_a_step_can_be_copied(actions: str) -> None:
     env = RandomEnv(action_space=ACTIONS[actions])
     model = TRPO("MlpPolicy", env, cg_damping=0.0, line_search_accept_ratio=1.0, line_search_max_iter=1, **SETTINGS)
-    copy.deepcopy(model.learn(32)).learn(32)
+    assert copy.deepcopy(model.learn(32)).learn(32).num_timesteps == 32
