@@ -362,6 +362,8 @@ class TRPO(RolloutCollector):
 
     def _prepare_update(self) -> None:
         """Check attributes that may have changed since the last update, and set evaluation mode and learning rate."""
+        self._check_hyperparameters()  # a callback may have set them
+        check_unchanged(self, self._made_with)
         check_clipping(self.policy, self.clipped_gaussian)
         # the last rollout may overshoot the budget, and no schedule expects a negative progress
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
@@ -495,7 +497,7 @@ class TRPO(RolloutCollector):
         steps = to_float(total_timesteps)
         if not (steps >= 0.0 and steps.is_integer()):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
-        with dead_workers_named():
+        with dead_workers_named(self.env):
             return super().learn(
                 total_timesteps=int(total_timesteps),
                 callback=callback,

@@ -4,27 +4,34 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import connection
 from traceback import walk_tb
 from typing import Any
 
-from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 _PATIENCE = 5.0
 """Seconds that processes have to end."""
 
+_NAMES = {int(number): number.name for number in signal.Signals}
+"""Names of signals by their numbers; real-time signals have none."""
+
 
 @contextmanager
-def dead_workers_named() -> Iterator[None]:
+def dead_workers_named(env: VecEnv | None) -> Iterator[None]:
     """
     Replace the error of a closed pipe by one that names the worker of the ``SubprocVecEnv`` that has ended.
 
     The other workers are ended too, because such an environment can neither be stepped nor reset, and SB3 would wait for them
-    for ever in ``close``.
+    for ever in ``close``. Workers that were forked hold each other's pipes open, so the end of a worker of ``env`` is watched
+    for as well; other environments, such as that of an evaluation, are not watched.
 
+    :param env: the training environments; None: there are none
     :raises RuntimeError: naming the worker and its exit code
     """
     try:
-        yield
+        with _watched(env.unwrapped if env is not None else None):
+            yield
     except (EOFError, OSError) as error:
         for env in _environments(error):
             dead = _dead_workers(env)
@@ -32,6 +39,42 @@ def dead_workers_named() -> Iterator[None]:
                 end_workers(env)
                 raise RuntimeError(_describe(dead)) from error
         raise
+
+
+class _WatchedPipe:
+    """
+    A pipe to a worker that raises an error when the worker has ended without an answer.
+
+    :param pipe: the pipe
+    :param sentinel: what becomes ready when the worker ends
+    """
+
+    def __init__(self, pipe: Any, sentinel: int) -> None:
+        self._pipe = pipe
+        self._sentinel = sentinel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
+
+    def recv(self) -> Any:
+        """Receive an answer."""
+        if not self._pipe.poll() and self._pipe not in connection.wait([self._pipe, self._sentinel]):
+            raise EOFError
+        return self._pipe.recv()
+
+
+@contextmanager
+def _watched(env: VecEnv | None) -> Iterator[None]:
+    """Watch the workers of a ``SubprocVecEnv`` within the context."""
+    if not isinstance(env, SubprocVecEnv):
+        yield
+        return
+    pipes = env.remotes
+    env.remotes = tuple(_WatchedPipe(pipe, process.sentinel) for pipe, process in zip(pipes, env.processes, strict=True))
+    try:
+        yield
+    finally:
+        env.remotes = pipes
 
 
 def end_workers(env: SubprocVecEnv) -> None:
@@ -79,7 +122,7 @@ def _describe(codes: dict[int, Any]) -> str:
     failed = {i: code for i, code in codes.items() if code}  # workers that were told to end have exit code 0
     parts = []
     for i, code in (failed or codes).items():
-        killed = f" (killed by {signal.Signals(-code).name})" if code < 0 else ""
+        killed = f" (killed by {_NAMES.get(-code, 'a signal')})" if code < 0 else ""
         parts.append(f"worker {i} of the SubprocVecEnv ended with exit code {code}{killed}")
     hint = "a worker that raised an error has printed it above; the environments must be made anew"
     return f"{', '.join(parts)}; {hint}"

@@ -1,5 +1,6 @@
 """A worker that ends is named, and nothing waits for it."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -61,8 +62,8 @@ def quick() -> Iterator[None]:
     assert time.monotonic() - started < 120.0
 
 
-def workers(*at: int, how: str = "exit") -> SubprocVecEnv:
-    return SubprocVecEnv([partial(MortalEnv, when, how) for when in at])
+def workers(*at: int, how: str = "exit", start_method: str | None = None) -> SubprocVecEnv:
+    return SubprocVecEnv([partial(MortalEnv, when, how) for when in at], start_method)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,19 @@ def test_the_worker_and_its_exit_code_are_named(how: str, code: str) -> None:
     assert model._n_updates == 1
     assert not any(process.is_alive() for process in env.processes)
     env.close()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.parametrize("how", ["kill", "raise"])
+@pytest.mark.parametrize("dead", [0, 2])
+def test_forked_workers_do_not_wait_for_each_other(dead: int, how: str) -> None:
+    env = workers(*(20 if i == dead else -1 for i in range(3)), how=how, start_method="fork")
+    pipes = env.remotes
+    with pytest.raises(RuntimeError, match=rf"^worker {dead} of the SubprocVecEnv ended"):
+        TRPO("MlpPolicy", env, **SMALL).learn(200)
+    assert env.remotes is pipes
+    assert not any(process.is_alive() for process in env.processes)
     if how != "leave":
         with pytest.raises(RuntimeError, match=rf"worker 1 of the SubprocVecEnv ended with exit code {code}; "):
             model.learn(200)
