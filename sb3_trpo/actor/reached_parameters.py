@@ -78,8 +78,14 @@ def _outputs(interface: PolicyInterface, batch: Batch) -> Parameters:
     return distribution_family(distribution).parameters(distribution, batch.actions)
 
 
-def _watched(interface: PolicyInterface, batch: Batch) -> Parameters:
-    """Copy the parameters of the action distribution at a few states."""
+def watched_outputs(interface: PolicyInterface, batch: Batch) -> Parameters:
+    """
+    Copy the parameters of the action distribution at a few states.
+
+    :param interface: interface to the policy, in evaluation mode
+    :param batch: states, of which the first few are used
+    :return: the parameters
+    """
     with th.no_grad(), unchecked_distributions():
         return tuple(output.clone() for output in _outputs(interface, batch.take(slice(0, _WATCHED_STATES))))
 
@@ -98,7 +104,7 @@ def check_repeatable(interface: PolicyInterface, plain: PlainPolicy | Reason, ba
     device = interface.policy.device
     devices = [th.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     with th.random.fork_rng(devices):
-        first, second = _watched(interface, batch), _watched(interface, batch)
+        first, second = watched_outputs(interface, batch), watched_outputs(interface, batch)
     # some operations add up in another order each time, on a GPU
     same = [th.allclose(a, b, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True) for a, b in zip(first, second, strict=True)]
     if not all(same):
@@ -123,9 +129,9 @@ def watched_actor(interface: PolicyInterface, plain: PlainPolicy | Reason, batch
     if not isinstance(plain, Reason):
         yield
         return
-    before = _watched(interface, batch)
+    before = watched_outputs(interface, batch)
     yield
-    after = _watched(interface, batch)
+    after = watched_outputs(interface, batch)
     if not all(th.equal(old, new) for old, new in zip(before, after, strict=True)):
         warnings.warn(
             "The critic's fit has moved the action distribution, which the KL bound does not cover: the actor reads some "

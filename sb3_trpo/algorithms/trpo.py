@@ -63,7 +63,7 @@ from sb3_trpo.step.workers import ALONE, Workers, raise_together
 from sb3_trpo.update.critic import critic_parameters, fit_critic
 from sb3_trpo.update.critic_epochs import FitData, make_epoch
 from sb3_trpo.update.policy_problem import PolicyProblem
-from sb3_trpo.update.running_statistics import gathers_images, moving_layers, refresh_within_bound
+from sb3_trpo.update.running_statistics import MovingStatistics, refresh_within_bound
 
 SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
 
@@ -71,7 +71,7 @@ _GATHERING_SHARE = 0.1
 """Largest share of ``total_timesteps`` in which the statistics of images are gathered without policy steps."""
 
 _STEP_SHARE = 0.5
-"""Share of the KL bound that the policy step may use while running statistics move; they may use the rest."""
+"""Share of the KL bound that the policy step may use while running statistics move the actor; they may use the rest."""
 
 
 class TRPO(RolloutCollector):
@@ -345,12 +345,12 @@ class TRPO(RolloutCollector):
             chunk_size = self.chunk_size or automatic_chunk_size(interface, batch)
             actor = reached_parameters(interface, plain, batch, chunk_size, self.workers)
             network = actor_network(interface, plain)
-            layers = moving_layers(self.policy)
-            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size, layers)
-            self.last_step = self._step_policy(problem, why_not, layers)
-            if layers:
+            statistics = MovingStatistics.of(interface, batch, self.workers)
+            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size, statistics)
+            self.last_step = self._step_policy(problem, why_not, statistics)
+            if statistics.layers:
                 kl = refresh_within_bound(
-                    interface, layers, batch, problem.evaluate, self._scheduled("target_kl"), self.workers
+                    interface, statistics.layers, batch, problem.evaluate, self._scheduled("target_kl"), self.workers
                 )
                 self.last_step = self.last_step if kl is None else replace(self.last_step, kl=kl)
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size)
@@ -383,7 +383,7 @@ class TRPO(RolloutCollector):
         parameters: list[th.nn.Parameter],
         batch: Batch,
         chunk_size: int,
-        layers: list[th.nn.Module],
+        statistics: MovingStatistics,
     ) -> tuple[PolicyProblem, Outcome | None]:
         """Pose the policy step, or tell why there is none to take. Draw no number from a global generator."""
         ent_coef = self._scheduled("ent_coef")
@@ -393,7 +393,7 @@ class TRPO(RolloutCollector):
         why_not: Outcome | None = None
         if not parameters:
             why_not = Outcome.NO_PARAMETERS
-        elif gathers_images(layers) and self._spent_share() <= _GATHERING_SHARE:
+        elif statistics.gather_images and self._spent_share() <= _GATHERING_SHARE:
             why_not = Outcome.GATHERING
         elif self._scheduled("target_kl") == 0.0:
             why_not = Outcome.NO_TRUST_REGION
@@ -415,11 +415,11 @@ class TRPO(RolloutCollector):
         budget = self._total_timesteps - self._num_timesteps_at_start
         return (self.num_timesteps - self._num_timesteps_at_start) / budget if budget > 0 else 1.0
 
-    def _step_policy(self, problem: PolicyProblem, why_not: Outcome | None, layers: list[th.nn.Module]) -> StepReport:
+    def _step_policy(self, problem: PolicyProblem, why_not: Outcome | None, statistics: MovingStatistics) -> StepReport:
         """Take the policy step, unless there is a reason not to."""
         if why_not is not None:
             return StepReport(why_not, problem.old.surrogate)
-        share = _STEP_SHARE if layers else 1.0
+        share = _STEP_SHARE if statistics.move_actor else 1.0
         return self.step_rule(problem, self._step_settings(share * self._scheduled("target_kl")))
 
     def _step_settings(self, max_kl: float) -> Any:

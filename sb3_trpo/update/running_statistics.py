@@ -1,12 +1,17 @@
 """Refreshes the running statistics of normalising layers, within the KL bound."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
+from sb3_trpo.actor.reached_parameters import watched_outputs
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.policies.image_normalization import ImageNormalization
 from sb3_trpo.policies.interface import PolicyInterface
@@ -16,35 +21,57 @@ from sb3_trpo.step.workers import ALONE, Workers
 _STATES = 128
 """Smallest number of states in a chunk, if the rollout has as many; batch norm moves its averages once per chunk."""
 
+_PROBED = 16
+"""Number of units that tell which statistics move: any number above 1 does."""
+
 _SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 """Shares of the way to the new statistics, in the order in which they are tried."""
 
 
-def moving_layers(policy: ActorCriticPolicy) -> list[nn.Module]:
+@dataclass(frozen=True)
+class MovingStatistics:
     """
-    Find the layers whose statistics move when the policy is trained.
+    The layers whose statistics move when the policy is trained.
 
-    These are layers with buffers that are in training mode then: batch norm and others with running averages, the
-    normalisation of images until its statistics are fixed, and the power iteration of spectral norm. Layers that stay in
-    evaluation mode (a frozen backbone) are none.
+    These are layers with buffers that change in training mode: batch norm and others with running averages, the normalisation
+    of images until its statistics are fixed, and the power iteration of spectral norm. Layers that stay in evaluation mode (a
+    frozen backbone) and constant buffers are none.
 
-    :param policy: the policy; it is in evaluation mode afterwards
-    :return: the layers
+    :param layers: the layers
+    :param move_actor: whether the action distribution depends on them
     """
-    policy.set_training_mode(True)  # through the policy: a layer that it keeps in evaluation mode stays so
-    layers = [m for m in policy.modules() if m.training and any(True for _ in m.buffers(recurse=False))]
-    policy.set_training_mode(False)
-    return layers
 
+    layers: Sequence[nn.Module]
+    move_actor: bool
 
-def gathers_images(layers: Sequence[nn.Module]) -> bool:
-    """
-    Tell whether one of the layers still gathers the statistics of the first images.
+    @classmethod
+    def of(cls, interface: PolicyInterface, batch: Batch, workers: Workers = ALONE) -> MovingStatistics:
+        """
+        Try with a few states which statistics move, and put them back.
 
-    :param layers: layers whose statistics move
-    :return: whether one does
-    """
-    return any(isinstance(layer, ImageNormalization) for layer in layers)
+        :param interface: interface to the policy, which is in evaluation mode afterwards
+        :param batch: the whole rollout
+        :param workers: the processes that share the statistics
+        :return: the layers that move on any worker
+        """
+        candidates, some = _layers_with_buffers(interface.policy), batch.take(slice(0, _PROBED))
+        if not candidates or len(some) < 2:  # one state has no variance
+            return cls([], False)
+        before, actor = _buffers(candidates), watched_outputs(interface, some)
+        old = [[buffer.clone() for buffer in buffers] for buffers in before]
+        with _training(interface, candidates):
+            interface.visit(some.states, some.actions)
+        moved = [not all(map(th.equal, *pair)) for pair in zip(before, old, strict=True)]
+        layers = [layer for layer, moves in zip(candidates, moved, strict=True) if workers.any(moves)]
+        move_actor = workers.any(not all(map(_same, actor, watched_outputs(interface, some))))
+        for buffers, values in zip(before, old, strict=True):
+            _assign(buffers, values)
+        return cls(layers, move_actor)
+
+    @property
+    def gather_images(self) -> bool:
+        """Tell whether one of the layers still gathers the statistics of the first images."""
+        return any(isinstance(layer, ImageNormalization) for layer in self.layers)
 
 
 def refresh_within_bound(
@@ -62,27 +89,29 @@ def refresh_within_bound(
     are. So the KL between the policy before the update and the policy after it, statistics included, keeps the bound.
 
     :param interface: interface to the policy, in evaluation mode
-    :param layers: the layers that :func:`moving_layers` found, at least one
+    :param layers: the layers of :class:`MovingStatistics`, at least one
     :param batch: the whole rollout
     :param evaluate: maps δ to the surrogate and the KL at the present policy; it may stop early above δ
     :param max_kl: δ, nats
     :param workers: the processes that share the statistics
     :return: the KL(π_old‖π) of the whole update, nats; None if the statistics did not move
     """
-    buffers = [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+    buffers = [buffer for of_layer in _buffers(layers) for buffer in of_layer]
+    counters = {id(layer.n_seen) for layer in layers if isinstance(layer, ImageNormalization)}
     before = [buffer.clone() for buffer in buffers]
     refresh_running_statistics(interface, layers, batch)
     workers.broadcast(buffers)
     after = [buffer.clone() for buffer in buffers]
     for share in _SHARES:
         for buffer, old, new in zip(buffers, before, after, strict=True):
-            if share < 1.0 and old.is_floating_point():
+            if share < 1.0 and id(buffer) in counters:  # statistics that have not arrived must not count in full later
+                buffer.copy_(old)
+            elif share < 1.0 and old.is_floating_point():
                 buffer.copy_(old + share * (new - old))
         trial = evaluate(max_kl)
         if trial.complete and trial.kl <= max_kl:
             return trial.kl
-    for buffer, old in zip(buffers, before, strict=True):
-        buffer.copy_(old)
+    _assign(buffers, before)
     return None
 
 
@@ -94,18 +123,46 @@ def refresh_running_statistics(interface: PolicyInterface, layers: Sequence[nn.M
     pass the statistics would never leave their initial values.
 
     :param interface: interface to the policy, in evaluation mode
-    :param layers: the layers that :func:`moving_layers` found
+    :param layers: the layers of :class:`MovingStatistics`
     :param batch: the whole rollout
     """
     # shuffled, because a running average forgets all but the last chunks
     order = th.from_numpy(np.random.default_rng(0).permutation(batch.n_units))
+    with _training(interface, layers):
+        for units in th.tensor_split(order, min(batch.n_units, max(1, len(batch) // _STATES))):
+            chunk = batch.take(units)
+            if len(chunk) > 1:  # one state has no variance
+                interface.visit(chunk.states, chunk.actions)
+
+
+def _layers_with_buffers(policy: ActorCriticPolicy) -> list[nn.Module]:
+    """Find the layers with buffers that are in training mode when the policy is."""
+    policy.set_training_mode(True)  # through the policy: a layer that it keeps in evaluation mode stays so
+    layers = [m for m in policy.modules() if m.training and any(True for _ in m.buffers(recurse=False))]
+    policy.set_training_mode(False)
+    return layers
+
+
+def _buffers(layers: Sequence[nn.Module]) -> list[list[th.Tensor]]:
+    return [list(layer.buffers(recurse=False)) for layer in layers]
+
+
+def _assign(buffers: Sequence[th.Tensor], values: Sequence[th.Tensor]) -> None:
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.copy_(value)
+
+
+def _same(a: th.Tensor, b: th.Tensor) -> bool:
+    return th.equal(a.nan_to_num(), b.nan_to_num())
+
+
+@contextmanager
+def _training(interface: PolicyInterface, layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Put only these layers in training mode within the context, without autograd."""
     for layer in layers:
         layer.training = True  # not recursively: it may contain dropout
     try:
         with th.no_grad():
-            for units in th.tensor_split(order, min(batch.n_units, max(1, len(batch) // _STATES))):
-                chunk = batch.take(units)
-                if len(chunk) > 1:  # one state has no variance
-                    interface.visit(chunk.states, chunk.actions)
+            yield
     finally:
         interface.policy.set_training_mode(False)

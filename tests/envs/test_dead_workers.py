@@ -79,6 +79,9 @@ def test_the_worker_and_its_exit_code_are_named(how: str, code: str) -> None:
     assert model._n_updates == 1
     assert not any(process.is_alive() for process in env.processes)
     env.close()
+    if how != "leave":
+        with pytest.raises(RuntimeError, match=rf"worker 1 of the SubprocVecEnv ended with exit code {code}; "):
+            model.learn(200)
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the system cannot fork")
@@ -92,9 +95,6 @@ def test_forked_workers_do_not_wait_for_each_other(dead: int, how: str) -> None:
         TRPO("MlpPolicy", env, **SMALL).learn(200)
     assert env.remotes is pipes
     assert not any(process.is_alive() for process in env.processes)
-    if how != "leave":
-        with pytest.raises(RuntimeError, match=rf"worker 1 of the SubprocVecEnv ended with exit code {code}; "):
-            model.learn(200)
 
 
 def test_a_reset_names_the_worker() -> None:

@@ -10,12 +10,14 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
 from torch import nn
 
 from sb3_trpo import TRPO
+from sb3_trpo.policies.image_networks import NormalizedCNN
+from sb3_trpo.policies.image_normalization import ImageNormalization
 from sb3_trpo.step.report import Outcome, Trial
-from sb3_trpo.update.running_statistics import moving_layers, refresh_running_statistics, refresh_within_bound
+from sb3_trpo.update.running_statistics import MovingStatistics, refresh_running_statistics, refresh_within_bound
 from tests.helpers import batch_of, collect
 from tests.toy_envs import IMAGE, VECTOR, RandomEnv
 
@@ -40,8 +42,75 @@ def make(
     return TRPO("MlpPolicy", RandomEnv(), policy_kwargs=policy_kwargs, **settings)  # type: ignore[arg-type]
 
 
+def moving(model: TRPO) -> MovingStatistics:
+    return MovingStatistics.of(model.interface, batch_of(model))
+
+
 def norms(policy: ActorCriticPolicy) -> list[nn.BatchNorm1d]:
     return [module for module in policy.modules() if isinstance(module, nn.BatchNorm1d)]
+
+
+class Scaled(FlattenExtractor):
+    """Divides by a constant, which is a buffer or an attribute."""
+
+    def __init__(self, observation_space: Any, as_buffer: bool) -> None:
+        super().__init__(observation_space)
+        self.scale: th.Tensor
+        scale = th.tensor([2.0, 3.0, 0.5])
+        if as_buffer:
+            self.register_buffer("scale", scale)
+        else:
+            self.scale = scale
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return super().forward(observations) / self.scale
+
+
+def test_constant_buffers_take_nothing_from_the_bound() -> None:
+    def train(as_buffer: bool) -> TRPO:
+        kwargs = {"features_extractor_class": Scaled, "features_extractor_kwargs": {"as_buffer": as_buffer}}
+        return TRPO("MlpPolicy", RandomEnv(), policy_kwargs=kwargs, n_steps=64, batch_size=16, seed=0).learn(192)
+
+    attribute, buffer = train(False), train(True)
+    assert not moving(buffer).layers
+    assert attribute.last_step == buffer.last_step
+    assert all(map(th.equal, attribute.policy.parameters(), buffer.policy.parameters()))
+
+
+def test_statistics_of_the_critic_take_nothing_from_the_bound() -> None:
+    model = collect(make(share=False))
+    model.policy.pi_features_extractor = FlattenExtractor(VECTOR)
+    model.policy.mlp_extractor = MlpExtractor(3, {"pi": [64], "vf": []}, nn.Tanh)
+    model.policy.mlp_extractor.value_net = nn.Sequential(nn.Linear(8, 64), nn.Tanh())
+    assert [type(layer) for layer in moving(model).layers] == [nn.BatchNorm1d]
+    assert not moving(model).move_actor
+    assert moving(collect(make(share=False))).move_actor
+
+
+def test_trying_which_statistics_move_changes_nothing() -> None:
+    model = collect(make())
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    assert moving(model).layers
+    assert all(th.equal(value, before[name]) for name, value in model.policy.state_dict().items())
+    assert not any(module.training for module in model.policy.modules())
+
+
+def test_a_partial_move_does_not_count_the_images() -> None:
+    kwargs = {"features_extractor_class": NormalizedCNN, "net_arch": []}
+    model = collect(TRPO("CnnPolicy", RandomEnv(IMAGE), policy_kwargs=kwargs, n_steps=32, batch_size=32, seed=0))
+    trials = iter([1.0, 0.0])
+    layers = moving(model).layers
+    observations = batch_of(model).states.observations
+    assert isinstance(observations, th.Tensor)
+    images = observations.float() / 255.0
+    assert refresh_within_bound(model.interface, layers, batch_of(model), lambda _: Trial(0.0, next(trials)), 0.5) == 0.0
+    layer = layers[0]
+    assert isinstance(layer, ImageNormalization)
+    assert layer.n_seen == 0
+    th.testing.assert_close(layer.mean, 0.5 * images.mean(0))
+    refresh_within_bound(model.interface, layers, batch_of(model), lambda _: Trial(0.0, 0.0), 0.5)
+    assert layer.n_seen == 32
+    th.testing.assert_close(layer.mean, images.mean(0))
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -103,7 +172,7 @@ def test_the_statistics_are_the_whole_rollouts_whatever_the_chunks_of_the_step(n
             first.weight.fill_(1.0)
             first.bias.zero_()
         collect(model)
-        refresh_running_statistics(model.interface, moving_layers(model.policy), batch_of(model))
+        refresh_running_statistics(model.interface, moving(model).layers, batch_of(model))
         norm = norms(model.policy)[0]
         assert norm.num_batches_tracked is not None
         assert norm.running_mean is not None
@@ -192,7 +261,7 @@ def test_windows_of_any_length_refresh_the_statistics(length: int) -> None:
     model = collect(make(n_steps=256))
     batch = batch_of(model)
     batch = replace(batch, states=replace(batch.states, unit_starts=th.arange(0, 256, length)))
-    refresh_running_statistics(model.interface, moving_layers(model.policy), batch)
+    refresh_running_statistics(model.interface, moving(model).layers, batch)
     (norm,) = norms(model.policy)
     assert norm.num_batches_tracked is not None
     assert norm.num_batches_tracked.item() == (1 if length == 256 else 2)
@@ -201,7 +270,7 @@ def test_windows_of_any_length_refresh_the_statistics(length: int) -> None:
 def shares_that_pass(limit: float) -> tuple[list[float], float | None, th.Tensor]:
     """Let the KL be the way that the running mean has gone, and move it within a bound; return the trials and the result."""
     model = collect(make(share=True))
-    layers, tried = moving_layers(model.policy), []
+    layers, tried = moving(model).layers, []
     (norm,) = norms(model.policy)
     assert norm.running_mean is not None
     start = norm.running_mean.clone()
