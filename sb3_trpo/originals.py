@@ -1,8 +1,21 @@
 """Tells whether objects of Stable-Baselines3 and torch still run the code with which their classes were defined."""
 
 from collections.abc import Iterable
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
+
+import torch as th
+from torch.nn.modules import module as torch_module
+
+try:  # torch's own, which a later version may rename
+    from torch.overrides import _get_current_function_mode_stack
+    from torch.utils._device import DeviceContext
+
+    _HOOKS = [vars(torch_module)[f"_global_{name}_hooks"] for name in ("forward", "forward_pre", "backward", "backward_pre")]
+    _n_dispatch_modes = th._C._len_torch_dispatch_stack
+    _KNOWN = True
+except (ImportError, AttributeError, KeyError):  # pragma: no cover
+    _KNOWN = False
 
 _OF_TORCH = ("__call__", "__getattr__", "_call_impl", "_wrapped_call_impl", "forward", "log_prob", "rsample", "sample", "step")
 """Methods of torch's classes that compute something; the others do not matter here."""
@@ -56,6 +69,8 @@ def is_original(owner: Any, name: str) -> bool:
         attribute = attribute.__func__
     elif isinstance(attribute, property):
         attribute = attribute.fget
+    if isinstance(attribute, BuiltinFunctionType):
+        return attribute.__name__ == name
     if not isinstance(attribute, FunctionType):  # classes are attributes too, such as a default
         return not callable(attribute) or isinstance(attribute, type)
     is_class = isinstance(owner, type)
@@ -69,6 +84,22 @@ def is_original(owner: Any, name: str) -> bool:
             return False
         function = getattr(function, "__wrapped__", None)
     return True
+
+
+def watched_globally() -> str | None:
+    """
+    Find what changes or observes torch's functions wherever they are called.
+
+    :return: the first such hook or mode, in words; None if there is none
+    """
+    if not _KNOWN:
+        return "this version of torch does not tell about its global hooks and modes"
+    if any(_HOOKS):
+        return "torch has global hooks on modules"
+    modes: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    if any(type(mode) is not DeviceContext for mode in modes) or _n_dispatch_modes():
+        return "a mode of torch watches its functions"
+    return None
 
 
 def _package(module: str) -> str:

@@ -101,12 +101,15 @@ def test_functions_of_modules_are_told_apart(monkeypatch: pytest.MonkeyPatch) ->
         ("D.DiagGaussianDistribution.sample = D.DiagGaussianDistribution.mode", "`sample` of DiagGaussianDistribution"),
         ("P.ActorCriticPolicy.forward = lambda self, obs: None", "`forward` of ActorCriticPolicy"),
         ("R.preprocess_obs = P.preprocess_obs = lambda obs, space, normalize_images=True: obs", "`preprocess_obs`"),
+        ("R.is_image_space = lambda space, **_: False", "`is_image_space`"),
+        ("F.linear = lambda x, w, b: x @ w.T + b", "`linear`"),
+        ("torch.tanh = torch.sigmoid", "`tanh`"),
     ],
 )
 def test_changes_made_before_the_import_count(patch: str, reason: str) -> None:
     program = f"""
 import gymnasium, stable_baselines3.common.distributions as D, stable_baselines3.common.policies as P
-import stable_baselines3.common.preprocessing as R
+import stable_baselines3.common.preprocessing as R, torch, torch.nn.functional as F
 {patch}
 from sb3_trpo import TRPO
 from sb3_trpo.actor.plain_policy import PlainPolicy

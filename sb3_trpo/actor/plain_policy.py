@@ -5,7 +5,7 @@ by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common import distributions, policies
+from stable_baselines3.common import distributions, policies, preprocessing
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -25,15 +25,13 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor, NatureCNN
 from torch import nn
 from torch.distributions import Bernoulli, Categorical, Normal
-from torch.nn.modules import module as torch_module
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
+from torch.nn import functional
 
 from sb3_trpo.actor.cnn import Cnn, why_not_cnn
 from sb3_trpo.actor.mlp import Mlp, why_not_mlp
 from sb3_trpo.checks import described
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
-from sb3_trpo.originals import altered_method, is_original
+from sb3_trpo.originals import altered_method, is_original, watched_globally
 from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from sb3_trpo.policies.image_normalization import ImageNormalization
@@ -88,7 +86,14 @@ _PARTS: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
 }
 """The parts of the extractors of SB3 and of this package, by name."""
 
-_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
+_FUNCTIONS: Sequence[tuple[Any, str]] = (
+    (policies, "preprocess_obs"),
+    (preprocessing, "is_image_space"),
+    (distributions, "sum_independent_dims"),
+    *((functional, name) for name in ("linear", "conv2d", "relu", "elu", "leaky_relu", "silu", "mish", "softsign")),
+    *((th, name) for name in ("tanh", "sigmoid")),
+)
+"""The functions that methods of policies, layers and distributions call, by the modules in which these find them."""
 
 _DISTRIBUTIONS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
 """Distributions whose parameters are the network's output, except for the normalisation of logits and the std."""
@@ -153,7 +158,7 @@ class PlainPolicy:
     def encode(self) -> Encode:
         """Return SB3's preprocessing: numbers become flat float32, discrete values one-hot; images stay unchanged."""
         space = self.policy.observation_space
-        if type(self.policy.features_extractor) is not FlattenExtractor:
+        if convolves(self._of_extractor(self.policy.features_extractor)):
             return lambda obs: obs
         if isinstance(space, spaces.Discrete):
             return lambda obs: _one_hot(obs.reshape(-1), int(space.n))
@@ -175,8 +180,8 @@ class PlainPolicy:
         return Cnn(modules, scale) if convolves(modules) else Mlp(modules)
 
     @staticmethod
-    def _of_extractor(extractor: nn.Module, hidden: Any, last: Any) -> list[nn.Module]:
-        return [*_EXTRACTORS[type(extractor)](extractor), *hidden, last]
+    def _of_extractor(extractor: nn.Module, hidden: Iterable[nn.Module] = (), *last: nn.Module) -> list[nn.Module]:
+        return [*_EXTRACTORS[type(extractor)](extractor), *hidden, *last]
 
 
 def convolves(modules: Sequence[nn.Module]) -> bool:
@@ -216,8 +221,10 @@ def _unknown_extractor(policy: ActorCriticPolicy) -> str | None:
     for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
         if type(extractor) not in _EXTRACTORS or type(extractor) is not type(policy.features_extractor):
             return f"the features extractor is a {type(extractor).__name__}"
-        if type(extractor) is FlattenExtractor and _scales_images(policy):
+        if _scales_images(policy) and not convolves(_EXTRACTORS[type(extractor)](extractor)):
             return "the observations are images, and the policy flattens them"
+        if type(extractor) is not FlattenExtractor and _loses_dimensions(policy.observation_space, extractor):
+            return f"the {type(extractor).__name__} reads observations of several dimensions"
         unknown = _unknown_parts(extractor)
         if unknown is not None:
             return unknown
@@ -251,7 +258,7 @@ def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
     altered = altered_method([*policy.modules(), policy.action_dist, *torch_distributions])
     if altered is not None:
         return f"{altered} is patched"
-    for module, name in ((policies, "preprocess_obs"), (distributions, "sum_independent_dims")):
+    for module, name in _FUNCTIONS:
         if not is_original(module, name):
             return f"`{name}` is patched"
     return None
@@ -270,14 +277,9 @@ def _observed(policy: ActorCriticPolicy) -> str | None:
                 return f"the {name} of the {type(module).__name__} is a {type(parameter).__name__}"
             if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
                 return f"the {name} of the {type(module).__name__} has hooks"
-    if any(vars(torch_module)[name] for name in _GLOBAL_HOOKS):
-        return "torch has global hooks on modules"
-    modes: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-    if any(type(mode) is not DeviceContext for mode in modes) or th._C._len_torch_dispatch_stack():
-        return "a mode of torch watches its functions"
     if th.is_autocast_enabled(policy.device.type):
         return "torch.autocast is on"
-    return None
+    return watched_globally()
 
 
 def _altered_std(policy: ActorCriticPolicy) -> str | None:
@@ -288,6 +290,12 @@ def _altered_std(policy: ActorCriticPolicy) -> str | None:
         if log_std is None or log_std.dtype != th.float32 or log_std.shape != (policy.action_dist.action_dim,):
             return "log_std is not one float32 parameter per action dimension"
     return None
+
+
+def _loses_dimensions(space: spaces.Space[Any], extractor: nn.Module) -> bool:
+    """Tell whether flattening observations would change what linear layers compute."""
+    several = not isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and len(space.shape or ()) != 1
+    return several and not convolves(_EXTRACTORS[type(extractor)](extractor))
 
 
 def _scales_images(policy: ActorCriticPolicy) -> bool:

@@ -16,7 +16,8 @@ from sb3_trpo.batch.from_buffer import keeps_sb3_layout
 from sb3_trpo.distributions.squashed import squashed
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.finite_checks import check_finite
-from sb3_trpo.rollout.observation_checks import IntegerBuffer, check_shapes
+from sb3_trpo.rollout.observation_checks import IntegerCheck, check_shapes
+from sb3_trpo.rollout.policy_changes import PolicyWatch
 from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Recorder, fast_policy
 
 
@@ -69,8 +70,9 @@ class RolloutCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.interface.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        integers = IntegerBuffer(rollout_buffer)
+        integers = IntegerCheck(rollout_buffer)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
+        watch = PolicyWatch(self.policy, callback)
         try:
             while n_steps < n_rollout_steps:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -78,6 +80,10 @@ class RolloutCollector(OnPolicyAlgorithm):
                 self._check_observations(self._last_obs, env.num_envs, n_steps)
                 integers.check(self._last_obs)
                 self._before_step(n_steps)
+                if watch.changed(self.policy):
+                    recorder.hand_over(n_steps)
+                    recorder, to_env = ImmediateRecorder(self.interface, rollout_buffer, env, self.gamma), self._env_actions()
+                    watch = PolicyWatch(self.policy, callback)
                 obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, self._last_episode_starts, n_steps)
                 check_finite("action", actions, n_steps)
                 clipped_actions = to_env(actions)

@@ -81,14 +81,14 @@ class NumpyActor:
         """
         Compute the log-probabilities of the rollout's actions under the distributions that drew them.
 
-        :param actions: shape (B, d); (B,) for one discrete action; B = n_steps * n_envs
+        :param actions: shape (B, d); (B,) for one discrete action; those of the first B / n_envs steps
         :return: shape (B,), nats
         """
-        n_steps, n_envs, size = self.outputs.shape
-        outputs = th.from_numpy(self.outputs).view(-1, size)
-        parts = [outputs]
+        _, n_envs, size = self.outputs.shape
+        n_steps = len(actions) // n_envs
+        parts = [th.from_numpy(self.outputs[:n_steps]).view(-1, size)]
         if self._gaussian:
-            parts.append(th.from_numpy(self._log_stds).expand(n_steps, n_envs, size).reshape(-1, size))
+            parts.append(th.from_numpy(self._log_stds[:n_steps]).expand(n_steps, n_envs, size).reshape(-1, size))
         blocks = zip(*(th.split(part, _BLOCK_ROWS) for part in (actions, *parts)), strict=True)
         return th.cat([self._distribution.proba_distribution(*block).log_prob(taken) for taken, *block in blocks])
 

@@ -89,7 +89,7 @@ def _check_keys(what: str, observations: Any, space: spaces.Dict) -> None:
         raise ValueError(f"{what} must have the keys {list(space.spaces)} of their space, not {list(observations)}.")
 
 
-class IntegerBuffer:
+class IntegerCheck:
     """
     Refuses observations that a rollout buffer of integers would change.
 

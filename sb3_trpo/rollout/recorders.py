@@ -72,6 +72,13 @@ class Recorder(Protocol):
         :raises ValueError: if a terminal observation is not finite, or its shape is not the space's
         """
 
+    def hand_over(self, n_steps: int) -> None:
+        """
+        Complete the buffer's rows so far: an :class:`ImmediateRecorder` records the rest of the rollout.
+
+        :param n_steps: number of steps so far
+        """
+
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """
         Compute returns and advantages.
@@ -121,6 +128,9 @@ class ImmediateRecorder:
             actions = actions.reshape(-1, 1)
         self._buffer.add(self._obs, actions, rewards, starts, self._values, self._log_probs)  # type: ignore[arg-type]
         self._interface.store(self._buffer, step, self._states)
+
+    def hand_over(self, n_steps: int) -> None:
+        """See :meth:`Recorder.hand_over`."""
 
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """See :meth:`Recorder.finish`."""
@@ -183,28 +193,35 @@ class DeferredRecorder:
             self._terminal_obs.append(terminal_obs)
 
     @np.errstate(all="ignore")  # like torch, whatever the user has set
-    def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
-        """See :meth:`Recorder.finish`."""
+    def hand_over(self, n_steps: int) -> None:
+        """See :meth:`Recorder.hand_over`."""
         buffer = self._buffer
-        rows = buffer.observations.reshape(-1, *buffer.obs_shape)
-        actions = th.from_numpy(buffer.actions.reshape(len(rows), -1)).float()
+        rows = buffer.observations[:n_steps].reshape(-1, *buffer.obs_shape)
+        actions = th.from_numpy(buffer.actions[:n_steps].reshape(len(rows), -1)).float()
         if isinstance(self._policy.action_space, spaces.Discrete):
             actions = actions.flatten()
         with th.no_grad():
             log_probs = self._actor.log_probs(actions)
         del self._actor  # its arrays are as large as the rollout, and callbacks keep the recorder alive
-        buffer.values[:] = self._predict(rows).reshape(buffer.values.shape)
-        buffer.log_probs[:] = log_probs.numpy().reshape(buffer.log_probs.shape)
-        for step in np.flatnonzero(~np.isfinite(buffer.values + buffer.log_probs).all(axis=1)).tolist():
+        buffer.values[:n_steps] = self._predict(rows).reshape(n_steps, buffer.n_envs)
+        buffer.log_probs[:n_steps] = log_probs.numpy().reshape(n_steps, buffer.n_envs)
+        finite = np.isfinite(buffer.values[:n_steps] + buffer.log_probs[:n_steps]).all(axis=1)
+        for step in np.flatnonzero(~finite).tolist():
             check_finite("value", buffer.values[step], step)
             check_finite("log-probability of the action", buffer.log_probs[step], step)
         if self._timeouts:
             steps, envs = zip(*self._timeouts, strict=True)
             buffer.rewards[list(steps), list(envs)] += self._gamma * self._predict(np.concatenate(self._terminal_obs))
+
+    def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+        """See :meth:`Recorder.finish`."""
+        buffer = self._buffer
+        self.hand_over(buffer.buffer_size)
         buffer.full = True
-        last_values = self._predict(last_obs)  # type: ignore[arg-type]
-        self._estimate_advantages(last_values, dones)
-        return th.from_numpy(last_values).reshape(-1, 1), log_probs[-buffer.n_envs :]
+        with np.errstate(all="ignore"):
+            last_values = self._predict(last_obs)  # type: ignore[arg-type]
+            self._estimate_advantages(last_values, dones)
+        return th.from_numpy(last_values).reshape(-1, 1), th.from_numpy(buffer.log_probs[-1].copy())
 
     def _estimate_advantages(self, last_values: np.ndarray, dones: np.ndarray) -> None:
         """Compute the same as the buffer's ``compute_returns_and_advantage``."""

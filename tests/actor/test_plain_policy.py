@@ -5,10 +5,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
 from torch.nn.modules.module import (
@@ -24,7 +26,7 @@ from sb3_trpo.actor import plain_policy
 from sb3_trpo.actor.by_hand import HandActor
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from tests.helpers import actor_of, collect, why_not_fast
-from tests.toy_envs import RandomEnv
+from tests.toy_envs import IMAGE, VECTOR, RandomEnv
 
 
 class Encoder(BaseFeaturesExtractor):
@@ -32,7 +34,7 @@ class Encoder(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Box) -> None:
         super().__init__(observation_space, 5)
-        self.layers = nn.Sequential(nn.Linear(3, 5), nn.Tanh())
+        self.layers = nn.Sequential(nn.Linear(get_flattened_obs_dim(observation_space), 5), nn.Tanh())
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         features: th.Tensor = self.layers(observations)
@@ -44,9 +46,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_policy, "_EXTRACTORS", dict(plain_policy._EXTRACTORS))
 
 
-def make_model() -> TRPO:
+def make_model(space: spaces.Space[Any] = VECTOR) -> TRPO:
     kwargs: dict[str, Any] = {"features_extractor_class": Encoder, "share_features_extractor": False}
-    return TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=32, seed=0, policy_kwargs=kwargs)
+    return TRPO("MlpPolicy", RandomEnv(space), n_steps=64, batch_size=32, seed=0, policy_kwargs=kwargs)
 
 
 @pytest.mark.usefixtures("registry")
@@ -62,6 +64,43 @@ def test_a_registered_extractor_is_computed_by_hand_with_the_same_result() -> No
     model.learn(64)
     assert model.last_step is not None
     assert model.last_step.accepted
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-9.0, 9.0, (3,), np.float64),
+        spaces.Box(-9, 9, (3,), np.int64),
+        spaces.MultiDiscrete([3, 2]),
+        spaces.MultiBinary(4),
+    ],
+)
+def test_a_registered_extractor_reads_what_the_policy_reads(space: spaces.Space[Any]) -> None:
+    register_extractor(Encoder, lambda extractor: list(extractor.layers))
+    model = collect(make_model(space))
+    assert why_not_fast(model) is None
+    observations = th.from_numpy(model.rollout_buffer.observations.reshape(64, -1))
+    with th.no_grad():
+        values = model.policy.predict_values(observations).numpy()
+    np.testing.assert_allclose(model.rollout_buffer.values, values, atol=1e-5)
+    model.train()
+    assert model.last_step is not None
+    assert model.last_step.accepted
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_extractor_of_several_dimensions_is_not_computed_by_hand() -> None:
+    class Rows(Encoder):
+        def forward(self, observations: th.Tensor) -> th.Tensor:
+            features: th.Tensor = self.layers(observations.flatten(1))
+            return features
+
+    register_extractor(Rows, lambda extractor: list(extractor.layers))
+    for space in (spaces.Box(-1.0, 1.0, (2, 3), np.float32), IMAGE):
+        kwargs = {"features_extractor_class": Rows}
+        policy = TRPO("MlpPolicy", RandomEnv(space), n_steps=8, batch_size=8, policy_kwargs=kwargs).policy
+        assert isinstance(PlainPolicy.of(policy), Reason)
 
 
 @pytest.mark.usefixtures("registry")
