@@ -37,7 +37,7 @@ from sb3_trpo.arguments.hyperparameters import (
     scheduled,
     warn_of_uneven_minibatches,
 )
-from sb3_trpo.arguments.live_changes import check_unchanged, made_with
+from sb3_trpo.arguments.live_changes import InUse
 from sb3_trpo.arguments.policies import check_can_learn, check_policy_class
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
 from sb3_trpo.batch.advantages import effective_advantages
@@ -46,10 +46,10 @@ from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
 from sb3_trpo.checks import SEED, check, check_integers, described, to_float
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
-from sb3_trpo.distributions.squashed import keep_samples
+from sb3_trpo.distributions.squashed import install_keeping_tanh
 from sb3_trpo.envs.dead_workers import dead_workers_named
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
-from sb3_trpo.policies.action_graphs import drop_graphs
+from sb3_trpo.policies.action_graphs import detach_action_dist
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
@@ -240,13 +240,12 @@ class TRPO(RolloutCollector):
         super()._setup_model()
         if self.clipped_gaussian:
             clip_gaussian(self.policy)
-        keep_samples(self.policy)
-        drop_graphs(self.policy)
-        self._made_with, self._seeded_with, self._known_env = made_with(self), self.seed, self.env
+        install_keeping_tanh(self.policy)
+        detach_action_dist(self.policy)
+        self._in_use = InUse.of(self)
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = make_schedule("learning_rate", self.learning_rate)
-        self._scheduled_rate = self.learning_rate
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
@@ -272,7 +271,7 @@ class TRPO(RolloutCollector):
         if self.env is None:
             raise ValueError("the model has no environment to learn from: pass `env` to `load`, or call `set_env`")
         self._check_hyperparameters()
-        check_unchanged(self, self._made_with)
+        self._in_use.refuse_changes(self)
         check_can_learn(self.policy)
         check_clipping(self.policy, self.clipped_gaussian)
         self._adopt_changes()
@@ -285,13 +284,17 @@ class TRPO(RolloutCollector):
 
     def _adopt_changes(self) -> None:
         """Use the attributes that SB3 reads at construction only, if they were set since."""
-        if self.env is not None and self.env is not self._known_env:
+        if self.env is not None and self.env is not self._in_use.env:
             self.set_env(maybe_make_env(self.env, self.verbose))
-        if self.seed != self._seeded_with:
+        if self.seed != self._in_use.seed:
             self.set_random_seed(self.seed)
-            self._seeded_with = self.seed
-        if self.learning_rate != self._scheduled_rate:  # otherwise the user may have set the schedule itself
+            self._in_use.seed = self.seed
+        self._adopt_learning_rate()
+
+    def _adopt_learning_rate(self) -> None:
+        if self.learning_rate != self._in_use.learning_rate:  # otherwise the user may have set the schedule itself
             self._setup_lr_schedule()
+            self._in_use.learning_rate = self.learning_rate
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
@@ -301,7 +304,7 @@ class TRPO(RolloutCollector):
         :param force_reset: whether the next ``learn`` must reset it
         """
         super().set_env(env, force_reset)
-        self._known_env = self.env
+        self._in_use.env = self.env
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
@@ -354,7 +357,7 @@ class TRPO(RolloutCollector):
                 )
                 self.last_step = self.last_step if kl is None else replace(self.last_step, kl=kl)
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size)
-            drop_graphs(self.policy)
+            detach_action_dist(self.policy)
             self._n_updates += 1
             seconds = time.perf_counter() - started
             update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds)
@@ -363,13 +366,12 @@ class TRPO(RolloutCollector):
     def _prepare_update(self) -> None:
         """Check attributes that may have changed since the last update, and set evaluation mode and learning rate."""
         self._check_hyperparameters()  # a callback may have set them
-        check_unchanged(self, self._made_with)
+        self._in_use.refuse_changes(self)
         check_clipping(self.policy, self.clipped_gaussian)
         # the last rollout may overshoot the budget, and no schedule expects a negative progress
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
         self.policy.set_training_mode(False)  # with dropout on, KL(old‖old) would not be 0
-        if self.learning_rate != self._scheduled_rate:  # a callback may have set it
-            self._setup_lr_schedule()
+        self._adopt_learning_rate()
         scheduled("learning_rate", self.lr_schedule, self._current_progress_remaining)
         self._update_learning_rate(self.policy.optimizer)
 
@@ -524,8 +526,7 @@ class TRPO(RolloutCollector):
         save_aside(path, partial(super().save, exclude=exclude, include=include))
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["last_step", "workers", "_interface", "_made_with", "_seeded_with", "_known_env", "_scheduled_rate"]
-        return [*super()._excluded_save_params(), *own]
+        return [*super()._excluded_save_params(), "last_step", "workers", "_interface", "_in_use"]
 
     @classmethod
     def load(
@@ -558,7 +559,7 @@ class TRPO(RolloutCollector):
         chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects}
         read = partial(super().load, **chosen, print_system_info=print_system_info, force_reset=force_reset)
         model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs)
-        drop_graphs(model.policy)  # SB3 has drawn gSDE's noise
+        detach_action_dist(model.policy)  # SB3 has drawn gSDE's noise
         return model
 
     @classmethod

@@ -1,10 +1,14 @@
-"""Finds arguments that were changed on a live model, although its parts had been made with other values."""
+"""Finds attributes that were changed on a live model, although its parts had been made with other values."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.checks import described
 
@@ -24,33 +28,50 @@ _AS_MADE: dict[str, Callable[[Any], Any]] = {"device": get_device, "rollout_buff
 """What SB3 makes of a value at construction."""
 
 
-def made_with(model: OnPolicyAlgorithm) -> dict[str, Any]:
+@dataclass
+class InUse:
     """
-    Remember the arguments that a model's policy and buffer were made with.
+    The values of attributes that a model uses, whatever the attributes have become since.
 
-    :param model: the model, just set up
-    :return: their values by attribute, with copies of dicts and lists, which may be changed in place
+    :param fixed: the arguments that policy and buffer were made with, with copies of dicts and lists, which may be changed in
+        place
+    :param seed: the seed that the generators were seeded with
+    :param env: the environments that SB3 has wrapped and checked
+    :param learning_rate: what the schedule of the learning rate was made of
     """
-    return {name: _copy(getattr(model, name)) for name in _ADVICE}
 
+    fixed: dict[str, Any]
+    seed: int | None
+    env: VecEnv | None
+    learning_rate: Any
 
-def check_unchanged(model: OnPolicyAlgorithm, before: dict[str, Any]) -> None:
-    """
-    Refuse a model with such an argument changed: nothing would read the new value.
+    @classmethod
+    def of(cls, model: OnPolicyAlgorithm) -> InUse:
+        """
+        Read the attributes of a model that was just set up.
 
-    :param model: the model
-    :param before: what :func:`made_with` has returned
-    :raises ValueError: naming the argument and its value, and saying how to change it
-    """
-    if isinstance(model.policy, (str, type)):
-        raise ValueError(f"`policy` was set to {described(model.policy)} after the model was made; make a new model")
-    for name, old in before.items():
-        value = getattr(model, name)
-        if not _same(_AS_MADE.get(name, _copy)(value), old):
-            advice = _ADVICE[name].format(name=name, value=described(value) if name != "n_envs" else value)
-            raise ValueError(
-                f"`{name}` was set to {described(value)} after the model was made with {described(old)}; {advice}"
-            )
+        :param model: the model
+        :return: their values
+        """
+        fixed = {name: _copy(getattr(model, name)) for name in _ADVICE}
+        return cls(fixed, model.seed, model.env, model.learning_rate)
+
+    def refuse_changes(self, model: OnPolicyAlgorithm) -> None:
+        """
+        Refuse a model with a fixed argument changed: nothing would read the new value.
+
+        :param model: the model
+        :raises ValueError: naming the argument and its value, and saying how to change it
+        """
+        if isinstance(model.policy, (str, type)):
+            raise ValueError(f"`policy` was set to {described(model.policy)} after the model was made; make a new model")
+        for name, old in self.fixed.items():
+            value = getattr(model, name)
+            if not _same(_AS_MADE.get(name, _copy)(value), old):
+                advice = _ADVICE[name].format(name=name, value=described(value) if name != "n_envs" else value)
+                raise ValueError(
+                    f"`{name}` was set to {described(value)} after the model was made with {described(old)}; {advice}"
+                )
 
 
 def _copy(value: Any) -> Any:

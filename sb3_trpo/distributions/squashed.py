@@ -72,7 +72,7 @@ class KeepingTanh(TanhBijector):
         return th.where(drawn.abs() >= _LARGEST, drawn, actions)
 
 
-def keep_samples(policy: ActorCriticPolicy) -> None:
+def install_keeping_tanh(policy: ActorCriticPolicy) -> None:
     """
     Let a policy with SB3's squashed gSDE keep its samples; do nothing to any other.
 
@@ -83,7 +83,7 @@ def keep_samples(policy: ActorCriticPolicy) -> None:
         distribution.bijector = KeepingTanh(distribution.bijector.epsilon)
 
 
-def kept(distribution: Distribution, actions: th.Tensor) -> th.Tensor:
+def with_samples(distribution: Distribution, actions: th.Tensor) -> th.Tensor:
     """
     Turn actions just drawn from a distribution into kept ones.
 
@@ -95,7 +95,7 @@ def kept(distribution: Distribution, actions: th.Tensor) -> th.Tensor:
     return bijector.keep(actions) if isinstance(bijector, KeepingTanh) else actions
 
 
-def squashed(actions: np.ndarray) -> np.ndarray:
+def without_samples(actions: np.ndarray) -> np.ndarray:
     """
     Turn kept actions into plain squashed ones.
 

@@ -7,7 +7,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.distributions import Normal
 
 
-def drop_graphs(policy: ActorCriticPolicy) -> None:
+def detach_action_dist(policy: ActorCriticPolicy) -> None:
     """
     Detach the tensors that the action distribution keeps between two calls of the policy: gSDE's noise, and the last states.
 

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
-from sb3_trpo.distributions.squashed import kept
+from sb3_trpo.distributions.squashed import with_samples
 from sb3_trpo.originals import is_original
 
 Obs = np.ndarray | dict[str, np.ndarray]
@@ -115,7 +115,7 @@ class PolicyInterface:
         """
         with th.no_grad(), own_distribution(self.policy) as policy:
             acted = Acted(*policy(states.observations))
-            actions = kept(policy.action_dist, acted.actions)
+            actions = with_samples(policy.action_dist, acted.actions)
             if actions is acted.actions:
                 return acted
             log_probs = policy.action_dist.log_prob(actions.flatten(start_dim=1))
@@ -133,7 +133,7 @@ class PolicyInterface:
             assert isinstance(distribution, StateDependentNoiseDistribution)
             with th.no_grad():
                 distribution.sample_weights(self.policy.log_std, batch_size=n_noises)
-        return kept(distribution, distribution.sample())
+        return with_samples(distribution, distribution.sample())
 
     def distribution(self, states: States) -> Distribution:
         """

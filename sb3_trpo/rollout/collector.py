@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.actor.plain_policy import Reason
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
-from sb3_trpo.distributions.squashed import squashed
+from sb3_trpo.distributions.squashed import without_samples
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.observation_checks import IntegerCheck, check_shapes
@@ -145,7 +145,7 @@ class RolloutCollector(OnPolicyAlgorithm):
             return lambda actions: actions
         if self.policy.squash_output:
             unscale: Callable[[np.ndarray], np.ndarray] = self.policy.unscale_action
-            return lambda actions: unscale(squashed(actions))
+            return lambda actions: unscale(without_samples(actions))
         low, high = self.action_space.low, self.action_space.high
         return lambda actions: np.minimum(np.maximum(actions, low), high)
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from torch.nn.functional import logsigmoid
 
 from sb3_trpo import TRPO, VineTRPO
-from sb3_trpo.distributions.squashed import KeepingTanh, kept, squashed
+from sb3_trpo.distributions.squashed import KeepingTanh, with_samples, without_samples
 from tests.helpers import batch_of, collect
 from tests.toy_envs import RandomEnv
 
@@ -134,5 +134,5 @@ def test_inverse_of_plain_and_kept_actions() -> None:
 def test_other_distributions_keep_nothing() -> None:
     model = TRPO("MlpPolicy", Bounded(), n_steps=64, batch_size=64)
     actions = th.full((1, 2), 5.0)
-    assert kept(model.policy.action_dist, actions) is actions
-    np.testing.assert_array_equal(squashed(np.array([0.3, -1.0, 1.0])), [0.3, -1.0, 1.0])
+    assert with_samples(model.policy.action_dist, actions) is actions
+    np.testing.assert_array_equal(without_samples(np.array([0.3, -1.0, 1.0])), [0.3, -1.0, 1.0])

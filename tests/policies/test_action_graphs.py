@@ -11,7 +11,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo import TRPO
-from sb3_trpo.policies.action_graphs import drop_graphs
+from sb3_trpo.policies.action_graphs import detach_action_dist
 from tests.helpers import ACTORS, OBSERVATIONS, make_policy
 from tests.toy_envs import ACTIONS, RandomEnv
 
@@ -56,7 +56,7 @@ def test_noise_keeps_the_numbers_of_sb3() -> None:
     before = policy.action_dist
     assert isinstance(before, StateDependentNoiseDistribution)
     numbers, state = (before.exploration_mat.clone(), before.weights_dist.scale.clone()), th.get_rng_state()
-    drop_graphs(policy)
+    detach_action_dist(policy)
     assert th.equal(before.exploration_mat, numbers[0])
     assert th.equal(before.weights_dist.scale, numbers[1])
     assert th.equal(th.get_rng_state(), state)
@@ -66,7 +66,7 @@ def test_noise_keeps_the_numbers_of_sb3() -> None:
 def test_distribution_of_the_last_states_does_not_stop_a_copy(actor: str) -> None:
     policy = make_policy(**ACTORS[actor])
     policy.get_distribution(th.zeros(5, 3))
-    drop_graphs(policy)
+    detach_action_dist(policy)
     other = copy.deepcopy(policy)
     assert other.get_distribution(th.zeros(5, 3)).distribution is not None
 
