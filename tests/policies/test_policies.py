@@ -174,5 +174,5 @@ def test_statistics_survive_saving(tmp_path: Any) -> None:
     loaded = TRPO.load(tmp_path / "model.zip")
     loaded.policy.get_distribution(th.full((4, 1, 36, 40), 200))  # which changes nothing in evaluation mode
     mine, theirs = (dict(m.policy.pi_features_extractor.named_buffers()) for m in (model, loaded))
-    assert int(theirs["normalization.n_seen"]) > 0
+    assert theirs["normalization.mean"].any()
     assert all(th.equal(buffer, theirs[name]) for name, buffer in mine.items())
