@@ -1,7 +1,5 @@
 """The class TRPO: Stable-Baselines3's on-policy interface around the trust-region step."""
 
-import io
-import pathlib
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -55,7 +53,7 @@ from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.finite_checks import check_returns
 from sb3_trpo.saving import checkpoints
-from sb3_trpo.saving.atomic import save_aside
+from sb3_trpo.saving.atomic import SavePath, save_aside
 from sb3_trpo.step.problem import StepRule
 from sb3_trpo.step.report import Outcome, StepReport
 from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
@@ -507,12 +505,14 @@ class TRPO(RolloutCollector):
 
     def save(
         self,
-        path: str | pathlib.Path | io.BufferedIOBase,
+        path: SavePath,
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
         """
         Save the model in a zip file, whole or not at all: after an error or a kill, an earlier file is as it was.
+
+        Its folder must be writable, even if the file exists, because the file is replaced whole.
 
         :param path: path of the zip file, to which ``.zip`` is added unless it has a suffix, or a file object
         :param exclude: names of attributes that should be excluded in addition to the default ones
@@ -528,7 +528,7 @@ class TRPO(RolloutCollector):
     @classmethod
     def load(
         cls: type[SelfTRPO],
-        path: str | pathlib.Path | io.BufferedIOBase,
+        path: SavePath,
         env: GymEnv | None = None,
         device: th.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
@@ -562,7 +562,7 @@ class TRPO(RolloutCollector):
     @classmethod
     def from_ppo(
         cls: type[SelfTRPO],
-        model: BaseAlgorithm | str | pathlib.Path | io.BufferedIOBase,
+        model: BaseAlgorithm | SavePath,
         env: GymEnv | str | None = None,
         **kwargs: Any,
     ) -> SelfTRPO:

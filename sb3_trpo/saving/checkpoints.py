@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import pathlib
 import pickle
 import struct
@@ -26,8 +27,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_unknown
 from sb3_trpo.arguments.policies import why_not_trainable
 from sb3_trpo.checks import BOOLEAN, check, described
-
-PathLike = str | pathlib.Path | io.BufferedIOBase
+from sb3_trpo.saving.atomic import SavePath
 
 M = TypeVar("M", bound=OnPolicyAlgorithm)
 N = TypeVar("N", bound=BaseAlgorithm)
@@ -36,15 +36,18 @@ _FIXED = ("n_envs", "observation_space", "action_space", "policy_class", "use_sd
 """Arguments of ``load`` that tell the shape of saved weights, or of the environment that they are for."""
 
 
-def saved_file(path: PathLike) -> PathLike:
+def saved_file(path: SavePath) -> str | pathlib.Path | io.BufferedIOBase:
     """
     Find the file of a saved model. A folder of the same name without the suffix is not in the way.
 
     :param path: path to the zip file, with or without its suffix, or a file object
-    :return: the path that exists, or the file object
+    :return: the path, or the file object
     :raises IsADirectoryError: if the path is a folder, and no zip file has its name
     """
-    if not isinstance(path, str | pathlib.Path) or not pathlib.Path(path).is_dir():
+    if not isinstance(path, str | os.PathLike):
+        return path
+    path = pathlib.Path(path)
+    if not path.is_dir():
         return path
     with_suffix = pathlib.Path(f"{path}.zip")
     if not with_suffix.is_file():
@@ -53,9 +56,9 @@ def saved_file(path: PathLike) -> PathLike:
 
 
 @contextmanager
-def _opened(path: PathLike) -> Iterator[Any]:
+def _opened(path: SavePath) -> Iterator[Any]:
     """Open a file for reading; a file object keeps its position and stays open."""
-    file = open_path(path, "r", suffix="zip")
+    file = open_path(saved_file(path), "r", suffix="zip")
     position = file.tell() if file is path else 0
     try:
         yield file
@@ -66,7 +69,7 @@ def _opened(path: PathLike) -> Iterator[Any]:
             file.close()
 
 
-def saved_names(path: PathLike) -> set[str]:
+def saved_names(path: SavePath) -> set[str]:
     """
     Read the names of the attributes in a saved model, and check the file's sums. A file object keeps its position.
 
@@ -77,7 +80,7 @@ def saved_names(path: PathLike) -> set[str]:
     return set(_saved_data(path))
 
 
-def _saved_data(path: PathLike) -> dict[str, Any]:
+def _saved_data(path: SavePath) -> dict[str, Any]:
     """Read the attributes of a saved model as JSON, and check the file; see :func:`saved_names`."""
     with _opened(path) as file:
         try:
@@ -86,7 +89,7 @@ def _saved_data(path: PathLike) -> dict[str, Any]:
             raise ValueError(f"{path} is damaged or no saved model: {error}") from error
 
 
-def saved_steps(path: PathLike) -> int:
+def saved_steps(path: SavePath) -> int:
     """
     Read the number of env steps that a saved model has taken.
 
@@ -116,7 +119,7 @@ def _data_in(file: Any) -> dict[str, Any]:
         return data
 
 
-def _read_weights(path: PathLike, read: Callable[[], N]) -> N:
+def _read_weights(path: SavePath, read: Callable[[], N]) -> N:
     """Load a model; if that fails because torch cannot read the weights, say that the file is damaged."""
     try:
         return read()
@@ -170,7 +173,7 @@ def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
     return isinstance(model, OnPolicyAlgorithm) and why_not_trainable(type(model.policy)) is None
 
 
-def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:
+def load_on_policy(path: SavePath, device: th.device | str) -> BaseAlgorithm:
     """
     Load a model that PPO, A2C or another on-policy algorithm has saved.
 
@@ -226,7 +229,7 @@ def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[s
     return settings
 
 
-def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: dict[str, Any]) -> M:
+def load_trpo(cls: type[M], read: Callable[..., M], path: SavePath, attributes: dict[str, Any]) -> M:
     """
     Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
 
@@ -278,7 +281,7 @@ def _refuse_changes(model: OnPolicyAlgorithm, fixed: dict[str, Any]) -> None:
             )
 
 
-def continue_as_trpo(cls: type[M], model: BaseAlgorithm | PathLike, env: GymEnv | str | None, arguments: dict[str, Any]) -> M:
+def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv | str | None, arguments: dict[str, Any]) -> M:
     """
     Make a TRPO model that continues with the policy of a trained PPO (or another on-policy) model.
 
