@@ -24,7 +24,7 @@ from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
 
-from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_unknown
+from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_policy, refuse_unknown
 from sb3_trpo.arguments.policies import why_not_trainable
 from sb3_trpo.checks import BOOLEAN, check, described
 from sb3_trpo.saving.atomic import SavePath
@@ -292,7 +292,9 @@ def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv 
     :return: the TRPO model
     :raises ValueError: if TRPO cannot train the model's policy, if there is no environment, if its spaces differ from the
         model's, or if the arguments make another policy
+    :raises TypeError: for an unknown argument, and for ``policy``
     """
+    refuse_policy(arguments, "model")
     if not isinstance(model, BaseAlgorithm):
         model = load_on_policy(model, arguments.get("device", "auto"))
     if not has_trainable_policy(model):

@@ -355,7 +355,7 @@ def test_load_takes_every_argument_of_the_constructor_that_a_model_keeps(tmp_pat
     assert model.fisher_sample_fraction == 0.5
 
 
-@pytest.mark.parametrize("name", ["unsupported", "monitor_wrapper", "support_multi_env", "policy", "_init_setup_model"])
+@pytest.mark.parametrize("name", ["unsupported", "monitor_wrapper", "support_multi_env", "_init_setup_model"])
 def test_load_refuses_arguments_that_no_model_keeps(name: str, tmp_path: Path) -> None:
     TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
     with pytest.raises(TypeError, match=f"TRPO has no argument '{name}'"):
