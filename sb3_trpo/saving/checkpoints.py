@@ -20,7 +20,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.save_util import json_to_data, open_path
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
 
@@ -229,27 +229,36 @@ def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[s
     return settings
 
 
-def load_trpo(cls: type[M], read: Callable[..., M], path: SavePath, attributes: dict[str, Any]) -> M:
+def load_trpo(
+    cls: type[M],
+    read: Callable[..., M],
+    path: SavePath,
+    attributes: dict[str, Any],
+    custom_objects: dict[str, Any] | None,
+) -> M:
     """
     Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
 
     :param cls: the class of the model
-    :param read: SB3's ``load`` of that class; it is called with the path and the attributes to change
+    :param read: SB3's ``load`` of that class; it is called with the path, the custom objects and the attributes to change
     :param path: path of the zip file, or a file object
     :param attributes: the attributes to change, by the names of the arguments
+    :param custom_objects: objects that replace those of the file
     :return: the model
     :raises ValueError: if the file is damaged or holds another algorithm, a hyperparameter is out of range, or an argument
         cannot change with saved weights
     :raises TypeError: for an unknown argument
     """
     path = saved_file(path)
-    names = saved_names(path)
+    data = _saved_data(path)
+    names = set(data)
     if not is_trpo(names):
         raise ValueError(
             f"{path} does not hold a TRPO model. To continue with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
         )
     refuse_unknown(attributes, cls, names)
-    fixed = {name: attributes[name] for name in _FIXED if name in attributes}
+    replaced = _fixed_objects(custom_objects, data)
+    fixed = {**replaced, **{name: attributes[name] for name in _FIXED if name in attributes}}
     check("use_sde", fixed.get("use_sde", False), BOOLEAN)
     attributes = {name: value for name, value in attributes.items() if name not in fixed}
     if "stats_window_size" in attributes:  # its attribute has another name
@@ -259,12 +268,36 @@ def load_trpo(cls: type[M], read: Callable[..., M], path: SavePath, attributes: 
     from_contrib = not is_own(names)
     if from_contrib:
         attributes.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
-    model = _read_weights(path, partial(read, path, **attributes))
+    if replaced and custom_objects:
+        custom_objects = {name: value for name, value in custom_objects.items() if name not in replaced}
+    model = _read_weights(path, partial(read, path, custom_objects=custom_objects, **attributes))
     _refuse_changes(model, fixed)
     message = averaged_kl_warning(model, attributes) if from_contrib else None
     if message:
         warnings.warn(message, UserWarning, stacklevel=3)
     return model
+
+
+def _fixed_objects(custom_objects: dict[str, Any] | None, data: dict[str, Any]) -> dict[str, Any]:
+    """
+    Choose the custom objects that cannot change with saved weights, where the file's own can be read.
+
+    A policy class is not among them: it may have moved since, and the weights must fit the one given.
+    """
+    if not isinstance(custom_objects, dict):
+        return {}
+    fixed = {name: value for name, value in custom_objects.items() if name in _FIXED and name != "policy_class"}
+    return {name: value for name, value in fixed.items() if name in data and _is_readable(data[name])}
+
+
+def _is_readable(saved: Any) -> bool:
+    """Tell whether the JSON of an attribute gives a value; the pickled ones do not if a class is missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return "it" in json_to_data(json.dumps({"it": saved}))
+        except Exception:  # unpickling may raise anything
+            return False
 
 
 def _refuse_changes(model: OnPolicyAlgorithm, fixed: dict[str, Any]) -> None:

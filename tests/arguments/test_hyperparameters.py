@@ -322,6 +322,19 @@ def test_bad_total_timesteps_is_refused(total: Any) -> None:
         TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(total)
 
 
+@pytest.mark.parametrize("interval", [0, -1, 1.5, True, "1", HUGE])
+def test_bad_log_interval_is_refused_before_anything_is_collected(saved: Path, interval: Any) -> None:
+    model = TRPO.load(saved, RandomEnv())
+    with pytest.raises(ValueError, match="`log_interval` must be None or an integer >= 1, not "):
+        model.learn(64, log_interval=interval)
+    assert model.num_timesteps == 0
+
+
+@pytest.mark.parametrize("interval", [None, 1, 2, np.int64(3)])
+def test_good_log_interval(saved: Path, interval: Any) -> None:
+    assert TRPO.load(saved, RandomEnv()).learn(64, log_interval=interval).num_timesteps == 64
+
+
 @pytest.mark.parametrize("name", ["rollout_buffer_class", "batch_size", "n_steps"])
 def test_messages_show_classes_by_name_and_no_addresses(name: str) -> None:
     for value in (object(), th.nn.Linear, th.nn.Sequential(th.nn.ReLU())):
