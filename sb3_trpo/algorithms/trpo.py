@@ -1,7 +1,5 @@
 """The class TRPO: Stable-Baselines3's on-policy interface around the trust-region step."""
 
-import io
-import pathlib
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -38,13 +36,13 @@ from sb3_trpo.arguments.hyperparameters import (
     warn_of_uneven_minibatches,
 )
 from sb3_trpo.arguments.live_changes import InUse
-from sb3_trpo.arguments.policies import check_can_learn, check_policy_class
+from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
-from sb3_trpo.checks import SEED, check, check_integers, described, to_float
+from sb3_trpo.checks import SEED, check, check_integers, described, integer, optional, to_float
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.distributions.squashed import install_keeping_tanh
 from sb3_trpo.envs.dead_workers import dead_workers_named
@@ -55,7 +53,7 @@ from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.finite_checks import check_returns
 from sb3_trpo.saving import checkpoints
-from sb3_trpo.saving.atomic import save_aside
+from sb3_trpo.saving.atomic import SavePath, save_aside
 from sb3_trpo.step.problem import StepRule
 from sb3_trpo.step.report import Outcome, StepReport
 from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
@@ -206,6 +204,7 @@ class TRPO(RolloutCollector):
             _init_setup_model=False,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
+        check_net_arch(self.policy_class, self.policy_kwargs)  # not of a saved model, whose networks are as they are
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps
         self.cg_damping = cg_damping
@@ -296,14 +295,15 @@ class TRPO(RolloutCollector):
             self._setup_lr_schedule()
             self._in_use.learning_rate = self.learning_rate
 
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+    def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """
         Set the environment to learn from.
 
-        :param env: an environment with the same spaces, or as many of them in a ``VecEnv`` as before
+        :param env: an environment with the same spaces (if registered in Gym, can be str), or as many of them in a ``VecEnv``
+            as before
         :param force_reset: whether the next ``learn`` must reset it
         """
-        super().set_env(env, force_reset)
+        super().set_env(env, force_reset)  # type: ignore[arg-type]  # _wrap_env makes it
         self._in_use.env = self.env
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -320,7 +320,8 @@ class TRPO(RolloutCollector):
             self._draw_seed = seed
 
     @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    def _wrap_env(env: GymEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        env = maybe_make_env(env, verbose)
         if isinstance(env, gym.Env):  # some spaces cannot be vectorised
             check_observations(env.observation_space)
         if not isinstance(env, VecEnv):
@@ -477,7 +478,7 @@ class TRPO(RolloutCollector):
         self: SelfTRPO,
         total_timesteps: float,
         callback: MaybeCallback = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str = "TRPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -487,23 +488,25 @@ class TRPO(RolloutCollector):
 
         :param total_timesteps: number of env steps; a float such as 1e6 is allowed
         :param callback: callback(s) called at every step
-        :param log_interval: number of updates between two log outputs
+        :param log_interval: number of updates between two log outputs; None: no output
         :param tb_log_name: name of the run for tensorboard
         :param reset_num_timesteps: whether to start counting env steps anew
         :param progress_bar: whether to display a progress bar (needs tqdm and rich)
         :return: the trained model
-        :raises ValueError: if ``total_timesteps`` is not a whole number >= 0, or the model has no environment
+        :raises ValueError: if ``total_timesteps`` is not a whole number >= 0 or ``log_interval`` is not an integer >= 1, or if
+            the model has no environment
         :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``; if a worker of a ``SubprocVecEnv`` ends,
             naming it; the environment is then closed
         """
         steps = to_float(total_timesteps)
         if not (steps >= 0.0 and steps.is_integer()):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
+        check("log_interval", log_interval, optional(integer(1)))
         with dead_workers_named(self.env):
             return super().learn(
                 total_timesteps=int(total_timesteps),
                 callback=callback,
-                log_interval=log_interval,
+                log_interval=log_interval,  # type: ignore[arg-type]
                 tb_log_name=tb_log_name,
                 reset_num_timesteps=reset_num_timesteps,
                 progress_bar=progress_bar,
@@ -511,12 +514,14 @@ class TRPO(RolloutCollector):
 
     def save(
         self,
-        path: str | pathlib.Path | io.BufferedIOBase,
+        path: SavePath,
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
         """
         Save the model in a zip file, whole or not at all: after an error or a kill, an earlier file is as it was.
+
+        Its folder must be writable, even if the file exists, because the file is replaced whole.
 
         :param path: path of the zip file, to which ``.zip`` is added unless it has a suffix, or a file object
         :param exclude: names of attributes that should be excluded in addition to the default ones
@@ -531,8 +536,8 @@ class TRPO(RolloutCollector):
     @classmethod
     def load(
         cls: type[SelfTRPO],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
+        path: SavePath,
+        env: GymEnv | str | None = None,
         device: th.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
@@ -545,9 +550,9 @@ class TRPO(RolloutCollector):
         Loading a file runs code that it contains, because parts of it are pickled: load only files that you trust.
 
         :param path: path of the zip file, or a file object
-        :param env: environment for further training; None: predict only, or set one later
+        :param env: environment for further training (if registered in Gym, can be str); None: predict only, or set one later
         :param device: device to load to
-        :param custom_objects: objects to replace upon loading
+        :param custom_objects: objects that replace those of the file, such as some that this Python cannot read
         :param print_system_info: whether to print the system information of the saved model
         :param force_reset: whether to reset the environment before training
         :param kwargs: attributes to change, such as ``target_kl=0.01``; hyperparameters are checked as at construction
@@ -556,16 +561,16 @@ class TRPO(RolloutCollector):
             such as ``use_sde`` cannot change with saved weights
         :raises TypeError: for an unknown argument
         """
-        chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects}
-        read = partial(super().load, **chosen, print_system_info=print_system_info, force_reset=force_reset)
-        model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs)
+        chosen: dict[str, Any] = {"env": env, "device": device, "print_system_info": print_system_info}
+        read = partial(super().load, **chosen, force_reset=force_reset)
+        model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs, custom_objects)
         detach_action_dist(model.policy)  # SB3 has drawn gSDE's noise
         return model
 
     @classmethod
     def from_ppo(
         cls: type[SelfTRPO],
-        model: BaseAlgorithm | str | pathlib.Path | io.BufferedIOBase,
+        model: BaseAlgorithm | SavePath,
         env: GymEnv | str | None = None,
         **kwargs: Any,
     ) -> SelfTRPO:

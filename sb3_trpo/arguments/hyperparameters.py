@@ -3,8 +3,9 @@
 import difflib
 import inspect
 import math
+import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
@@ -14,6 +15,7 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
 from sb3_trpo.checks import (
     BOOLEAN,
+    NOT_NEGATIVE,
     POSITIVE,
     SEED,
     UNIT,
@@ -39,17 +41,30 @@ _PPO_ARGUMENTS = {
 }
 
 
-def refuse_arguments(arguments: dict[str, Any], cls: type) -> None:
+def refuse_arguments(arguments: dict[str, Any], cls: type, without: frozenset[str] = frozenset()) -> None:
     """
     Refuse keyword arguments that an algorithm does not have, with a hint for arguments of PPO and A2C and for misspelt ones.
 
     :param arguments: unknown keyword arguments
     :param cls: the class of the model
+    :param without: arguments of the class that are not accepted either, so no hint names them
     :raises TypeError: if there are any, naming the first
     """
     _refuse_ppo_arguments(arguments)
     for name in arguments:
-        raise TypeError(f"{cls.__name__} has no argument {name!r}{did_you_mean(name, _argument_names(cls))}")
+        raise TypeError(f"{cls.__name__} has no argument {name!r}{did_you_mean(name, _argument_names(cls) - without)}")
+
+
+def refuse_policy(arguments: dict[str, Any], owner: str) -> None:
+    """
+    Refuse the argument ``policy`` where there is a policy already.
+
+    :param arguments: any keyword arguments
+    :param owner: the owner of that policy, "file" or "model"
+    :raises TypeError: if it is among them
+    """
+    if "policy" in arguments:
+        raise TypeError(f"the {owner} has its own policy: leave out `policy` = {described(arguments['policy'])}")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -94,16 +109,19 @@ def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> Non
     :param known: names of the model's attributes
     :raises TypeError: naming the argument
     """
+    refuse_policy(arguments, "file")
     _refuse_ppo_arguments(arguments)  # some are attributes of every on-policy model
-    known = (known | _argument_names(cls)) - {"policy", "_init_setup_model"}
-    refuse_arguments({name: value for name, value in arguments.items() if name not in known}, cls)
+    known = (known | _argument_names(cls)) - {"_init_setup_model"}
+    unknown = {name: value for name, value in arguments.items() if name not in known}
+    refuse_arguments(unknown, cls, without=frozenset({"policy"}))
 
 
-_SCHEDULED: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "learning_rate": (">= 0", lambda v: 0.0 <= v < math.inf),
-    "target_kl": ("> 0 (nats)", lambda v: 0.0 < v < math.inf),
-    "ent_coef": (">= 0", lambda v: 0.0 <= v < math.inf),
+_SCHEDULED: dict[str, Rule] = {
+    "learning_rate": NOT_NEGATIVE._replace(allowed="a finite number >= 0"),
+    "target_kl": POSITIVE._replace(allowed="a finite number > 0 (nats)"),
+    "ent_coef": NOT_NEGATIVE._replace(allowed="a finite number >= 0"),
 }
+"""What each may be as a number."""
 
 
 def make_schedule(name: str, value: Any) -> Schedule:
@@ -115,24 +133,23 @@ def make_schedule(name: str, value: Any) -> Schedule:
     :return: the schedule
     :raises ValueError: naming the hyperparameter, for anything else
     """
-    allowed, test = _SCHEDULED[name]
+    rule = _SCHEDULED[name]
     if isinstance(value, str):
         prefix, _, number = value.partition("_")
         try:
             start = float(number)
         except ValueError:
             start = math.nan
-        if prefix == "lin" and test(start):
+        if prefix == "lin" and rule.test(start):
             return FloatSchedule(LinearSchedule(start=start, end=0.0, end_fraction=1.0))
     elif callable(value):
         return FloatSchedule(value)
-    elif test(to_float(value)):
+    elif rule.test(value):
         return FloatSchedule(to_float(value))
     no_bound = name == "target_kl" and value is None
     hint = " None switches off PPO's early stopping; TRPO cannot take a step without a KL bound." if no_bound else ""
     raise ValueError(
-        f"`{name}` must be a finite number {allowed}, a schedule, or a string such as 'lin_0.02', "
-        f"not {described(value)}.{hint}"
+        f"`{name}` must be {rule.allowed}, a schedule, or a string such as 'lin_0.02', not {described(value)}.{hint}"
     )
 
 
@@ -181,6 +198,7 @@ _RULES: dict[str, Rule] = {
         "None or a class of rollout buffers",
         lambda v: v is None or (isinstance(v, type) and issubclass(v, BaseBuffer) and not issubclass(v, ReplayBuffer)),
     ),
+    "rollout_buffer_kwargs": optional(Rule("a dict", lambda v: isinstance(v, dict))),
 }
 
 
@@ -211,22 +229,36 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
         )
 
 
+_LIBRARIES = ("sb3_trpo", "stable_baselines3")
+
+
 def warn_of_uneven_minibatches(n_steps: int, n_envs: int, batch_size: int) -> None:
     """
-    Warn if the mini-batches of the critic do not divide the rollout evenly.
+    Warn the caller outside of this package and SB3 if the critic's mini-batches do not divide the rollout evenly.
 
     :param n_steps: steps of a rollout
     :param n_envs: number of environments
     :param batch_size: transitions in a mini-batch
     """
     size = n_steps * n_envs
-    if size % batch_size > 0:
-        warnings.warn(
-            f"`batch_size` = {batch_size} does not divide the rollout of `n_steps * n_envs` = {n_steps} * {n_envs} = {size}: "
-            f"the critic's last mini-batch of each pass has {size % batch_size} transitions.",
-            UserWarning,
-            stacklevel=2,
-        )
+    if size % batch_size == 0:
+        return
+    if batch_size > size:
+        relation, consequence = "exceeds", f"each pass of the critic has one mini-batch of {size} transitions"
+    else:
+        relation = "does not divide"
+        consequence = f"the critic's last mini-batch of each pass has {size % batch_size} transitions"
+    rollout = f"the rollout of `n_steps * n_envs` = {n_steps} * {n_envs} = {size}"
+    message = f"`batch_size` = {batch_size} {relation} {rollout}: {consequence}."
+    warnings.warn(message, UserWarning, stacklevel=_level_of_user())
+
+
+def _level_of_user() -> int:
+    """Count the frames from the caller up to the first one outside of this package and SB3, as ``stacklevel`` does."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def hyperparameter_names() -> list[str]:

@@ -5,9 +5,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
 
 from sb3_trpo.checks import described
+from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolicy
 
 _CALLS = {"forward": 1, "get_distribution": 1, "predict_values": 1, "evaluate_actions": 2}
 """Methods through which feed-forward policies are called, with their number of arguments: observations, and actions."""
@@ -48,6 +54,38 @@ def check_policy_class(policy_class: Any, aliases: Iterable[str], own_interface:
         f"`policy` must be one of the names {', '.join(aliases)}, or a subclass of Stable-Baselines3's ActorCriticPolicy "
         f"without recurrence and masks; {described(policy_class)} {reason}"
     )
+
+
+_STANDARD = (
+    ActorCriticPolicy,
+    ActorCriticCnnPolicy,
+    MultiInputActorCriticPolicy,
+    CnnPolicy,
+    PaperCnnPolicy,
+    MultiInputPolicy,
+)
+"""Policies whose networks SB3's ``MlpExtractor`` builds from ``net_arch``. It ignores keys that it does not know."""
+
+
+def check_net_arch(policy_class: Any, policy_kwargs: Any) -> None:
+    """
+    Check the keys of ``net_arch``. Custom policies are not checked, because they may know other keys.
+
+    :param policy_class: the class that the user gives or names
+    :param policy_kwargs: its arguments
+    :raises ValueError: naming the keys that the standard policies do not know
+    """
+    net_arch = policy_kwargs.get("net_arch") if isinstance(policy_kwargs, dict) else None
+    if isinstance(net_arch, list) and net_arch:  # SB3 reads the first element if that is a dict
+        net_arch = net_arch[0]
+    if policy_class not in _STANDARD or not isinstance(net_arch, dict):
+        return
+    unknown = ", ".join(described(key) for key in net_arch if key not in ("pi", "vf"))
+    if unknown:
+        raise ValueError(
+            "the dict `net_arch` in `policy_kwargs` must have the keys 'pi' (actor) and 'vf' (critic) only; "
+            f"{policy_class.__name__} has no network for {unknown}"
+        )
 
 
 def check_can_learn(policy: Any) -> None:

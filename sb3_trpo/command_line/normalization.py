@@ -63,17 +63,20 @@ def _all_of_best(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def statistics_in_a_folder(statistics: Path | None) -> Iterator[Path]:
+def statistics_in_a_folder(statistics: Path | None, name: str) -> Iterator[Path]:
     """
-    Make a folder in which the Zoo finds some statistics, or none.
+    Make a temporary folder with a subfolder in which the Zoo finds some statistics, or none.
 
     :param statistics: their file
-    :return: the folder, which exists within the block
+    :param name: name of the subfolder
+    :return: the subfolder, which exists within the block
     """
     with TemporaryDirectory() as folder:
+        subfolder = Path(folder) / name
+        subfolder.mkdir()
         if statistics is not None:
-            shutil.copy(statistics, Path(folder) / _NAME)
-        yield Path(folder)
+            shutil.copy(statistics, subfolder / _NAME)
+        yield subfolder
 
 
 def continue_normalization(maybe_normalize: Any) -> Any:
@@ -87,9 +90,8 @@ def continue_normalization(maybe_normalize: Any) -> Any:
                 f"`normalize` = {manager.normalize} needs the statistics of VecNormalize that were saved with {agent}, and "
                 f"there is no {next(_candidates(agent))}; continue from another file, or pass `-params normalize:False`"
             )
-        with TemporaryDirectory() as folder, statistics_in_a_folder(statistics) as found:
-            (Path(folder) / manager.env_name).symlink_to(found)
-            before, manager.trained_agent = manager.trained_agent, f"{folder}/model.zip"
+        with statistics_in_a_folder(statistics, manager.env_name) as folder:
+            before, manager.trained_agent = manager.trained_agent, str(folder.with_name("model.zip"))
             try:
                 return maybe_normalize(manager, env, eval_env)
             finally:
@@ -141,7 +143,7 @@ class ChosenModel:
                         stacklevel=2,
                     )
                 return create_test_env(*args, **kwargs)
-            with statistics_in_a_folder(statistics) as folder:
+            with statistics_in_a_folder(statistics, "statistics") as folder:
                 return create_test_env(*args, **{**kwargs, "stats_path": str(folder)})
 
         return patched

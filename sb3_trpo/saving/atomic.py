@@ -1,5 +1,6 @@
 """Writes files whole or not at all: a kill, a full disk or an error leaves the file that was there before."""
 
+import errno
 import io
 import os
 import pathlib
@@ -12,7 +13,8 @@ from typing import Any, BinaryIO
 
 from stable_baselines3.common.save_util import open_path
 
-PathLike = str | pathlib.Path | io.BufferedIOBase
+SavePath = str | os.PathLike[str] | io.BufferedIOBase
+"""Where a model is saved: the path of a zip file, or a file object."""
 
 
 @contextmanager
@@ -24,33 +26,59 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     device or a pipe is written to directly. Only a kill leaves the temporary file, whose name begins with a dot and ends with
     ``.tmp``.
 
-    :param path: the file to write; its folder must exist
+    :param path: the file to write; its folder must exist and be writable
     :return: the temporary file, open for reading and writing bytes
-    :raises OSError: if the file cannot be written; whatever was there before is unchanged
+    :raises OSError: if the file cannot be written, naming it; whatever was there before is unchanged
     """
     target = pathlib.Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise _refusal(path, errno.ELOOP, "it is a link that leads back to itself")
     if target.exists() and not target.is_file():
-        with target.open("wb") as file:
-            yield file
+        with target.open("wb") as device:
+            yield device
         return
     if target.exists() and not os.access(target, os.W_OK):
-        raise PermissionError(f"cannot write to {path}: its permissions do not allow it")
-    aside = target.with_name(f".{target.name[:60]}.{secrets.token_hex(8)}.tmp")
+        raise _refusal(path, errno.EACCES, "the file is read-only")
+    aside = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    with _refusals(path, target):
+        file = aside.open("x+b")
     try:
-        with aside.open("x+b") as file:
+        with file:
             if target.exists():
-                os.chmod(aside, stat.S_IMODE(target.stat().st_mode))
+                with _refusals(path, target):
+                    os.chmod(aside, stat.S_IMODE(target.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, target)
+        with _refusals(path, target):
+            os.replace(aside, target)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
 
 
-def save_aside(path: PathLike, write: Callable[[Any], None]) -> None:
+@contextmanager
+def _refusals(path: str | os.PathLike[str], target: pathlib.Path) -> Iterator[None]:
+    """Let an error that names the temporary file name the user's path instead, and say what the folder must be."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if not target.parent.is_dir():
+            reason = f"{reason}: there is no folder {target.parent}"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            allowed = "writable, and not sticky unless the file is yours"
+            reason = f"{reason}: its folder {target.parent} must be {allowed}, because the file is replaced whole"
+        raise _refusal(path, error.errno, reason) from None
+
+
+def _refusal(path: str | os.PathLike[str], number: int | None, reason: str) -> OSError:
+    """Make the error of a file that cannot be written; Python chooses the subclass by the number."""
+    return OSError(number, f"cannot write the file; {reason}", os.fspath(path))
+
+
+def save_aside(path: SavePath, write: Callable[[Any], None]) -> None:
     """
     Save a model as SB3's ``save`` does, but whole or not at all. A file object receives nothing before all bytes are made.
 
@@ -58,7 +86,7 @@ def save_aside(path: PathLike, write: Callable[[Any], None]) -> None:
     :param write: writes the model to a file object
     :raises OSError: if the file cannot be written
     """
-    if isinstance(path, str | pathlib.Path):
+    if isinstance(path, str | os.PathLike):
         with written_aside(_path_to_write(pathlib.Path(path))) as aside:
             write(aside)
         return

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import pathlib
 import pickle
 import struct
@@ -19,15 +20,14 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.save_util import json_to_data, open_path
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
 
-from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_unknown
+from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_policy, refuse_unknown
 from sb3_trpo.arguments.policies import why_not_trainable
 from sb3_trpo.checks import BOOLEAN, check, described
-
-PathLike = str | pathlib.Path | io.BufferedIOBase
+from sb3_trpo.saving.atomic import SavePath
 
 M = TypeVar("M", bound=OnPolicyAlgorithm)
 N = TypeVar("N", bound=BaseAlgorithm)
@@ -36,15 +36,18 @@ _FIXED = ("n_envs", "observation_space", "action_space", "policy_class", "use_sd
 """Arguments of ``load`` that tell the shape of saved weights, or of the environment that they are for."""
 
 
-def saved_file(path: PathLike) -> PathLike:
+def saved_file(path: SavePath) -> str | pathlib.Path | io.BufferedIOBase:
     """
     Find the file of a saved model. A folder of the same name without the suffix is not in the way.
 
     :param path: path to the zip file, with or without its suffix, or a file object
-    :return: the path that exists, or the file object
+    :return: the path, or the file object
     :raises IsADirectoryError: if the path is a folder, and no zip file has its name
     """
-    if not isinstance(path, str | pathlib.Path) or not pathlib.Path(path).is_dir():
+    if not isinstance(path, str | os.PathLike):
+        return path
+    path = pathlib.Path(path)
+    if not path.is_dir():
         return path
     with_suffix = pathlib.Path(f"{path}.zip")
     if not with_suffix.is_file():
@@ -53,9 +56,9 @@ def saved_file(path: PathLike) -> PathLike:
 
 
 @contextmanager
-def _opened(path: PathLike) -> Iterator[Any]:
+def _opened(path: SavePath) -> Iterator[Any]:
     """Open a file for reading; a file object keeps its position and stays open."""
-    file = open_path(path, "r", suffix="zip")
+    file = open_path(saved_file(path), "r", suffix="zip")
     position = file.tell() if file is path else 0
     try:
         yield file
@@ -66,7 +69,7 @@ def _opened(path: PathLike) -> Iterator[Any]:
             file.close()
 
 
-def saved_names(path: PathLike) -> set[str]:
+def saved_names(path: SavePath) -> set[str]:
     """
     Read the names of the attributes in a saved model, and check the file's sums. A file object keeps its position.
 
@@ -77,7 +80,7 @@ def saved_names(path: PathLike) -> set[str]:
     return set(_saved_data(path))
 
 
-def _saved_data(path: PathLike) -> dict[str, Any]:
+def _saved_data(path: SavePath) -> dict[str, Any]:
     """Read the attributes of a saved model as JSON, and check the file; see :func:`saved_names`."""
     with _opened(path) as file:
         try:
@@ -86,7 +89,7 @@ def _saved_data(path: PathLike) -> dict[str, Any]:
             raise ValueError(f"{path} is damaged or no saved model: {error}") from error
 
 
-def saved_steps(path: PathLike) -> int:
+def saved_steps(path: SavePath) -> int:
     """
     Read the number of env steps that a saved model has taken.
 
@@ -116,7 +119,7 @@ def _data_in(file: Any) -> dict[str, Any]:
         return data
 
 
-def _read_weights(path: PathLike, read: Callable[[], N]) -> N:
+def _read_weights(path: SavePath, read: Callable[[], N]) -> N:
     """Load a model; if that fails because torch cannot read the weights, say that the file is damaged."""
     try:
         return read()
@@ -170,7 +173,7 @@ def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
     return isinstance(model, OnPolicyAlgorithm) and why_not_trainable(type(model.policy)) is None
 
 
-def load_on_policy(path: PathLike, device: th.device | str) -> BaseAlgorithm:
+def load_on_policy(path: SavePath, device: th.device | str) -> BaseAlgorithm:
     """
     Load a model that PPO, A2C or another on-policy algorithm has saved.
 
@@ -226,27 +229,36 @@ def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[s
     return settings
 
 
-def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: dict[str, Any]) -> M:
+def load_trpo(
+    cls: type[M],
+    read: Callable[..., M],
+    path: SavePath,
+    attributes: dict[str, Any],
+    custom_objects: dict[str, Any] | None,
+) -> M:
     """
     Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
 
     :param cls: the class of the model
-    :param read: SB3's ``load`` of that class; it is called with the path and the attributes to change
+    :param read: SB3's ``load`` of that class; it is called with the path, the custom objects and the attributes to change
     :param path: path of the zip file, or a file object
     :param attributes: the attributes to change, by the names of the arguments
+    :param custom_objects: objects that replace those of the file
     :return: the model
     :raises ValueError: if the file is damaged or holds another algorithm, a hyperparameter is out of range, or an argument
         cannot change with saved weights
     :raises TypeError: for an unknown argument
     """
     path = saved_file(path)
-    names = saved_names(path)
+    data = _saved_data(path)
+    names = set(data)
     if not is_trpo(names):
         raise ValueError(
             f"{path} does not hold a TRPO model. To continue with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
         )
     refuse_unknown(attributes, cls, names)
-    fixed = {name: attributes[name] for name in _FIXED if name in attributes}
+    replaced = _fixed_objects(custom_objects, data)
+    fixed = {**replaced, **{name: attributes[name] for name in _FIXED if name in attributes}}
     check("use_sde", fixed.get("use_sde", False), BOOLEAN)
     attributes = {name: value for name, value in attributes.items() if name not in fixed}
     if "stats_window_size" in attributes:  # its attribute has another name
@@ -256,12 +268,36 @@ def load_trpo(cls: type[M], read: Callable[..., M], path: PathLike, attributes: 
     from_contrib = not is_own(names)
     if from_contrib:
         attributes.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
-    model = _read_weights(path, partial(read, path, **attributes))
+    if replaced and custom_objects:
+        custom_objects = {name: value for name, value in custom_objects.items() if name not in replaced}
+    model = _read_weights(path, partial(read, path, custom_objects=custom_objects, **attributes))
     _refuse_changes(model, fixed)
     message = averaged_kl_warning(model, attributes) if from_contrib else None
     if message:
         warnings.warn(message, UserWarning, stacklevel=3)
     return model
+
+
+def _fixed_objects(custom_objects: dict[str, Any] | None, data: dict[str, Any]) -> dict[str, Any]:
+    """
+    Choose the custom objects that cannot change with saved weights, where the file's own can be read.
+
+    A policy class is not among them: it may have moved since, and the weights must fit the one given.
+    """
+    if not isinstance(custom_objects, dict):
+        return {}
+    fixed = {name: value for name, value in custom_objects.items() if name in _FIXED and name != "policy_class"}
+    return {name: value for name, value in fixed.items() if name in data and _is_readable(data[name])}
+
+
+def _is_readable(saved: Any) -> bool:
+    """Tell whether the JSON of an attribute gives a value; the pickled ones do not if a class is missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return "it" in json_to_data(json.dumps({"it": saved}))
+        except Exception:  # unpickling may raise anything
+            return False
 
 
 def _refuse_changes(model: OnPolicyAlgorithm, fixed: dict[str, Any]) -> None:
@@ -278,7 +314,7 @@ def _refuse_changes(model: OnPolicyAlgorithm, fixed: dict[str, Any]) -> None:
             )
 
 
-def continue_as_trpo(cls: type[M], model: BaseAlgorithm | PathLike, env: GymEnv | str | None, arguments: dict[str, Any]) -> M:
+def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv | str | None, arguments: dict[str, Any]) -> M:
     """
     Make a TRPO model that continues with the policy of a trained PPO (or another on-policy) model.
 
@@ -289,7 +325,9 @@ def continue_as_trpo(cls: type[M], model: BaseAlgorithm | PathLike, env: GymEnv 
     :return: the TRPO model
     :raises ValueError: if TRPO cannot train the model's policy, if there is no environment, if its spaces differ from the
         model's, or if the arguments make another policy
+    :raises TypeError: for an unknown argument, and for ``policy``
     """
+    refuse_policy(arguments, "model")
     if not isinstance(model, BaseAlgorithm):
         model = load_on_policy(model, arguments.get("device", "auto"))
     if not has_trainable_policy(model):

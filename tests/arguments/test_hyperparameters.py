@@ -61,6 +61,8 @@ BAD = [
     ("target_kl", None),
     ("rollout_buffer_class", dict),
     ("rollout_buffer_class", ReplayBuffer),
+    ("rollout_buffer_kwargs", [1]),
+    ("rollout_buffer_kwargs", "dict()"),
     ("seed", 1.5),
     ("seed", -1),
     ("seed", True),
@@ -122,7 +124,8 @@ def test_bad_schedule_is_refused_at_construction_and_before_a_weight_moves(name:
     assert all(th.equal(value, before[key]) for key, value in model.policy.state_dict().items())
 
 
-NUMBERS = [*{name for name, _ in BAD} - {"normalize_advantage", "use_sde", "rollout_buffer_class"}, "stats_window_size"]
+NO_NUMBERS = {"normalize_advantage", "use_sde", "rollout_buffer_class", "rollout_buffer_kwargs"}
+NUMBERS = [*{name for name, _ in BAD} - NO_NUMBERS, "stats_window_size"]
 
 
 @pytest.mark.parametrize("name", sorted(NUMBERS))
@@ -181,6 +184,16 @@ def test_no_environment_is_refused() -> None:
         TRPO("MlpPolicy", None)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("learning_rate", ">= 0"), ("target_kl", r"> 0 \(nats\)"), ("ent_coef", ">= 0")],
+)
+def test_error_for_a_schedule_names_all_that_is_allowed(name: str, allowed: str) -> None:
+    message = rf"^`{name}` must be a finite number {allowed}, a schedule, or a string such as 'lin_0\.02', not -1\.$"
+    with pytest.raises(ValueError, match=message):
+        TRPO("MlpPolicy", RandomEnv(), **{name: -1})  # type: ignore[arg-type]
+
+
 def test_error_for_target_kl_none_explains_what_none_means_in_ppo() -> None:
     with pytest.raises(ValueError, match="PPO's early stopping"):
         TRPO("MlpPolicy", RandomEnv(), target_kl=None)  # type: ignore[arg-type]
@@ -224,6 +237,18 @@ def test_misspelt_argument_is_refused_with_the_nearest(saved: Path) -> None:
         TRPO("MlpPolicy", RandomEnv(), qqq=3)  # type: ignore[arg-type]
 
 
+def test_policy_is_refused_where_there_is_one_and_is_never_a_hint(saved: Path) -> None:
+    kwargs: dict[str, Any] = {"policy": "MlpPolicy"}
+    with pytest.raises(TypeError, match=r"^the file has its own policy: leave out `policy` = 'MlpPolicy'$"):
+        TRPO.load(saved, **kwargs)
+    with pytest.raises(TypeError, match=r"^the model has its own policy: leave out `policy` = 'MlpPolicy'$"):
+        TRPO.from_ppo(PPO("MlpPolicy", RandomEnv(), n_steps=64), **kwargs)
+    with pytest.raises(TypeError, match=r"^TRPO has no argument 'polic'$"):
+        TRPO.load(saved, polic="MlpPolicy")
+    with pytest.raises(TypeError, match=r"^TRPO has no argument '_init_setup_model'$"):
+        TRPO.load(saved, _init_setup_model=True)
+
+
 def test_misspelt_policy_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"`policy` must be .*'CnnPolicy'.*, not 'MlpPolcy'; did you mean 'MlpPolicy'"):
         TRPO("MlpPolcy", RandomEnv())
@@ -248,10 +273,32 @@ def test_one_transition_cannot_be_standardised_as_in_sb3() -> None:
     assert TRPO("MlpPolicy", RandomEnv(), n_steps=1, batch_size=1, normalize_advantage=False).n_steps == 1
 
 
-@pytest.mark.parametrize("batch_size", [48, 128])
-def test_batch_size_that_does_not_divide_the_rollout_warns_as_in_sb3(batch_size: int) -> None:
-    with pytest.warns(UserWarning, match=f"`batch_size` = {batch_size} does not divide"):
+ROLLOUT = r"the rollout of `n_steps \* n_envs` = 64 \* 1 = 64"
+UNEVEN = [
+    (48, rf"`batch_size` = 48 does not divide {ROLLOUT}: the critic's last mini-batch of each pass has 16 transitions\.$"),
+    (128, rf"`batch_size` = 128 exceeds {ROLLOUT}: each pass of the critic has one mini-batch of 64 transitions\.$"),
+]
+
+
+@pytest.mark.parametrize(("batch_size", "message"), UNEVEN)
+def test_batch_size_that_does_not_divide_the_rollout_warns_as_in_sb3(batch_size: int, message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
         TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=batch_size)
+
+
+UNEVEN_MAKERS: dict[str, Callable[[Path], TRPO]] = {
+    "TRPO": lambda _: TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=48),
+    "VineTRPO": lambda _: VineTRPO("MlpPolicy", "Pendulum-v1", n_steps=64, batch_size=48),
+    "load": lambda saved: TRPO.load(saved, RandomEnv(), batch_size=48),
+    "from_ppo": lambda _: TRPO.from_ppo(PPO("MlpPolicy", RandomEnv(), n_steps=64), batch_size=48),
+}
+
+
+@pytest.mark.parametrize("maker", UNEVEN_MAKERS)
+def test_the_warning_points_to_the_users_line(saved: Path, maker: str) -> None:
+    with pytest.warns(UserWarning, match="does not divide") as seen:
+        UNEVEN_MAKERS[maker](saved)
+    assert [warning.filename for warning in seen] == [__file__]
 
 
 @pytest.mark.parametrize(
@@ -273,6 +320,19 @@ def test_schedules(name: str, value: Any, at_start: float, at_half: float, at_en
 def test_bad_total_timesteps_is_refused(total: Any) -> None:
     with pytest.raises(ValueError, match="`total_timesteps` must be"):
         TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).learn(total)
+
+
+@pytest.mark.parametrize("interval", [0, -1, 1.5, True, "1", HUGE])
+def test_bad_log_interval_is_refused_before_anything_is_collected(saved: Path, interval: Any) -> None:
+    model = TRPO.load(saved, RandomEnv())
+    with pytest.raises(ValueError, match="`log_interval` must be None or an integer >= 1, not "):
+        model.learn(64, log_interval=interval)
+    assert model.num_timesteps == 0
+
+
+@pytest.mark.parametrize("interval", [None, 1, 2, np.int64(3)])
+def test_good_log_interval(saved: Path, interval: Any) -> None:
+    assert TRPO.load(saved, RandomEnv()).learn(64, log_interval=interval).num_timesteps == 64
 
 
 @pytest.mark.parametrize("name", ["rollout_buffer_class", "batch_size", "n_steps"])

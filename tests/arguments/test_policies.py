@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sb3_contrib as contrib
 import sb3_contrib.common.maskable.policies as maskable
 import sb3_contrib.common.recurrent.policies as recurrent
 import stable_baselines3 as sb3
@@ -50,6 +51,43 @@ def test_an_instance_of_a_policy_is_refused() -> None:
     policy = TRPO("MlpPolicy", RandomEnv(), **SMALL).policy
     with pytest.raises(TypeError, match=r"an instance of .*ActorCriticPolicy is not a class"):
         TRPO(policy, RandomEnv(), **SMALL)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("algorithm", [TRPO, VineTRPO])
+@pytest.mark.parametrize("policy", ["MlpPolicy", ActorCriticPolicy])
+@pytest.mark.parametrize(
+    ("net_arch", "unknown"),
+    [
+        ({"qf": [8]}, "'qf'"),
+        ({"pi": [8], "vf": [8], "qf": [8], "shared": [4]}, "'qf', 'shared'"),
+        ([{"pi": [8], "v": [8]}], "'v'"),
+    ],
+)
+def test_a_net_arch_with_other_keys_is_refused(algorithm: type[TRPO], policy: Any, net_arch: Any, unknown: str) -> None:
+    with pytest.raises(ValueError, match=rf"`net_arch`.*'pi' \(actor\) and 'vf' \(critic\) only.* no network for {unknown}$"):
+        algorithm(policy, "Pendulum-v1", policy_kwargs={"net_arch": net_arch}, **SMALL)
+
+
+class WithTwoCritics(ActorCriticPolicy):
+    """Knows another key."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.second = kwargs["net_arch"]["qf"]
+        super().__init__(*args, **kwargs)
+
+
+@pytest.mark.parametrize("net_arch", [None, [], [8], {}, {"pi": [8]}, {"vf": [8]}, {"pi": [], "vf": [8, 8]}])
+def test_other_net_archs_are_kept(net_arch: Any) -> None:
+    TRPO("MlpPolicy", RandomEnv(), policy_kwargs={"net_arch": net_arch}, **SMALL)
+    model = TRPO(WithTwoCritics, RandomEnv(), policy_kwargs={"net_arch": {"pi": [8], "qf": [9]}}, **SMALL)
+    assert vars(model.policy)["second"] == [9]
+
+
+def test_a_saved_model_with_other_keys_loads(tmp_path: Path) -> None:
+    theirs = contrib.TRPO("MlpPolicy", RandomEnv(), policy_kwargs={"net_arch": {"pi": [8], "vf": [8], "qf": [8]}}, **SMALL)
+    theirs.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="averages the KL"):
+        assert TRPO.load(tmp_path / "model", RandomEnv()).learn(16).num_timesteps == 16
 
 
 class MoreOptions(ActorCriticPolicy):

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trpo import TRPO
 from sb3_trpo.command_line.main import main
-from sb3_trpo.command_line.normalization import statistics_of
+from sb3_trpo.command_line.normalization import continue_normalization, statistics_in_a_folder, statistics_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -51,6 +52,32 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(VecNormalize, "load", remember)
     return seen
+
+
+@pytest.mark.parametrize("content", [None, b"statistics"])
+def test_statistics_in_a_folder(folder: Path, content: bytes | None) -> None:
+    statistics = None if content is None else folder / "checkpoint.pkl"
+    if statistics is not None and content is not None:
+        statistics.write_bytes(content)
+    with statistics_in_a_folder(statistics, "CartPole-v1") as found:
+        assert (found.name, found.is_symlink(), list(found.parent.iterdir())) == ("CartPole-v1", False, [found])
+        assert {path.name: path.read_bytes() for path in found.iterdir()} == ({"vecnormalize.pkl": content} if content else {})
+    assert not found.parent.exists()
+
+
+def test_the_zoo_is_shown_one_folder_without_links(folder: Path) -> None:
+    (folder / "CartPole-v1").mkdir()
+    (folder / "CartPole-v1" / "vecnormalize.pkl").write_bytes(b"statistics")
+    agent = str(folder / "CartPole-v1.zip")
+    manager = SimpleNamespace(trained_agent=agent, continue_training=True, normalize=True, env_name="CartPole-v1")
+
+    def maybe_normalize(manager: Any, env: Any, eval_env: bool) -> bytes:
+        shown = Path(manager.trained_agent).parent
+        assert [path for path in shown.rglob("*") if path.is_symlink()] == []
+        return Path(shown, manager.env_name, "vecnormalize.pkl").read_bytes()
+
+    assert continue_normalization(maybe_normalize)(manager, None, False) == b"statistics"
+    assert manager.trained_agent == agent
 
 
 def test_every_model_of_a_run_has_its_own(run: Path, folder: Path, loaded: list[int]) -> None:

@@ -3,11 +3,13 @@
 import errno
 import io
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +93,7 @@ model.save({str(saved)!r})
     assert done.returncode == -signal.SIGKILL
     assert TRPO.load(saved).seed == 0
     (left,) = set(saved.parent.iterdir()) - {saved}
-    assert left.name.startswith(".model.zip.")
-    assert left.suffix == ".tmp"
+    assert re.fullmatch(r"\.[0-9a-f]{16}\.tmp", left.name)
     other().save(saved)
     assert TRPO.load(saved).seed == 1
 
@@ -156,12 +157,102 @@ def test_permissions_are_kept(saved: Path) -> None:
 
 def test_a_file_without_permission_to_write_is_not_replaced(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write to all files
-    with pytest.raises(PermissionError, match=r"cannot write to .*model\.zip"):
+    with pytest.raises(PermissionError, match=r"cannot write the file; the file is read-only: .*model\.zip'$"):
         other().save(saved)
     assert_unchanged(saved)
 
 
-def test_a_long_name_fits(tmp_path: Path) -> None:
-    path = tmp_path / ("n" * 251 + ".zip")
+def failing(function: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """Make a function of files fail for temporary ones."""
+
+    def fail(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(path).endswith(".tmp"):
+            raise OSError(number, os.strerror(number), path)
+        return function(path, *args, **kwargs)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("step", "number", "kind"),
+    [
+        ("open", errno.EACCES, PermissionError),
+        ("open", errno.EROFS, OSError),
+        ("open", errno.ENOSPC, OSError),
+        ("chmod", errno.EPERM, PermissionError),
+        ("replace", errno.EPERM, PermissionError),
+        ("replace", errno.ENAMETOOLONG, OSError),
+    ],
+)
+def test_an_error_names_the_file_and_not_the_temporary_one(
+    saved: Path, step: str, number: int, kind: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = other()
+    if step == "open":
+        monkeypatch.setattr(Path, "open", failing(Path.open, number))
+    else:
+        monkeypatch.setattr(os, step, failing(getattr(os, step), number))
+    with pytest.raises(kind, match=re.escape(os.strerror(number))) as error:
+        model.save(saved)
+    monkeypatch.undo()
+    assert (error.value.errno, error.value.filename) == (number, str(saved))
+    assert ".tmp" not in str(error.value)
+    of_folder = f"{saved.parent} must be writable, and not sticky unless the file is yours, because the file is replaced whole"
+    assert (of_folder in str(error.value)) == (number in (errno.EACCES, errno.EROFS, errno.EPERM))
+    assert_unchanged(saved)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to all folders")
+def test_a_folder_without_permission_to_write(saved: Path) -> None:
+    model = other()
+    saved.parent.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError, match=r"must be writable.*because the file is replaced whole: '.*model\.zip'$"):
+            model.save(saved)
+    finally:
+        saved.parent.chmod(0o700)
+    assert_unchanged(saved)
+
+
+def test_a_link_into_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    link = tmp_path / "link.zip"
+    link.symlink_to("missing/model.zip")
+    message = rf"there is no folder {tmp_path}/missing: '{link}'$"
+    with pytest.raises(FileNotFoundError, match=message):
+        other().save(link)
+    assert link.is_symlink()
+
+
+def test_a_link_to_itself_is_not_replaced(tmp_path: Path) -> None:
+    link, back = tmp_path / "link.zip", tmp_path / "back.zip"
+    link.symlink_to(back)
+    back.symlink_to(link)
+    with pytest.raises(OSError, match=rf"it is a link that leads back to itself: '{link}'$") as error:
+        other().save(link)
+    assert error.value.errno == errno.ELOOP
+    assert {path.name: path.is_symlink() for path in tmp_path.iterdir()} == {"link.zip": True, "back.zip": True}
+
+
+class Location:
+    """A path that is neither a string nor a ``Path``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def test_any_path_like_object(tmp_path: Path) -> None:
+    other().save(Location(tmp_path / "model"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
+    assert TRPO.load(Location(tmp_path / "model")).seed == 1
+    PPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=16, seed=2).save(tmp_path / "ppo")
+    assert TRPO.from_ppo(Location(tmp_path / "ppo"), RandomEnv(), batch_size=16).seed == 2
+
+
+@pytest.mark.parametrize("letter", ["n", "ü", "字"])
+def test_a_long_name_fits(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (251 // len(letter.encode())) + ".zip")
     other().save(path)
     assert TRPO.load(path).seed == 1

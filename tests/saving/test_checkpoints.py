@@ -1,7 +1,10 @@
 """Saved models interchange with sb3-contrib's TRPO, and PPO's policies carry over."""
 
+import base64
 import io
+import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -355,7 +358,68 @@ def test_load_takes_every_argument_of_the_constructor_that_a_model_keeps(tmp_pat
     assert model.fisher_sample_fraction == 0.5
 
 
-@pytest.mark.parametrize("name", ["unsupported", "monitor_wrapper", "support_multi_env", "policy", "_init_setup_model"])
+CARTPOLE_MAKERS: dict[str, Callable[[Path], TRPO]] = {
+    "load": lambda path: TRPO.load(path, "CartPole-v1"),
+    "set_env": lambda path: with_env(TRPO.load(path)),
+}
+
+
+def with_env(model: TRPO) -> TRPO:
+    model.set_env("CartPole-v1")
+    return model
+
+
+@pytest.mark.parametrize("maker", CARTPOLE_MAKERS)
+def test_an_environment_may_be_given_by_its_id(maker: str, tmp_path: Path) -> None:
+    TRPO("MlpPolicy", "CartPole-v1", **SMALL).save(tmp_path / "model")
+    model = CARTPOLE_MAKERS[maker](tmp_path / "model").learn(64)
+    assert model.env is not None
+    assert model.env.get_attr("spec")[0].id == "CartPole-v1"
+
+
+def test_an_id_of_an_environment_with_other_spaces_is_refused(tmp_path: Path) -> None:
+    TRPO("MlpPolicy", "CartPole-v1", **SMALL).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        TRPO.load(tmp_path / "model", "Pendulum-v1")
+
+
+@pytest.mark.parametrize("way", ["kwargs", "custom_objects"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("use_sde", True), ("n_envs", 2), ("observation_space", OBSERVATIONS["matrix"]), ("action_space", ACTIONS["discrete"])],
+)
+def test_what_belongs_to_the_weights_cannot_change(way: str, name: str, value: Any, tmp_path: Path) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), **SMALL)
+    model.save(tmp_path / "model")
+    ways: dict[str, Callable[[Any], TRPO]] = {
+        "kwargs": lambda given: TRPO.load(tmp_path / "model", **{name: given}),
+        "custom_objects": lambda given: TRPO.load(tmp_path / "model", custom_objects={name: given, "gamma": 0.5}),
+    }
+    with pytest.raises(ValueError, match=rf"`{name}` = .* cannot change with saved weights: that of the file is "):
+        ways[way](value)
+    loaded = ways[way](getattr(model, name))
+    assert getattr(loaded, name) == getattr(model, name)
+    assert loaded.gamma == (0.99 if way == "kwargs" else 0.5)
+
+
+def test_custom_objects_replace_what_cannot_be_read(tmp_path: Path) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), **SMALL)
+    model.save(tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive, zipfile.ZipFile(tmp_path / "unreadable.zip", "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "data":
+                data = json.loads(content)
+                for attribute in ("observation_space", "policy_class"):  # their classes are in a module that is missing
+                    data[attribute][":serialized:"] = base64.b64encode(b"cmissing_module\nMissing\n.").decode()
+                content = json.dumps(data).encode()
+            changed.writestr(name, content)
+    given = {"observation_space": model.observation_space, "policy_class": type(model.policy)}
+    loaded = TRPO.load(tmp_path / "unreadable.zip", custom_objects=given)
+    assert th.equal(weights(loaded), weights(model))
+
+
+@pytest.mark.parametrize("name", ["unsupported", "monitor_wrapper", "support_multi_env", "_init_setup_model"])
 def test_load_refuses_arguments_that_no_model_keeps(name: str, tmp_path: Path) -> None:
     TRPO("MlpPolicy", RandomEnv(), **SMALL).save(tmp_path / "model")
     with pytest.raises(TypeError, match=f"TRPO has no argument '{name}'"):

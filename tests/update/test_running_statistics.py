@@ -345,3 +345,32 @@ def test_gathering_takes_a_tenth_of_the_budget_at_most() -> None:
 
 def test_a_short_budget_trains_all_the_same() -> None:
     assert outcomes(image_model(n_images=10_000), 16, 16, 32) == [Outcome.ACCEPTED] * 4
+
+
+@pytest.mark.parametrize(("n_images", "shares"), [(10_000, [0.5] * 4), (32, [1.0] * 4), (64, [0.5, 0.5, 1.0, 1.0])])
+def test_after_a_tenth_of_the_budget_the_statistics_move_beside_the_steps(
+    n_images: int, shares: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds: list[float] = []
+    settings = TRPO._step_settings
+
+    def remember(model: TRPO, max_kl: float) -> Any:
+        bounds.append(max_kl / model._scheduled("target_kl"))
+        return settings(model, max_kl)
+
+    monkeypatch.setattr(TRPO, "_step_settings", remember)
+    model = image_model(n_images)
+    model.target_kl = 1.0  # statistics of few images move far
+    found = outcomes(model, 16 * 20)
+    assert found[:2] == [Outcome.GATHERING] * 2
+    assert bounds[:4] == shares
+    seen = model.policy.features_extractor.get_submodule("normalization").get_buffer("n_seen").item()
+    assert seen == 16 * 20 if n_images == 10_000 else seen == n_images
+    assert model.last_step is not None
+    assert model.last_step.kl <= 1.0
+
+
+def test_statistics_stay_at_a_bound_of_zero() -> None:
+    model = make(target_kl=lambda _: 0.0)  # type: ignore[arg-type]
+    model.learn(64)
+    assert all(not norm.running_mean.any() for norm in norms(model.policy) if norm.running_mean is not None)
