@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from sb3_trpo.zoo import hyperparameters_file
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 ENTRIES: dict[str, dict[str, Any]] = yaml.safe_load(hyperparameters_file().read_text())
+COMMON = ENTRIES.pop("common")
+NOT_IN_ENTRIES = {
+    *("env", "rollout_buffer_class", "rollout_buffer_kwargs", "policy_kwargs", "chunk_size", "unsupported"),
+    *("stats_window_size", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model"),
+}
+"""Arguments of TRPO that do not shape the training, and those of the policy."""
 MUJOCO = [
     *("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedPendulum", "InvertedDoublePendulum"),
     *("Pusher", "Reacher", "Swimmer", "Walker2d"),
@@ -77,9 +84,16 @@ def test_every_mujoco_task_has_an_entry_for_both_versions() -> None:
 def test_every_entry_is_marked() -> None:
     lines = hyperparameters_file().read_text().splitlines()
     for i, line in enumerate(lines):
-        if line[:1].isalpha() and not line.startswith("default") and "*" not in line:
+        if line[:1].isalpha() and not line.startswith(("default", "common")) and "*" not in line:
             marks = [above for above in lines[max(0, i - 3) : i] if above.startswith(("# Tuned", "# To be tuned"))]
             assert marks, line
+
+
+@pytest.mark.parametrize("entry", ["common", *ENTRIES])
+def test_every_entry_has_every_argument(entry: str) -> None:
+    settings = COMMON if entry == "common" else ENTRIES[entry]
+    missing = inspect.signature(TRPO).parameters.keys() - settings.keys() - NOT_IN_ENTRIES
+    assert not missing or entry == "default"
 
 
 def test_budgets_are_those_of_the_rows_that_were_kept() -> None:
