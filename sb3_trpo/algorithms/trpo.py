@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Never, TypeVar
@@ -18,6 +19,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 
 from sb3_trpo.actor.by_autograd import differentiable_recurrence
 from sb3_trpo.actor.choose import actor_network, plain_policy
@@ -40,7 +42,7 @@ from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_p
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
-from sb3_trpo.batch.from_buffer import read_batch
+from sb3_trpo.batch.from_buffer import keeps_sb3_layout, read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
 from sb3_trpo.checks import SEED, check, check_integers, described, integer, optional, to_float
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
@@ -60,8 +62,18 @@ from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
 from sb3_trpo.step.workers import ALONE, Workers, raise_together
 from sb3_trpo.update.critic import critic_parameters, fit_critic
 from sb3_trpo.update.critic_epochs import FitData, make_epoch
+from sb3_trpo.update.input_normalization import (
+    Coordinates,
+    FirstLayers,
+    Inputs,
+    StandardizedInputs,
+    begin_standardized,
+    first_layers,
+)
+from sb3_trpo.update.moments import RunningMoments
 from sb3_trpo.update.policy_problem import PolicyProblem
 from sb3_trpo.update.running_statistics import MovingStatistics, refresh_within_bound
+from sb3_trpo.update.target_normalization import TargetScale, normalized_output, observe_targets, output_layer
 
 SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
 
@@ -124,6 +136,11 @@ class TRPO(RolloutCollector):
     :param clipped_gaussian: whether gradient and KL treat a Gaussian's actions beyond a bound of the action space as the
         bound, which is what the environment receives
         (:class:`~sb3_trpo.distributions.clipped_gaussian.ClippedGaussianDistribution`)
+    :param normalize_observations: whether the update works in coordinates in which the first layers of actor and critic read
+        standardised observations; the policy stays a plain function of the observations
+        (:mod:`~sb3_trpo.update.input_normalization`). It applies to the MLP policies of ``Box`` observations
+    :param normalize_returns: whether the critic is fitted to standardised returns, by rescaling its last layer before and
+        after the fit (:mod:`~sb3_trpo.update.target_normalization`); its first values are then 0
     :raises ValueError: for a hyperparameter out of range, naming it
     :raises TypeError: for a policy that TRPO cannot train; for an unknown argument; for an argument of PPO the message names
         the replacement
@@ -178,6 +195,8 @@ class TRPO(RolloutCollector):
         max_grad_norm: float | None = None,
         chunk_size: int | None = None,
         clipped_gaussian: bool = False,
+        normalize_observations: bool = False,
+        normalize_returns: bool = False,
         **unsupported: Never,
     ) -> None:
         refuse_arguments(unsupported, type(self))
@@ -219,6 +238,9 @@ class TRPO(RolloutCollector):
         self.fisher_sample_fraction = fisher_sample_fraction
         self.chunk_size = chunk_size
         self.clipped_gaussian = clipped_gaussian
+        self.normalize_observations = normalize_observations
+        self.normalize_returns = normalize_returns
+        self.observation_moments, self.return_moments = RunningMoments(), RunningMoments()
         self.last_step: StepReport | None = None
         self._draw_seed = _peek_at_random()
         if _init_setup_model:
@@ -241,6 +263,11 @@ class TRPO(RolloutCollector):
             clip_gaussian(self.policy)
         install_keeping_tanh(self.policy)
         detach_action_dist(self.policy)
+        output = output_layer(self.interface) if self.normalize_returns else None
+        if isinstance(output, nn.Linear):
+            nn.init.zeros_(output.weight)
+        layers = first_layers(plain_policy(self.interface))
+        self._initial_weights = [] if isinstance(layers, Reason) else [layer.weight.detach().clone() for layer in layers]
         self._in_use = InUse.of(self)
 
     def _setup_lr_schedule(self) -> None:
@@ -276,6 +303,9 @@ class TRPO(RolloutCollector):
         self._adopt_changes()
         self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])
         result = super()._setup_learn(*args, **kwargs)
+        layers = self._first_layers(plain_policy(self.interface))
+        if self.verbose >= 1 and self.normalize_observations and isinstance(layers, Reason):
+            print(f"Observations are not normalised: {layers}")
         if self.ep_info_buffer is not None and self.ep_info_buffer.maxlen != self._stats_window_size:
             self.ep_info_buffer = deque(self.ep_info_buffer, self._stats_window_size)
             self.ep_success_buffer = deque(self.ep_success_buffer or (), self._stats_window_size)
@@ -350,14 +380,15 @@ class TRPO(RolloutCollector):
             actor = reached_parameters(interface, plain, batch, chunk_size, self.workers)
             network = actor_network(interface, plain)
             statistics = MovingStatistics.of(interface, batch, self.workers)
-            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size, statistics)
-            self.last_step = self._step_policy(problem, why_not, statistics)
+            inputs = self._observe_inputs(plain, batch)
+            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size, statistics, inputs)
+            self.last_step = self._step_policy(problem, why_not, statistics, inputs)
             if statistics.layers:
                 kl = refresh_within_bound(
                     interface, statistics.layers, batch, problem.evaluate, self._scheduled("target_kl"), self.workers
                 )
                 self.last_step = self.last_step if kl is None else replace(self.last_step, kl=kl)
-            losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size)
+            losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size, inputs)
             detach_action_dist(self.policy)
             self._n_updates += 1
             seconds = time.perf_counter() - started
@@ -387,6 +418,7 @@ class TRPO(RolloutCollector):
         batch: Batch,
         chunk_size: int,
         statistics: MovingStatistics,
+        inputs: Inputs | None,
     ) -> tuple[PolicyProblem, Outcome | None]:
         """Pose the policy step, or tell why there is none to take. Draw no number from a global generator."""
         ent_coef = self._scheduled("ent_coef")
@@ -396,7 +428,7 @@ class TRPO(RolloutCollector):
         why_not: Outcome | None = None
         if not parameters:
             why_not = Outcome.NO_PARAMETERS
-        elif statistics.gather_images and self._spent_share() <= _GATHERING_SHARE:
+        elif (statistics.gather_images or (inputs and inputs.new)) and self._spent_share() <= _GATHERING_SHARE:
             why_not = Outcome.GATHERING
         elif self._scheduled("target_kl") == 0.0:
             why_not = Outcome.NO_TRUST_REGION
@@ -410,6 +442,7 @@ class TRPO(RolloutCollector):
             chunk_size,
             self._subsets(batch),
             self.workers,
+            Coordinates(inputs.units, inputs.layers.actor, parameters) if inputs and why_not is None else None,
         )
         return problem, why_not
 
@@ -418,12 +451,20 @@ class TRPO(RolloutCollector):
         budget = self._total_timesteps - self._num_timesteps_at_start
         return (self.num_timesteps - self._num_timesteps_at_start) / budget if budget > 0 else 1.0
 
-    def _step_policy(self, problem: PolicyProblem, why_not: Outcome | None, statistics: MovingStatistics) -> StepReport:
+    def _step_policy(
+        self, problem: PolicyProblem, why_not: Outcome | None, statistics: MovingStatistics, inputs: Inputs | None
+    ) -> StepReport:
         """Take the policy step, unless there is a reason not to."""
+        target_kl = self._scheduled("target_kl")
+        if inputs and inputs.new:
+            evaluate = problem.evaluate if why_not is Outcome.GATHERING else None
+            kl = begin_standardized(inputs.layers, inputs.units, evaluate, target_kl)
+            if kl is not None:
+                return StepReport(Outcome.GATHERING, problem.old.surrogate, kl=kl)
         if why_not is not None:
             return StepReport(why_not, problem.old.surrogate)
         share = _STEP_SHARE if statistics.move_actor else 1.0
-        return self.step_rule(problem, self._step_settings(share * self._scheduled("target_kl")))
+        return self.step_rule(problem, self._step_settings(share * target_kl))
 
     def _step_settings(self, max_kl: float) -> Any:
         """
@@ -465,14 +506,43 @@ class TRPO(RolloutCollector):
         parameters: list[th.nn.Parameter],
         batch: Batch,
         chunk_size: int,
+        inputs: Inputs | None,
     ) -> list[float]:
         """Regress the values on the returns, and return the loss of each mini-batch."""
         if not (parameters and self.n_critic_updates):
             return []
-        data = FitData(self.rollout_buffer, batch, self.batch_size, chunk_size)
-        epoch = make_epoch(interface, plain, parameters, data, self.workers)
-        with watched_actor(interface, plain, batch):
-            return fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm, self.workers)
+        scale, output = TargetScale(), output_layer(interface) if self.normalize_returns else None
+        with watched_actor(interface, plain, batch), ExitStack() as coordinates:
+            if inputs is not None:
+                coordinates.enter_context(inputs.units.within(inputs.layers.critic))
+                batch = inputs.units.standardize(batch)
+            if isinstance(output, nn.Linear):
+                scale = observe_targets(self.return_moments, batch.returns, self.workers)
+                coordinates.enter_context(normalized_output(output, scale))
+                batch = replace(batch, returns=scale.normalized(batch.returns))
+            data = FitData(self.rollout_buffer, batch, self.batch_size, chunk_size, scale)
+            epoch = make_epoch(interface, plain, parameters, data, self.workers)
+            losses = fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm, self.workers)
+        return [loss * scale.std**2 for loss in losses]
+
+    def _observe_inputs(self, plain: PlainPolicy | Reason, batch: Batch) -> Inputs | None:
+        """Merge the moments of the observations, if the update works in their units."""
+        layers = self._first_layers(plain)
+        if isinstance(layers, Reason):
+            return None
+        untrained = [layer.weight.detach() for layer in layers]
+        new = self.observation_moments.n_rollouts == 0 and all(map(th.equal, untrained, self._initial_weights))
+        assert isinstance(batch.states.observations, th.Tensor)
+        self.observation_moments.update(batch.states.observations, workers=self.workers)
+        return Inputs(layers, StandardizedInputs.of(self.observation_moments), new)
+
+    def _first_layers(self, plain: PlainPolicy | Reason) -> FirstLayers | Reason:
+        """Find the layers whose inputs are standardised, or tell why there are none."""
+        if not self.normalize_observations:
+            return Reason("`normalize_observations` is False")
+        if not keeps_sb3_layout(self.rollout_buffer):
+            return Reason("the rollout buffer makes its own mini-batches")
+        return first_layers(plain)
 
     def learn(
         self: SelfTRPO,
@@ -531,7 +601,7 @@ class TRPO(RolloutCollector):
         save_aside(path, partial(super().save, exclude=exclude, include=include))
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "last_step", "workers", "_interface", "_in_use"]
+        return [*super()._excluded_save_params(), "last_step", "workers", "_interface", "_in_use", "_initial_weights"]
 
     @classmethod
     def load(

@@ -153,6 +153,8 @@ class VineTRPO(TRPO):
         max_grad_norm: float | None = None,
         chunk_size: int | None = None,
         clipped_gaussian: bool = False,
+        normalize_observations: bool = False,
+        normalize_returns: bool = False,
         **unsupported: Never,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in _ARGUMENTS_OF_TRPO}

@@ -190,6 +190,8 @@ _RULES: dict[str, Rule] = {
     "chunk_size": optional(integer(1)),
     "normalize_advantage": BOOLEAN,
     "clipped_gaussian": BOOLEAN,
+    "normalize_observations": BOOLEAN,
+    "normalize_returns": BOOLEAN,
     "use_sde": BOOLEAN,
     "sde_sample_freq": Rule("-1 or an integer >= 1", lambda v: is_integer(v, 1) or (is_number(v) and v == -1)),
     "seed": SEED,

@@ -36,6 +36,10 @@ _FIXED = ("n_envs", "observation_space", "action_space", "policy_class", "use_sd
 """Arguments of ``load`` that tell the shape of saved weights, or of the environment that they are for."""
 
 
+_LATER = ("normalize_observations", "normalize_returns")
+"""Arguments that neither sb3-contrib nor the first models of this package have: a model trained without goes on without."""
+
+
 def saved_file(path: SavePath) -> str | pathlib.Path | io.BufferedIOBase:
     """
     Find the file of a saved model. A folder of the same name without the suffix is not in the way.
@@ -221,9 +225,10 @@ def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[s
     """
     names = ["n_steps", "gamma", "gae_lambda", "ent_coef", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log"]
     names += ["rollout_buffer_class", "rollout_buffer_kwargs", "seed", "device", "verbose"]
+    settings: dict[str, Any] = dict.fromkeys(_LATER, False)
     if is_own(set(vars(model))):
         names += ["learning_rate", *hyperparameter_names(), *(name for name in own if hasattr(model, name))]
-    settings = {name: getattr(model, name) for name in names}
+    settings |= {name: getattr(model, name) for name in names}
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
     settings["stats_window_size"] = model._stats_window_size
     return settings
@@ -265,6 +270,9 @@ def load_trpo(
         attributes["_stats_window_size"] = attributes.pop("stats_window_size")
     if attributes.get("rollout_buffer_kwargs", ()) is None:
         attributes["rollout_buffer_kwargs"] = {}
+    for name in _LATER:
+        if name not in names:
+            attributes.setdefault(name, False)
     from_contrib = not is_own(names)
     if from_contrib:
         attributes.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use

@@ -38,7 +38,7 @@ class Direction(NamedTuple):
     """
     A full step s along the natural gradient.
 
-    :param step: s, with KL δ in the quadratic model, shape (P,)
+    :param step: s, a step of the parameters with KL δ in the quadratic model, shape (P,)
     :param expected_gain: gᵀs
     :param cg: the solver's result
     :param old: L(θ_old) and D(θ_old)
@@ -100,7 +100,7 @@ def natural_direction(problem: Problem, settings: DirectionSettings) -> Directio
         outcome = Outcome.NON_POSITIVE_CURVATURE if -math.inf < curvature <= 0.0 else Outcome.NON_FINITE
         return StepReport(outcome, old.surrogate, **_of_the_solver(cg))
     step = math.sqrt(2.0 * settings.max_kl / curvature) * cg.solution
-    return Direction(step, dot(gradient, step), cg, old)
+    return Direction(problem.to_parameters(step), dot(gradient, step), cg, old)
 
 
 def _of_the_solver(cg: CGResult) -> dict[str, Any]:

@@ -29,7 +29,15 @@ class Problem(Protocol):
         """
         Differentiate L at θ_old.
 
-        :return: g, shape (P,)
+        :return: g, shape (P,), in the problem's coordinates
+        """
+
+    def to_parameters(self, step: th.Tensor) -> th.Tensor:
+        """
+        Map a step from the problem's coordinates, in which gradient and products are, to the parameters.
+
+        :param step: shape (P,)
+        :return: the step of the parameters, shape (P,)
         """
 
     def curvature(self, vector: th.Tensor) -> th.Tensor:

@@ -18,6 +18,7 @@ from sb3_trpo.batch.subsets import minibatches
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.step.flat import unflatten_like
 from sb3_trpo.step.workers import ALONE, Workers
+from sb3_trpo.update.target_normalization import TargetScale
 
 Epoch: TypeAlias = Callable[[], Iterator[float]]
 """One pass over the rollout. It gives the loss of each mini-batch, and leaves its gradient in the critic's parameters."""
@@ -31,12 +32,14 @@ class FitData(NamedTuple):
     :param batch: the whole rollout
     :param batch_size: number of transitions in a mini-batch
     :param chunk_size: largest number of states in one forward pass
+    :param scale: the unit of the batch's targets, for a buffer that provides its own
     """
 
     buffer: RolloutBuffer
     batch: Batch
     batch_size: int
     chunk_size: int
+    scale: TargetScale = TargetScale()
 
     def minibatches(self) -> Iterator[np.ndarray]:
         """
@@ -83,7 +86,8 @@ def _custom_buffer_epoch(
     """Read the mini-batches of a custom rollout buffer."""
     for samples in data.buffer.get(data.batch_size):
         values = interface.values(States(**interface.state_fields(samples)))
-        yield _differentiate_loss(values, samples.returns.flatten(), None, parameters, workers)
+        targets = data.scale.normalized(samples.returns.flatten())
+        yield _differentiate_loss(values, targets, None, parameters, workers)
 
 
 class _AutogradEpoch:

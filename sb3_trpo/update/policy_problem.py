@@ -11,6 +11,7 @@ from sb3_trpo.batch.subsets import ALL_UNITS, Subsets
 from sb3_trpo.step.report import Trial
 from sb3_trpo.step.workers import ALONE, Workers
 from sb3_trpo.update.fisher import FisherVectorProduct
+from sb3_trpo.update.input_normalization import Coordinates
 from sb3_trpo.update.surrogate import Surrogate
 
 
@@ -27,6 +28,7 @@ class PolicyProblem:
     :param chunk_size: largest number of states in one pass
     :param subsets: the units that gradient and products read
     :param workers: the processes that share the update
+    :param coordinates: the coordinates of gradient and products; None: those of the parameters
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class PolicyProblem:
         chunk_size: int,
         subsets: Subsets = ALL_UNITS,
         workers: Workers = ALONE,
+        coordinates: Coordinates | None = None,
     ) -> None:
         self.parameters = parameters
+        self._coordinates = coordinates
         self._subsets = subsets
         in_one_pass = parameters if parameters and subsets.gradient is None else None
         self._surrogate = Surrogate(network, batch, ent_coef, chunk_size, in_one_pass, workers)
@@ -58,9 +62,19 @@ class PolicyProblem:
 
         :return: g, shape (P,)
         """
-        if self._surrogate.gradient_at_old is not None:
-            return self._surrogate.gradient_at_old
-        return self._surrogate.gradient(self.parameters, self._subsets.gradient)
+        gradient = self._surrogate.gradient_at_old
+        if gradient is None:
+            gradient = self._surrogate.gradient(self.parameters, self._subsets.gradient)
+        return gradient if self._coordinates is None else self._coordinates.pull_back(gradient)
+
+    def to_parameters(self, step: th.Tensor) -> th.Tensor:
+        """
+        Map a step from the problem's coordinates to the parameters.
+
+        :param step: shape (P,)
+        :return: the step of the parameters, shape (P,)
+        """
+        return step if self._coordinates is None else self._coordinates.to_parameters(step)
 
     def curvature(self, vector: th.Tensor) -> th.Tensor:
         """
@@ -69,7 +83,7 @@ class PolicyProblem:
         :param vector: v, shape (P,)
         :return: F v, shape (P,)
         """
-        return self._product(vector)
+        return self._in_coordinates(self._product, vector)
 
     def independent_curvature(self, vector: th.Tensor) -> th.Tensor | None:
         """
@@ -78,7 +92,13 @@ class PolicyProblem:
         :param vector: v, shape (P,)
         :return: F v, shape (P,); None if :meth:`curvature` sees all states
         """
-        return None if self._independent_product is None else self._independent_product(vector)
+        product = self._independent_product
+        return None if product is None else self._in_coordinates(product, vector)
+
+    def _in_coordinates(self, product: FisherVectorProduct, vector: th.Tensor) -> th.Tensor:
+        if self._coordinates is None:
+            return product(vector)
+        return self._coordinates.pull_back(product(self._coordinates.to_parameters(vector)))
 
     def evaluate(self, max_kl: float = math.inf) -> Trial:
         """

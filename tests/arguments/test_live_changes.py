@@ -19,6 +19,7 @@ from tests.toy_envs import RandomEnv
 
 SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0, "gamma": 0.9}
 USED: dict[str, Any] = {
+    "normalize_observations": True,
     "learning_rate": 1e-2,
     "batch_size": 16,
     "cg_max_steps": 1,
@@ -59,6 +60,7 @@ TESTED_ALONE = {
     "verbose",
     "seed",
     "chunk_size",
+    "normalize_returns",
     "_init_setup_model",
     "unsupported",
 }
@@ -128,6 +130,16 @@ def test_a_value_that_means_the_same_is_no_change() -> None:
     model.device, model.policy_kwargs = "cpu", {"net_arch": [8]}  # type: ignore[assignment]
     model.rollout_buffer_kwargs = None  # type: ignore[assignment]
     assert model.learn(64).num_timesteps == 64
+
+
+def test_returns_can_be_normalised_from_the_next_update_on() -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), **SETTINGS).learn(64)
+    before = model.policy.get_parameter("value_net.weight").detach().clone()
+    model.normalize_returns = True
+    model.learn(64)
+    assert model.return_moments.n_rollouts == 1
+    assert before.any()  # the values that were learnt are kept
+    th.testing.assert_close(model.policy.get_parameter("value_net.weight"), before, rtol=0.5, atol=0.2)
 
 
 def test_the_advice_for_the_buffer_helps(tmp_path: Path) -> None:

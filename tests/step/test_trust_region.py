@@ -36,6 +36,10 @@ class Posed:
     curvature: Callable[[th.Tensor], th.Tensor]
     independent_curvature: Callable[[th.Tensor], th.Tensor | None]
     trial: Callable[[], Trial]
+    scale: float = 1.0
+
+    def to_parameters(self, step: th.Tensor) -> th.Tensor:
+        return step * self.scale
 
     def evaluate(self, max_kl: float = INF) -> Trial:
         return self.trial()
