@@ -1,0 +1,165 @@
+"""
+Train every algorithm with its defaults, as people type them, and compare the final models.
+
+There is no wrapper and no setting: ``TRPO("MlpPolicy", env)`` of this package and of sb3-contrib, and
+``PPO("MlpPolicy", env)`` of SB3. Budgets are 1M env steps for MuJoCo and RL Zoo's for the other tasks. The runs that are still
+missing are made one by one, so the command can be stopped and started again, or started several times at once::
+
+    python -m benchmarks.defaults --out runs/defaults           # trains what is missing; days on one core
+    python -m benchmarks.defaults --out runs/defaults --report  # prints the table of the runs so far
+"""
+
+import argparse
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
+
+from benchmarks.common.arms import LABELS, OURS, PEER
+from benchmarks.common.paths import RESULTS
+from benchmarks.common.runs import Runs, finals, read_runs
+from benchmarks.common.scores import bootstrap, half_width, mean_improvement, probability_of_improvement
+from benchmarks.common.tables import print_head, print_row
+
+MUJOCO = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer", "Reacher", "Pusher", "InvertedDoublePendulum")
+BUDGETS = {f"{name}-v5": 1_000_000 for name in MUJOCO} | {
+    "CartPole-v1": 100_000,
+    "Acrobot-v1": 100_000,
+    "Pendulum-v1": 100_000,
+    "MountainCarContinuous-v0": 50_000,
+    "LunarLander-v3": 200_000,
+    "LunarLanderContinuous-v3": 100_000,
+    "BipedalWalker-v3": 1_000_000,
+}
+"""Env steps for each environment."""
+
+N_SEEDS = {OURS: 10, PEER: 5, "sb3_ppo": 5}
+"""Number of seeds of each algorithm, from 0 on."""
+
+
+def missing_runs(out: Path, environments: list[str], algorithms: list[str]) -> Iterator[tuple[str, str, int]]:
+    """
+    List the runs that have no result yet, the first seeds of all first.
+
+    :param out: folder of the runs
+    :param environments: ids
+    :param algorithms: names
+    :return: algorithm, environment and seed of each
+    """
+    for seed, env_id, name in itertools.product(range(max(N_SEEDS.values())), environments, algorithms):
+        if seed < N_SEEDS[name] and not (folder_of(out, name, env_id, seed) / "run.json").exists():
+            yield name, env_id, seed
+
+
+def folder_of(out: Path, name: str, env_id: str, seed: int) -> Path:
+    """Return the folder of one run."""
+    return out / env_id / name / f"seed{seed}"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """
+    Claim a run, so that another process with the same command takes the next one.
+
+    :param folder: folder of the run
+    :return: whether it was free
+    """
+    lock = folder.with_name(f"{folder.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.mkdir()
+    except FileExistsError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.rmdir()
+
+
+def train(out: Path, name: str, env_id: str, seed: int) -> None:
+    """
+    Make one run in a process of its own, unless another process makes it.
+
+    :param out: folder of the runs
+    :param name: of the algorithm
+    :param env_id: environment id
+    :param seed: of the run
+    """
+    folder = folder_of(out, name, env_id, seed)
+    with claimed(folder) as free:
+        if not free:
+            print(f"{folder} is being trained, or its lock was left behind: {folder}.lock", flush=True)
+            return
+        options = ["--algo", name, "--env", env_id, "--steps", str(BUDGETS[env_id]), "--seed", str(seed)]
+        subprocess.run([sys.executable, "-m", "benchmarks.train", *options, "--out", str(folder)], check=True)
+        for unused in ("model.zip", "curve.png"):
+            (folder / unused).unlink(missing_ok=True)
+
+
+def print_table(runs: Runs) -> None:
+    """
+    Print a row for each environment: every algorithm's final models, and ours against each peer's.
+
+    :param runs: every run
+    """
+    peers = [name for name in N_SEEDS if name != OURS]
+    print_head("env", *(LABELS[name] for name in N_SEEDS), *(f"against {LABELS[name]}" for name in peers))
+    for env_id in filter(runs.__contains__, BUDGETS):
+        scores = {name: finals(runs[env_id].get(name, [])) for name in N_SEEDS}
+        against = [comparison(scores[OURS], scores[name]) for name in peers]
+        print_row(env_id, *map(summary, scores.values()), *against)
+    for name in peers:
+        shared = [env for env in runs if min(len(runs[env].get(side, [])) for side in (OURS, name)) > 1]
+        if shared:
+            strata = [finals(runs[env][side]) for side in (OURS, name) for env in shared]
+            low, high = bootstrap(mean_improvement, strata)
+            improvement = f"{mean_improvement(strata):.2f} [{low:.2f}, {high:.2f}]"
+            print(f"\nProbability of improvement over {LABELS[name]}, {len(shared)} environments: {improvement}")
+
+
+def summary(scores: np.ndarray) -> str:
+    """Write mean, 95% interval and number of seeds."""
+    if not len(scores):
+        return ""
+    digits = 0 if abs(scores.mean()) >= 100.0 else 1
+    interval = f" ± {half_width(scores):.{digits}f}" if len(scores) > 1 else ""
+    return f"{scores.mean():.{digits}f}{interval} ({len(scores)})"
+
+
+def comparison(ours: np.ndarray, peer: np.ndarray) -> str:
+    """Write the probability that a run of ours is better, and the p-value of Welch's test of the means."""
+    if min(len(ours), len(peer)) < 2:
+        return ""
+    p = stats.ttest_ind(ours, peer, equal_var=False).pvalue
+    return f"{probability_of_improvement(ours, peer):.2f}, p = {p:.3f}"
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line, without the program."""
+    parser = argparse.ArgumentParser(description="Every algorithm with its defaults.")
+    parser.add_argument("--out", type=Path, default=RESULTS / "defaults", help="folder of the runs")
+    parser.add_argument("--env", nargs="+", choices=BUDGETS, default=list(BUDGETS), help="environments to train")
+    parser.add_argument("--algo", nargs="+", choices=N_SEEDS, default=list(N_SEEDS), help="algorithms to train")
+    parser.add_argument("--report", action="store_true", help="print the table instead of training")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Train what is missing, or print the table."""
+    options = parse(arguments)
+    if options.report:
+        print_table(read_runs(options.out))
+        return
+    for name, env_id, seed in missing_runs(options.out, options.env, options.algo):
+        if not (folder_of(options.out, name, env_id, seed) / "run.json").exists():  # another process may have made it
+            train(options.out, name, env_id, seed)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,57 @@
+"""Runs are made once, and compared with known answers."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import defaults
+from benchmarks.common.runs import Curve
+
+
+def test_missing_runs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def run(command: list[str], check: bool) -> None:
+        folder = Path(command[-1])
+        assert folder.with_name(f"{folder.name}.lock").exists()
+        folder.mkdir(parents=True)
+        (folder / "run.json").touch()
+        (folder / "model.zip").touch()
+        made.append(folder.relative_to(tmp_path).as_posix())
+
+    monkeypatch.setattr(subprocess, "run", run)
+    arguments = ["--out", str(tmp_path), "--env", "CartPole-v1", "--algo", "sb3_ppo", "sb3_trpo"]
+    (tmp_path / "CartPole-v1" / "sb3_ppo" / "seed3.lock").mkdir(parents=True)
+    defaults.main(arguments)
+    assert made[:3] == [f"CartPole-v1/{name}/seed{i}" for i, name in ((0, "sb3_ppo"), (0, "sb3_trpo"), (1, "sb3_ppo"))]
+    assert len(made) == len(set(made)) == 10 + 5 - 1
+    assert not list(tmp_path.rglob("model.zip"))
+    assert [lock.name for lock in tmp_path.rglob("*.lock")] == ["seed3.lock"]
+    defaults.main(arguments)
+    assert len(made) == 14
+
+
+def test_a_run_that_fails_frees_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        raise subprocess.CalledProcessError(1, "train")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(subprocess.CalledProcessError):
+        defaults.train(tmp_path, "sb3_ppo", "CartPole-v1", 0)
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.common.scores.N_BOOTSTRAP", 20)
+
+    def runs(*scores: float) -> list[Curve]:
+        return [Curve(np.array([1.0]), np.array([score]), np.array([7.0]), np.array([1.0])) for score in scores]
+
+    sides = {"sb3_trpo": runs(4.0, 6.0), "sb3_contrib_trpo": runs(1.0, 3.0), "sb3_ppo": runs(9.0)}
+    defaults.print_table({"CartPole-v1": sides})
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2] == "| CartPole-v1 | 5.0 ± 12.7 (2) | 2.0 ± 12.7 (2) | 9.0 (1) | 1.00, p = 0.168 |  |"
+    assert rows[-1] == "Probability of improvement over sb3-contrib TRPO, 1 environments: 1.00 [1.00, 1.00]"
