@@ -11,7 +11,7 @@ class Outcome(Enum):
     """The way in which a step ended, in words."""
 
     ACCEPTED = "accepted"
-    GATHERING = "no step: the first rollouts gather the statistics of the images and fit the critic"
+    GATHERING = "no step: the first rollouts gather the statistics of the observations and fit the critic"
     ZERO_SIGNAL = "no step: all advantages are equal but for rounding"
     ZERO_GRADIENT = "no step: the surrogate's gradient is zero"
     NO_TRUST_REGION = "no step: the KL bound is zero"
