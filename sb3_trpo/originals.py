@@ -86,6 +86,16 @@ def is_original(owner: Any, name: str) -> bool:
     return True
 
 
+def hooks_of(module: th.nn.Module) -> tuple[dict[Any, Any], ...]:
+    """
+    Collect what torch calls before and after a module, forwards and backwards.
+
+    :param module: the module
+    :return: its live dicts of hooks, by the time at which they are called
+    """
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+
+
 def watched_globally() -> str | None:
     """
     Find what changes or observes torch's functions wherever they are called.

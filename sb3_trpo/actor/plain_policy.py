@@ -5,7 +5,7 @@ by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
@@ -31,7 +31,7 @@ from sb3_trpo.actor.cnn import Cnn, why_not_cnn
 from sb3_trpo.actor.mlp import Mlp, why_not_mlp
 from sb3_trpo.checks import described
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
-from sb3_trpo.originals import altered_method, is_original, watched_globally
+from sb3_trpo.originals import altered_method, hooks_of, is_original, watched_globally
 from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from sb3_trpo.policies.image_normalization import ImageNormalization
@@ -158,7 +158,7 @@ class PlainPolicy:
     def encode(self) -> Encode:
         """Return SB3's preprocessing: numbers become flat float32, discrete values one-hot; images stay unchanged."""
         space = self.policy.observation_space
-        if convolves(self._of_extractor(self.policy.features_extractor)):
+        if _reads_images(self.policy.features_extractor):
             return lambda obs: obs
         if isinstance(space, spaces.Discrete):
             return lambda obs: _one_hot(obs.reshape(-1), int(space.n))
@@ -180,8 +180,8 @@ class PlainPolicy:
         return Cnn(modules, scale) if convolves(modules) else Mlp(modules)
 
     @staticmethod
-    def _of_extractor(extractor: nn.Module, hidden: Iterable[nn.Module] = (), *last: nn.Module) -> list[nn.Module]:
-        return [*_EXTRACTORS[type(extractor)](extractor), *hidden, *last]
+    def _of_extractor(extractor: nn.Module, hidden: Any, last: Any) -> list[nn.Module]:
+        return [*_EXTRACTORS[type(extractor)](extractor), *hidden, last]
 
 
 def convolves(modules: Sequence[nn.Module]) -> bool:
@@ -221,7 +221,7 @@ def _unknown_extractor(policy: ActorCriticPolicy) -> str | None:
     for extractor in (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor):
         if type(extractor) not in _EXTRACTORS or type(extractor) is not type(policy.features_extractor):
             return f"the features extractor is a {type(extractor).__name__}"
-        if _scales_images(policy) and not convolves(_EXTRACTORS[type(extractor)](extractor)):
+        if _scales_images(policy) and not _reads_images(extractor):
             return "the observations are images, and the policy flattens them"
         if type(extractor) is not FlattenExtractor and _loses_dimensions(policy.observation_space, extractor):
             return f"the {type(extractor).__name__} reads observations of several dimensions"
@@ -267,8 +267,7 @@ def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
 def _observed(policy: ActorCriticPolicy) -> str | None:
     """Find the first hook or mode that acts when torch computes the policy or its gradient."""
     for module in policy.modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-        if any(hooks):
+        if any(hooks_of(module)):
             return f"the {type(module).__name__} has hooks"
         for name, parameter in module._parameters.items():
             if parameter is None:
@@ -295,7 +294,11 @@ def _altered_std(policy: ActorCriticPolicy) -> str | None:
 def _loses_dimensions(space: spaces.Space[Any], extractor: nn.Module) -> bool:
     """Tell whether flattening observations would change what linear layers compute."""
     several = not isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and len(space.shape or ()) != 1
-    return several and not convolves(_EXTRACTORS[type(extractor)](extractor))
+    return several and not _reads_images(extractor)
+
+
+def _reads_images(extractor: nn.Module) -> bool:
+    return convolves(_EXTRACTORS[type(extractor)](extractor))
 
 
 def _scales_images(policy: ActorCriticPolicy) -> bool:

@@ -303,9 +303,10 @@ class TRPO(RolloutCollector):
         self._adopt_changes()
         self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])
         result = super()._setup_learn(*args, **kwargs)
-        layers = self._first_layers(plain_policy(self.interface))
-        if self.verbose >= 1 and self.normalize_observations and isinstance(layers, Reason):
-            print(f"Observations are not normalised: {layers}")
+        if self.verbose >= 1 and self.normalize_observations:
+            layers = self._first_layers(plain_policy(self.interface))
+            if isinstance(layers, Reason):
+                print(f"Observations are not normalised: {layers}")
         if self.ep_info_buffer is not None and self.ep_info_buffer.maxlen != self._stats_window_size:
             self.ep_info_buffer = deque(self.ep_info_buffer, self._stats_window_size)
             self.ep_success_buffer = deque(self.ep_success_buffer or (), self._stats_window_size)

@@ -8,7 +8,7 @@ from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+from sb3_trpo.originals import hooks_of
 
 
 class PolicyWatch:
@@ -27,7 +27,7 @@ class PolicyWatch:
         self._policy = policy
         modules: list[nn.Module] = [] if _does_nothing(callback) else list(policy.modules())
         self._attributes = [*map(vars, modules), *([vars(policy.action_dist)] if modules else [])]
-        self._hooks: list[Any] = [getattr(module, name) for module in modules for name in _HOOKS]
+        self._hooks = [hooks for module in modules for hooks in hooks_of(module)]
         self._parts: list[dict[str, Any]] = [part for m in modules for part in (m._modules, m._parameters)]
         self._before = self._signature()
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.batch.batch import Batch
+from sb3_trpo.step.flat import assign, flatten
 from sb3_trpo.step.report import Trial
 from sb3_trpo.update.moments import BLOCK_ROWS, RunningMoments
 
@@ -171,14 +172,13 @@ def begin_standardized(
     inputs.leave(layers.critic)
     if evaluate is None:
         return None
-    weight, bias = layers.actor.weight.detach().clone(), layers.actor.bias.detach().clone()
+    parameters = [layers.actor.weight, layers.actor.bias]
+    before = flatten(parameters)
     inputs.leave(layers.actor)
     trial = evaluate(max_kl)
     if trial.complete and trial.kl <= max_kl:
         return trial.kl
-    with th.no_grad():
-        layers.actor.weight.copy_(weight)
-        layers.actor.bias.copy_(bias)
+    assign(parameters, before)
     return None
 
 
