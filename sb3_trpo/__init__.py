@@ -5,6 +5,7 @@ from importlib.metadata import version
 from sb3_trpo.actor.plain_policy import register_extractor
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
+from sb3_trpo.arguments.defaults import SB3_CONTRIB_DEFAULTS
 from sb3_trpo.distributions.table import register_family
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.snapshots.pickled_state import deepcopy_state
@@ -13,6 +14,7 @@ from sb3_trpo.snapshots.simulator import register_simulator
 __version__ = version("sb3-trpo")
 
 __all__ = [
+    "SB3_CONTRIB_DEFAULTS",
     "TRPO",
     "CnnPolicy",
     "MlpPolicy",
