@@ -28,7 +28,7 @@ from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.actor.reached_parameters import check_repeatable, reached_parameters, watched_actor
 from sb3_trpo.algorithms.log import Update, log_update
-from sb3_trpo.arguments.defaults import default_n_steps, default_policy_kwargs
+from sb3_trpo.arguments.defaults import default_n_steps, set_default_std
 from sb3_trpo.arguments.hyperparameters import (
     check_hyperparameters,
     did_you_mean,
@@ -39,7 +39,7 @@ from sb3_trpo.arguments.hyperparameters import (
     warn_of_uneven_minibatches,
 )
 from sb3_trpo.arguments.live_changes import InUse
-from sb3_trpo.arguments.policies import STANDARD, check_can_learn, check_net_arch, check_policy_class
+from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
@@ -102,7 +102,8 @@ class TRPO(RolloutCollector):
     :param learning_rate: learning rate of the critic; a number, a schedule of the progress remaining (1 to 0), or RL Zoo's
         ``"lin_0.001"``, which decays to 0
     :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions. None: 1,024
-        divided by the number of environments, at least 64; the attribute is that number
+        divided by the number of environments, at least 64, rounded up to whole mini-batches of 128; the attribute is that
+        number
     :param batch_size: mini-batch size of the critic
     :param gamma: discount factor
     :param cg_max_steps: largest number of Fisher-vector products of the conjugate gradient solver
@@ -123,7 +124,7 @@ class TRPO(RolloutCollector):
     :param stats_window_size: number of episodes over which the logged success rate, length and reward are averaged
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments of the policy; without ``log_std_init``, the standard policies begin with a
-        standard deviation of exp(-0.5), unless they use gSDE; without ``share_features_extractor=True``, actor and critic of
+        standard deviation of exp(-1), unless they use gSDE; without ``share_features_extractor=True``, actor and critic of
         CnnPolicy and MultiInputPolicy have separate features extractors; without ``features_extractor_class``, CnnPolicy
         uses :class:`~sb3_trpo.policies.aliases.NormalizedCNN`
     :param verbose: 0 no output, 1 info, 2 debug
@@ -229,8 +230,6 @@ class TRPO(RolloutCollector):
         )
         if n_steps is None and self.env is not None:
             self.n_steps = default_n_steps(self.n_envs)
-        if self.policy_class in STANDARD and self.env is not None:
-            self.policy_kwargs = default_policy_kwargs(self.policy_kwargs, self.action_space, use_sde)
         check_net_arch(self.policy_class, self.policy_kwargs)  # not of a saved model, whose networks are as they are
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps
@@ -267,6 +266,7 @@ class TRPO(RolloutCollector):
         if self.env is not None and self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer):  # will be filled
             check_memory(self.observation_space, self.n_steps, self.n_envs)
         super()._setup_model()
+        set_default_std(self.policy, self.policy_kwargs)
         if self.clipped_gaussian:
             clip_gaussian(self.policy)
         install_keeping_tanh(self.policy)

@@ -1,8 +1,13 @@
 """The defaults of sb3-contrib's TRPO, and those of ours that depend on the environment."""
 
+import math
 from typing import Any
 
-from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from sb3_trpo.arguments.policies import STANDARD
 
 SB3_CONTRIB_DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -26,34 +31,37 @@ d action dimensions, ours is summed: for the same trust region, multiply ``targe
 """
 
 _ROLLOUT = 1024
-"""Transitions of a rollout by default."""
+"""Least number of transitions of a rollout by default."""
+
+_BATCH = 128
+"""Default mini-batch of the critic, which the default rollout is a multiple of."""
 
 _LEAST_STEPS = 64
 """Smallest number of steps of each environment in a rollout by default: shorter ones estimate advantages from the critic."""
 
-_LOG_STD = -0.5
+_LOG_STD = -1.0
 """Logarithm of a Gaussian's initial standard deviation by default."""
 
 
 def default_n_steps(n_envs: int) -> int:
     """
-    Compute the rollout length that makes about a thousand transitions.
+    Compute the rollout length that makes 1,024 transitions, or the next multiple of the mini-batch.
 
     :param n_envs: number of environments
     :return: steps of each environment
     """
-    return max(_LEAST_STEPS, _ROLLOUT // n_envs)
+    unit = _BATCH // math.gcd(_BATCH, n_envs)
+    return unit * math.ceil(max(_LEAST_STEPS, _ROLLOUT / n_envs) / unit)
 
 
-def default_policy_kwargs(policy_kwargs: dict[str, Any], action_space: spaces.Space[Any], use_sde: bool) -> dict[str, Any]:
+def set_default_std(policy: ActorCriticPolicy, policy_kwargs: dict[str, Any]) -> None:
     """
-    Add the initial standard deviation to the arguments of a Gaussian policy, unless they have one.
+    Let a new standard policy with a Gaussian begin with the default standard deviation, unless the user chose one.
 
-    :param policy_kwargs: the user's arguments
-    :param action_space: the action space
-    :param use_sde: whether gSDE is used, whose deviation has another meaning
-    :return: the arguments
+    :param policy: the policy, as SB3 makes it
+    :param policy_kwargs: the user's arguments of the policy
     """
-    if use_sde or not isinstance(action_space, spaces.Box):
-        return policy_kwargs
-    return {"log_std_init": _LOG_STD, **policy_kwargs}
+    gaussian = type(policy.action_dist) is DiagGaussianDistribution  # gSDE's deviation has another meaning
+    if type(policy) in STANDARD and gaussian and "log_std_init" not in policy_kwargs:
+        policy.log_std_init = _LOG_STD
+        nn.init.constant_(policy.log_std, _LOG_STD)
