@@ -2,8 +2,8 @@
 Measure how good the conjugate gradient direction is at each tolerance: its cosine to the exact solution of the damped system.
 
 The script trains with sb3-contrib's defaults and a bound of 0.02 on each environment. It solves the system of every update to
-each tolerance, as the defaults do (``cg_tol=0.005`` and at most 15 products), and to convergence. It prints a Markdown table with
-the median and the worst cosine, and the median number of Fisher-vector products::
+each tolerance, as the defaults do (``cg_tol=0.005`` and at most 15 products), and to convergence. It prints a Markdown table
+with the median and the worst cosine, and the median number of Fisher-vector products::
 
     python -m benchmarks.cg_tolerance
 """
