@@ -121,7 +121,7 @@ class VineTRPO(TRPO):
         n_steps: int | None = None,
         batch_size: int = 128,
         gamma: float = 0.99,
-        cg_max_steps: int = 15,
+        cg_max_steps: int = 10,
         cg_damping: float = 1.0,
         line_search_shrinking_factor: float = 0.8,
         line_search_max_iter: int = 10,

@@ -34,7 +34,7 @@ def test_a_larger_number_of_environments_keeps_the_saved_rollout_length(tmp_path
 
 
 def log_std(model: TRPO) -> float:
-    values = list(set(model.policy.log_std.tolist()))
+    values = list(set(model.policy.log_std.flatten().tolist()))
     assert len(values) == 1
     assert model.policy._get_constructor_parameters()["log_std_init"] == values[0]
     return float(values[0])
