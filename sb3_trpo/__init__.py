@@ -8,8 +8,10 @@ from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.arguments.defaults import SB3_CONTRIB_DEFAULTS
 from sb3_trpo.distributions.table import register_family
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.saving.resume_callback import ResumeCallback
+from sb3_trpo.snapshots.environments import ResumableEnv
+from sb3_trpo.snapshots.layer_states import register_simulator
 from sb3_trpo.snapshots.pickled_state import deepcopy_state
-from sb3_trpo.snapshots.simulator import register_simulator
 
 __version__ = version("sb3-trpo")
 
@@ -20,6 +22,8 @@ __all__ = [
     "MlpPolicy",
     "MultiInputPolicy",
     "PaperCnnPolicy",
+    "ResumableEnv",
+    "ResumeCallback",
     "VineTRPO",
     "__version__",
     "deepcopy_state",

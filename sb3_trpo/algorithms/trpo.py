@@ -57,6 +57,7 @@ from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.finite_checks import check_returns
 from sb3_trpo.saving import checkpoints
 from sb3_trpo.saving.atomic import SavePath, save_aside
+from sb3_trpo.saving.resumable import ResumableAlgorithm
 from sb3_trpo.step.problem import StepRule
 from sb3_trpo.step.report import Outcome, StepReport
 from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
@@ -85,7 +86,7 @@ _STEP_SHARE = 0.5
 """Share of the KL bound that the policy step may use while running statistics move the actor; they may use the rest."""
 
 
-class TRPO(RolloutCollector):
+class TRPO(ResumableAlgorithm, RolloutCollector):
     """
     Trust Region Policy Optimization (TRPO).
 
@@ -585,7 +586,7 @@ class TRPO(RolloutCollector):
             return super().learn(
                 total_timesteps=int(total_timesteps),
                 callback=callback,
-                log_interval=log_interval,  # type: ignore[arg-type]
+                log_interval=log_interval,
                 tb_log_name=tb_log_name,
                 reset_num_timesteps=reset_num_timesteps,
                 progress_bar=progress_bar,

@@ -70,6 +70,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.interface.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        self._begin_rollout(callback)
         integers = IntegerCheck(rollout_buffer)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
         watch = PolicyWatch(self.policy, callback)
@@ -113,6 +114,13 @@ class RolloutCollector(OnPolicyAlgorithm):
         """Refuse observations whose shape is not the space's, or that are not finite."""
         check_shapes(observations, self.observation_space, n_envs, step)
         check_finite("observation", observations, step, self._vec_normalize_env)
+
+    def _begin_rollout(self, callback: BaseCallback) -> None:
+        """
+        Do what a subclass needs before the first step of a rollout.
+
+        :param callback: the callback that holds all others
+        """
 
     def _before_step(self, step: int) -> None:
         """Do what a subclass needs before every step of the environments."""

@@ -42,7 +42,10 @@ class PolicyWatch:
 
     def _signature(self) -> tuple[Any, ...]:
         parts = chain.from_iterable(map(_VALUES, self._parts))
-        return any(self._hooks), id(self._policy.action_dist), list(map(id, parts)), list(map(len, self._attributes))
+        sizes = list(map(len, self._attributes))
+        if sizes:
+            sizes[-1] -= "distribution" in self._attributes[-1]  # the first prediction sets it, which is no change
+        return any(self._hooks), id(self._policy.action_dist), list(map(id, parts)), sizes
 
 
 _VALUES: Callable[[dict[str, Any]], Any] = dict.values

@@ -1,5 +1,6 @@
 """List the environments and wrappers whose state is known: their constant attributes, and their state outside attributes."""
 
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, Protocol
@@ -15,11 +16,14 @@ from gymnasium.envs.classic_control import (
     PendulumEnv,
 )
 from stable_baselines3.common import atari_wrappers
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     VecCheckNan,
     VecExtractDictObs,
     VecFrameStack,
+    VecMonitor,
     VecNormalize,
     VecTransposeImage,
 )
@@ -95,6 +99,38 @@ class _Statistics:
         self._statistics.mean, self._statistics.var = mean.copy(), var.copy()
 
 
+class _Normalizer:
+    """Saves the running statistics of SB3's ``VecNormalize``."""
+
+    def __init__(self, env: VecNormalize) -> None:
+        self._env = env
+
+    def _statistics(self) -> list[RunningMeanStd]:
+        of_observations: Any = getattr(self._env, "obs_rms", {})
+        named = of_observations if isinstance(of_observations, dict) else {"": of_observations}
+        return [*(named[key] for key in sorted(named)), self._env.ret_rms]
+
+    def get(self) -> list[tuple[np.ndarray, np.ndarray, float]]:
+        return [(np.array(part.mean), np.array(part.var), part.count) for part in self._statistics()]
+
+    def set(self, state: list[tuple[np.ndarray, np.ndarray, float]]) -> None:
+        for part, (mean, var, count) in zip(self._statistics(), state, strict=True):
+            part.mean, part.var, part.count = mean.copy(), var.copy(), count
+
+
+class _Clock:
+    """Saves the seconds since a monitor was made, from which it tells when an episode ended."""
+
+    def __init__(self, env: Monitor | VecMonitor) -> None:
+        self._env = env
+
+    def get(self) -> float:
+        return time.time() - self._env.t_start
+
+    def set(self, state: float) -> None:
+        self._env.t_start = time.time() - state
+
+
 class _Seeds:
     """Saves the seeds and options for the next reset of ``DummyVecEnv``, which replaces these lists but never changes them."""
 
@@ -161,14 +197,14 @@ _MUJOCO = frozenset(["model", "data", "mujoco_renderer", "observation_structure"
 _CHECKER = frozenset(
     ["checked_reset", "checked_step", "checked_render", "checked_data_reuse", "close_called", "_previous_data"]
 )
-# Branches do not change these: `training` is off in them, so the statistics stay the same. A snapshot for resuming a run would
-# need the statistics too; add them here with `inside`, as _Statistics does.
+# Branches do not change these: `training` is off in them, so the statistics stay the same.
 _NORMALIZER = frozenset(
     [
         *("obs_rms", "ret_rms", "training", "norm_obs", "norm_reward", "norm_obs_keys", "obs_spaces"),
         *("clip_obs", "clip_reward", "gamma", "epsilon"),
     ]
 )
+_MONITOR = frozenset(["results_writer", "t_start", "reset_keywords", "info_keywords", "allow_early_resets"])
 
 _WRAPPERS = [
     *("AddRenderObservation", "AtariPreprocessing", "Autoreset", "ClipAction", "ClipReward", "DelayObservation"),
@@ -212,6 +248,21 @@ def known_layers() -> dict[type, KnownLayer]:
         VecNormalize: KnownLayer(_VEC_ENV | _NORMALIZER),
         **_mujoco(),
         **_games(),
+    }
+
+
+@cache
+def layers_of_runs() -> dict[type, KnownLayer]:
+    """
+    List the known layers whose whole state matters to a run that goes on: monitors and statistics besides.
+
+    :return: a description of each known class, which holds for its subclasses too
+    """
+    return {
+        **known_layers(),
+        Monitor: KnownLayer(_WRAPPER | _MONITOR, _Clock),
+        VecMonitor: KnownLayer(_VEC_ENV | _MONITOR, _Clock),
+        VecNormalize: KnownLayer(_VEC_ENV | _NORMALIZER, _Normalizer),
     }
 
 

@@ -1,0 +1,83 @@
+"""A folder with the last checkpoints of a run, of which the newest whole one counts."""
+
+import json
+import pickle
+import re
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sb3_trpo.saving.atomic import written_aside
+
+_NAME = re.compile(r"checkpoint_(\d{12,})\.zip")
+_MEMBERS = ("about.json", "model.zip", "state.pkl")
+
+
+class Checkpoint(NamedTuple):
+    """
+    One checkpoint.
+
+    :param about: class, library versions, numbers of threads and of environments
+    :param model: the model at the start of the run, as ``save`` writes it
+    :param state: the state of the run
+    """
+
+    about: dict[str, Any]
+    model: bytes
+    state: dict[str, Any]
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """
+    Find the checkpoints of a folder.
+
+    :param folder: the folder; it need not exist
+    :return: the files, newest first
+    """
+    found = [path for path in folder.glob("checkpoint_*.zip") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]), reverse=True)
+
+
+def write_checkpoint(folder: Path, steps: int, checkpoint: Checkpoint, keep: int) -> Path:
+    """
+    Write a checkpoint, whole or not at all, and then delete the oldest.
+
+    :param folder: the folder, which exists
+    :param steps: env steps so far, the file's name
+    :param checkpoint: the checkpoint
+    :param keep: number of checkpoints that stay
+    :return: the file
+    :raises OSError: if the file cannot be written; the earlier ones stay
+    """
+    path = folder / f"checkpoint_{steps:012d}.zip"
+    parts = (json.dumps(checkpoint.about).encode(), checkpoint.model, pickle.dumps(checkpoint.state, protocol=5))
+    with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:  # stored: packing takes longer than writing
+        for name, content in zip(_MEMBERS, parts, strict=True):
+            archive.writestr(name, content)
+    for old in checkpoints_in(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def read_newest(folder: Path) -> Checkpoint:
+    """
+    Read the newest checkpoint that is whole. A warning names each one that is not.
+
+    :param folder: the folder
+    :return: the checkpoint
+    :raises FileNotFoundError: if there is none
+    """
+    for path in checkpoints_in(folder):
+        try:
+            return _read(path)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            warnings.warn(f"the checkpoint {path} is damaged ({error}); an earlier one is used", UserWarning, stacklevel=4)
+    raise FileNotFoundError(f"`folder` must hold a checkpoint of ResumeCallback, and {folder} holds none that can be read")
+
+
+def _read(path: Path) -> Checkpoint:
+    with zipfile.ZipFile(path) as archive:
+        about, model, state = (archive.read(name) for name in _MEMBERS)  # reading checks the sums
+    return Checkpoint(json.loads(about), model, pickle.loads(state))

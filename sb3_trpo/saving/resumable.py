@@ -1,0 +1,131 @@
+"""The part of an on-policy algorithm that saves its runs between two updates, and continues them."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+
+from sb3_trpo.saving.callback_states import tree
+from sb3_trpo.saving.checkpoint_folder import read_newest
+from sb3_trpo.saving.resume_callback import ResumeCallback
+from sb3_trpo.saving.run_state import check_same_run, restore_run, restore_weights
+
+SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
+
+
+class ResumableAlgorithm(OnPolicyAlgorithm):
+    """An on-policy algorithm whose runs can be resumed. Its ``collect_rollouts`` calls :meth:`_begin_rollout`."""
+
+    is_resumed = False
+    """Whether :meth:`resume` made the model."""
+    _interrupted: dict[str, Any] | None = None
+    """State of the run that the next ``learn`` continues."""
+    _n_rollouts = 0
+    """Number of rollouts that this ``learn`` has begun, those before an interruption included."""
+    _log_interval = 1
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._n_rollouts = 0
+        if self._interrupted is None:
+            return super()._setup_learn(*args, **kwargs)
+        return self._continue_learn(*args, **kwargs)
+
+    def _continue_learn(
+        self, total_timesteps: int, callback: MaybeCallback, reset: bool, *rest: Any, **kwargs: Any
+    ) -> tuple[int, BaseCallback]:
+        """Set up the ``learn`` of an interrupted run: its budget counts from where that run began to count."""
+        started_at = self._num_timesteps_at_start
+        self._last_obs = None  # the environments must be reset once before their state is restored
+        _, root = super()._setup_learn(total_timesteps, callback, False, *rest, **kwargs)
+        self._num_timesteps_at_start, self._total_timesteps = started_at, started_at + total_timesteps
+        return self._total_timesteps, root
+
+    def _begin_rollout(self, callback: BaseCallback) -> None:
+        """
+        Save the run if it is time to, or restore the one that is continued.
+
+        :param callback: the callback that holds all others
+        """
+        state, self._interrupted = self._interrupted, None
+        if state is not None:
+            restore_run(self, callback, state, ResumeCallback)
+        else:
+            for part in tree(callback):
+                if isinstance(part, ResumeCallback):
+                    part.before_rollout(callback, after_update=self._n_rollouts > 0)
+        self._n_rollouts += 1
+
+    def learn(
+        self: SelfResumable,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str = "OnPolicyAlgorithm",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfResumable:
+        """
+        Train the model.
+
+        :param total_timesteps: number of env steps
+        :param callback: callback(s) called at every step
+        :param log_interval: number of updates between two log outputs; None: no output
+        :param tb_log_name: name of the run for tensorboard
+        :param reset_num_timesteps: whether to start counting env steps anew
+        :param progress_bar: whether to display a progress bar
+        :return: the trained model
+        """
+        self._log_interval = log_interval or 1
+        every_rollout: Any = None if log_interval is None else 1  # dump_logs chooses among them
+        return super().learn(total_timesteps, callback, every_rollout, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """
+        Write the log, in ``learn`` after every ``log_interval``-th rollout.
+
+        :param iteration: number of rollouts since ``learn`` was called; 0: outside of ``learn``
+        """
+        if iteration == 0:
+            super().dump_logs()
+        elif self._n_rollouts % self._log_interval == 0:
+            super().dump_logs(self._n_rollouts)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "is_resumed", "_interrupted", "_n_rollouts", "_log_interval"]
+
+    @classmethod
+    def resume(
+        cls: type[SelfResumable],
+        folder: str | os.PathLike[str],
+        env: GymEnv | str,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+    ) -> SelfResumable:
+        """
+        Continue a run that :class:`~sb3_trpo.ResumeCallback` has saved, after a kill or a crash.
+
+        Make the environments, the callbacks and, if you set one, the logger as the interrupted program did, and call
+        ``learn`` with the same arguments. The run then ends with the same weights and the same rows of the log as if it had
+        not been interrupted, bit for bit, if the state of its environments can be saved; otherwise a warning says that they
+        were reset.
+
+        :param folder: folder of the callback; the newest checkpoint that is whole is used
+        :param env: environments like those of the run, as many of them
+        :param device: device to load to
+        :param custom_objects: objects that replace those of the file, such as some that this Python cannot read
+        :return: the model, with the weights of the checkpoint
+        :raises FileNotFoundError: if there is no checkpoint that can be read
+        :raises ValueError: if the run has another class, or another number of environments
+        """
+        checkpoint = read_newest(Path(folder))
+        given: Any = env  # this package's `load` takes an id too
+        model = cls.load(io.BytesIO(checkpoint.model), env=given, device=device, custom_objects=custom_objects)
+        check_same_run(checkpoint.about, model)
+        restore_weights(model, checkpoint.state)
+        model._interrupted, model.is_resumed = checkpoint.state, True
+        return model

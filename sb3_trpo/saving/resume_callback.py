@@ -1,0 +1,95 @@
+"""The callback that saves a run so that it can go on after a kill."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_trpo.checks import check, integer
+from sb3_trpo.saving.checkpoint_folder import Checkpoint, checkpoints_in, write_checkpoint
+from sb3_trpo.saving.run_state import describe_run, model_file, save_run, why_not_exact
+
+EXIT_CODE = 143
+"""Exit code of a run that SIGTERM has ended after its last checkpoint: 128 + 15, as shells report it."""
+
+
+class ResumeCallback(BaseCallback):
+    """
+    Saves the run every few updates, so that ``TRPO.resume`` continues it exactly, bit for bit.
+
+    A checkpoint holds everything in one file: model, optimizer, counters, running statistics, environments, random
+    generators, callbacks and log. It is written between two updates, whole or not at all. SIGTERM saves one more, before the
+    next rollout, and ends the program with exit code 143.
+
+    :param folder: folder of the checkpoints, which is created
+    :param every: number of updates between two checkpoints
+    :param keep: number of checkpoints that stay; a second one helps if a disk damages the last
+    :param verbose: 0 no output, 1 names each file
+    :raises ValueError: if ``every`` or ``keep`` is not an integer >= 1
+    """
+
+    def __init__(self, folder: str | Path, every: int = 10, keep: int = 2, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        check("every", every, integer(1))
+        check("keep", keep, integer(1))
+        self.folder = Path(folder)
+        self.every = int(every)
+        self.keep = int(keep)
+        self._updates_since = 0
+        self._ended = False
+        self._model_file: bytes | None = None
+        self._earlier_handler: Any = None
+
+    def _on_training_start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if checkpoints_in(self.folder) and not getattr(self.model, "is_resumed", False):
+            raise ValueError(
+                f"`folder` = {self.folder} holds the checkpoints of a run: continue it with `resume`, or choose another"
+            )
+        for left_behind in self.folder.glob(".*.tmp"):  # by a kill
+            left_behind.unlink(missing_ok=True)
+        reason = why_not_exact(self.model)  # type: ignore[arg-type]
+        if reason is not None:
+            self.logger.warn(f"A resumed run will reset its environments: {reason}")
+        if threading.current_thread() is threading.main_thread():
+            self._earlier_handler = signal.signal(signal.SIGTERM, self._end)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._ended = True
+
+    def _on_training_end(self) -> None:
+        if self._earlier_handler is not None:
+            signal.signal(signal.SIGTERM, self._earlier_handler)
+            self._earlier_handler = None
+
+    def _on_step(self) -> bool:
+        return True
+
+    def before_rollout(self, root: BaseCallback, after_update: bool) -> None:
+        """
+        Save the run if it is time to. The model calls this when everything else that begins a rollout is done.
+
+        :param root: the callback that holds all others
+        :param after_update: whether an update was made since the last call
+        :raises SystemExit: after SIGTERM, with :data:`EXIT_CODE`
+        :raises OSError: if the file cannot be written
+        """
+        self._updates_since += after_update
+        if self._updates_since >= self.every or self._ended or not after_update:
+            self._save(root)
+            self._updates_since = 0
+        if self._ended:
+            raise SystemExit(EXIT_CODE)
+
+    def _save(self, root: BaseCallback) -> None:
+        model: Any = self.model
+        if self._model_file is None:
+            self._model_file = model_file(model)
+        state = save_run(model, root, ResumeCallback)
+        checkpoint = Checkpoint(describe_run(model), self._model_file, state)
+        path = write_checkpoint(self.folder, model.num_timesteps, checkpoint, self.keep)
+        if self.verbose >= 1:
+            print(f"Saved the run to {path}")

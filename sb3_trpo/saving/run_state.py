@@ -1,0 +1,176 @@
+"""The state of a run between two updates, with which the same program goes on as if it had never been interrupted."""
+
+import io
+import platform
+import time
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import stable_baselines3 as sb3
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from sb3_trpo.saving.callback_states import (
+    callback_states,
+    logger_state,
+    plain_attributes,
+    restore_callbacks,
+    restore_logger,
+)
+from sb3_trpo.saving.portable import with_tensors, without_tensors
+from sb3_trpo.snapshots.environments import Environments
+from sb3_trpo.snapshots.plain_data import thaw
+from sb3_trpo.snapshots.random_generators import SpaceGenerators, global_state, set_global_state
+
+_OF_THE_PROGRAM = frozenset(
+    ["start_time", "tensorboard_log", "verbose", "n_envs", "_total_timesteps", "_custom_logger", "policy_kwargs"]
+)
+"""Attributes of a model that the program sets anew, or that are saved otherwise."""
+_MOMENTS = ("observation_moments", "return_moments")
+_NOISE = ("exploration_mat", "exploration_matrices")
+
+
+def describe_run(model: OnPolicyAlgorithm) -> dict[str, Any]:
+    """
+    Describe what a run that goes on must have in common with the one that was saved.
+
+    :param model: the model
+    :return: numbers and texts by name
+    """
+    packages = {"stable-baselines3": sb3, "torch": th, "numpy": np, "gymnasium": gymnasium}
+    versions = {name: str(package.__version__) for name, package in packages.items()}
+    return {
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "n_envs": model.n_envs,
+        "versions": versions | {"python": platform.python_version()},
+        "threads": th.get_num_threads(),
+        "device": str(model.device),
+    }
+
+
+def check_same_run(about: dict[str, Any], model: OnPolicyAlgorithm) -> None:
+    """
+    Compare a model with the description of a saved run, and warn of differences that change the last digits.
+
+    :param about: a result of :func:`describe_run`
+    :param model: the model that goes on
+    :raises ValueError: if it has another class or number of environments
+    """
+    now = describe_run(model)
+    if now["class"] != about["class"]:
+        raise ValueError(f"the run in `folder` is one of {about['class']}, not of {now['class']}: call its `resume`")
+    if now["n_envs"] != about["n_envs"]:
+        raise ValueError(f"`env` must have {about['n_envs']} environments, as the run in `folder` has, not {now['n_envs']}")
+    saved = {**about["versions"], "threads": about["threads"], "device": about["device"]}
+    present = {**now["versions"], "threads": now["threads"], "device": now["device"]}
+    changed = [f"{name} {saved[name]} → {present[name]}" for name in present if present[name] != saved.get(name)]
+    if changed:
+        message = f"the run goes on, but not bit for bit, because these have changed: {', '.join(changed)}"
+        warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def model_file(model: OnPolicyAlgorithm) -> bytes:
+    """
+    Save a model as ``save`` does.
+
+    :param model: the model
+    :return: the content of the zip file
+    """
+    file = io.BytesIO()
+    model.save(file)
+    return file.getvalue()
+
+
+def why_not_exact(model: OnPolicyAlgorithm) -> str | None:
+    """
+    Tell why a run could not go on exactly.
+
+    :param model: the model, with its environments
+    :return: the reason; None if it can
+    """
+    assert model.env is not None
+    try:
+        Environments(model.env)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def save_run(model: OnPolicyAlgorithm, callback: BaseCallback, without: type[BaseCallback]) -> dict[str, Any]:
+    """
+    Save the state of a run at the start of a rollout.
+
+    :param model: the model
+    :param callback: the callback that holds all others
+    :param without: class of callbacks that have no state
+    :return: plain data that can be pickled
+    """
+    assert model.env is not None
+    try:
+        environments = Environments(model.env).get()
+    except ValueError:
+        environments = None
+    distribution = vars(model.policy.action_dist)
+    return {
+        "attributes": without_tensors(plain_attributes(model, _OF_THE_PROGRAM)),
+        "moments": {name: without_tensors(vars(getattr(model, name))) for name in _MOMENTS if hasattr(model, name)},
+        "policy": without_tensors(dict(model.policy.state_dict())),
+        "optimizer": without_tensors(model.policy.optimizer.state_dict()),
+        "noise": without_tensors({name: distribution[name] for name in _NOISE if name in distribution}),
+        "seconds": (time.time_ns() - model.start_time) / 1e9,
+        "environments": environments,
+        "spaces": SpaceGenerators([model]).get(),
+        "callbacks": callback_states(callback, without),
+        "logger": logger_state(model.logger),
+        "generators": global_state(),
+        "cuda": [part.numpy() for part in th.cuda.get_rng_state_all()] if model.device.type == "cuda" else [],
+    }
+
+
+def restore_weights(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
+    """
+    Restore policy, optimizer and counters, which is all that a model needs outside of ``learn``.
+
+    :param model: the model, loaded from the checkpoint
+    :param state: a result of :func:`save_run`
+    """
+    attributes = {name: thaw(value) for name, value in with_tensors(state["attributes"]).items()}
+    vars(model).update(attributes)
+    for name, moments in state["moments"].items():
+        vars(getattr(model, name)).update(with_tensors(moments))
+    model.policy.load_state_dict(with_tensors(state["policy"]))
+    model.policy.optimizer.load_state_dict(with_tensors(state["optimizer"]))
+
+
+def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[str, Any], without: type[BaseCallback]) -> None:
+    """
+    Restore the state of a run at the start of its first rollout.
+
+    :param model: the model, whose ``learn`` has reset the environments
+    :param callback: the callback that holds all others
+    :param state: a result of :func:`save_run`
+    :param without: class of callbacks that have no state
+    """
+    assert model.env is not None
+    fresh = {name: getattr(model, name) for name in ("_last_obs", "_last_episode_starts", "_last_original_obs")}
+    restore_weights(model, state)
+    model.start_time = time.time_ns() - int(1e9 * state["seconds"])
+    if state["environments"] is None:
+        warnings.warn("the environments of this run cannot be saved, so they were reset", UserWarning, stacklevel=2)
+        vars(model).update(fresh)
+    else:
+        Environments(model.env).set(state["environments"])
+    for name, value in with_tensors(state["noise"]).items():
+        setattr(model.policy.action_dist, name, value.to(model.device))
+    SpaceGenerators([model]).set(state["spaces"])
+    others = restore_callbacks(callback, state["callbacks"], without)
+    if others:
+        message = f"`callback` is not that of the saved run ({', '.join(others)}); its counters begin anew"
+        warnings.warn(message, UserWarning, stacklevel=2)
+    restore_logger(model.logger, state["logger"])
+    set_global_state(state["generators"])  # last, because the others may draw
+    if state["cuda"]:
+        th.cuda.set_rng_state_all([th.from_numpy(part) for part in state["cuda"]])
