@@ -59,23 +59,23 @@ def callback_states(root: BaseCallback, without: type[BaseCallback]) -> list[Cal
     return [_state_of(callback) for callback in tree(root) if not isinstance(callback, without)]
 
 
-def restore_callbacks(root: BaseCallback, states: list[CallbackState], without: type[BaseCallback]) -> list[str]:
+def restore_callbacks(root: BaseCallback, states: list[CallbackState], without: type[BaseCallback]) -> bool:
     """
     Restore the callbacks of a run.
 
     :param root: the callback that holds the others
     :param states: a result of :func:`callback_states`
     :param without: class of callbacks that have no state
-    :return: names of the classes that were saved, if these callbacks are others and nothing was restored; otherwise none
+    :return: whether these are the callbacks that were saved; of others, nothing is restored
     """
     callbacks = [callback for callback in tree(root) if not isinstance(callback, without)]
     if [_kind(callback) for callback in callbacks] != [state.kind for state in states]:
-        return [state.kind.rpartition(".")[2] for state in states]
+        return False
     for callback, state in zip(callbacks, states, strict=True):
         vars(callback).update({name: thaw(value) for name, value in state.attributes.items()})
         for name, saved in state.environments.items():
             Environments(getattr(callback, name)).set(saved)
-    return []
+    return True
 
 
 def tree(callback: BaseCallback) -> Iterator[BaseCallback]:

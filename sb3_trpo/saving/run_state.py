@@ -166,9 +166,9 @@ def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[st
     for name, value in with_tensors(state["noise"]).items():
         setattr(model.policy.action_dist, name, value.to(model.device))
     SpaceGenerators([model]).set(state["spaces"])
-    others = restore_callbacks(callback, state["callbacks"], without)
-    if others:
-        message = f"`callback` is not that of the saved run ({', '.join(others)}); its counters begin anew"
+    if not restore_callbacks(callback, state["callbacks"], without):
+        saved = ", ".join(part.kind.rpartition(".")[2] for part in state["callbacks"]) or "none"
+        message = f"`callback` must be that of the saved run ({saved}); these callbacks begin anew"
         warnings.warn(message, UserWarning, stacklevel=2)
     restore_logger(model.logger, state["logger"])
     set_global_state(state["generators"])  # last, because the others may draw

@@ -1,0 +1,255 @@
+"""A run that was interrupted anywhere and resumed ends as one that was not interrupted, bit for bit."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
+
+from sb3_trpo import TRPO, ResumableEnv, ResumeCallback, VineTRPO
+from sb3_trpo.saving.checkpoint_folder import checkpoints_in
+from tests.toy_envs import RandomEnv
+
+N_STEPS = 16
+N_ROLLOUTS = 6
+
+
+class Interrupted(Exception):  # noqa: N818 (it stands for a kill)
+    pass
+
+
+class InterruptAt(BaseCallback):
+    """Raises at a step, which is no plain data, so that a resumed run does not stop there again."""
+
+    def __init__(self, step: float) -> None:
+        super().__init__()
+        self.reached: Callable[[], bool] = lambda: self.num_timesteps >= step
+
+    def _on_step(self) -> bool:
+        if self.reached():
+            raise Interrupted
+        return True
+
+
+def normalized_cheetah() -> VecEnv:
+    return VecNormalize(make_vec_env("HalfCheetah-v5", 1, seed=3))
+
+
+def pong() -> VecEnv:
+    return VecFrameStack(make_atari_env("PongNoFrameskip-v4", 1, seed=3), 4)
+
+
+CASES: dict[str, tuple[type[TRPO], str, Callable[[], VecEnv], dict[str, Any]]] = {
+    "cartpole": (TRPO, "MlpPolicy", lambda: make_vec_env("CartPole-v1", 2, seed=3), {}),
+    "gsde": (TRPO, "MlpPolicy", lambda: make_vec_env("Pendulum-v1", 2, seed=3), {"use_sde": True, "sde_sample_freq": 4}),
+    "normalized": (TRPO, "MlpPolicy", normalized_cheetah, {}),
+    "game": (TRPO, "CnnPolicy", pong, {"n_critic_updates": 1}),
+    "vine": (VineTRPO, "MlpPolicy", lambda: make_vec_env("CartPole-v1", 1, seed=3), {"branch_length": 2}),
+}
+
+
+def learn(case: str, folder: Path, log: Path, until: float = float("inf"), resume: bool = False) -> TRPO:
+    cls, policy, make_env, settings = CASES[case]
+    env = make_env()
+    settings = {"n_steps": N_STEPS, "batch_size": N_STEPS, "seed": 0, "device": "cpu", **settings}
+    model = cls.resume(folder, env, device="cpu") if resume else cls(policy, env, **settings)
+    model.set_logger(configure(str(log), ["csv"]))
+    callbacks: list[BaseCallback] = [ResumeCallback(folder, every=2), InterruptAt(until)]
+    if case == "cartpole":
+        callbacks.append(EvalCallback(make_env(), eval_freq=10, n_eval_episodes=1, verbose=0))
+    try:
+        model.learn(N_STEPS * env.num_envs * N_ROLLOUTS, callbacks, log_interval=2)
+    except Interrupted:
+        assert until < float("inf")
+    model.logger.close()
+    env.close()
+    return model
+
+
+def rows(log: Path) -> list[dict[str, str]]:
+    """Read the log without what the clock tells."""
+    clock = ("time/fps", "time/time_elapsed", "seconds")
+    with (log / "progress.csv").open() as file:
+        return [{key: value for key, value in row.items() if not key.endswith(clock)} for row in csv.DictReader(file)]
+
+
+def same_weights(first: TRPO, second: TRPO) -> bool:
+    return all(map(th.equal, first.policy.state_dict().values(), second.policy.state_dict().values()))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(case: str, tmp_path: Path) -> None:
+    whole = learn(case, tmp_path / "whole", tmp_path / "whole_log")
+    interrupted_at = 4.5 * N_STEPS * whole.n_envs
+    learn(case, tmp_path / "run", tmp_path / "log", until=interrupted_at)
+    resumed = learn(case, tmp_path / "run", tmp_path / "log", resume=True)
+    assert whole.num_timesteps == resumed.num_timesteps > interrupted_at
+    assert same_weights(whole, resumed)
+    assert rows(tmp_path / "log") == rows(tmp_path / "whole_log")
+    assert [row["time/iterations"] for row in rows(tmp_path / "log") if row["time/iterations"]][:2] == ["2", "4"]
+    assert len(checkpoints_in(tmp_path / "run")) == 2
+
+
+def killed(where: str, folder: Path) -> int:
+    """Learn in a process that SIGKILL ends, and return its exit status."""
+    code = f"from tests.saving.test_resume import be_killed; be_killed({where!r}, {str(folder)!r})"
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode
+
+
+def be_killed(where: str, folder: str) -> None:
+    def kill(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    class KillAt(InterruptAt):
+        def _on_step(self) -> bool:
+            if self.reached():
+                if where == "rollout":
+                    kill()
+                setattr(os, where, kill)  # of the next save
+            return True
+
+    KillAt.__module__, KillAt.__qualname__ = InterruptAt.__module__, InterruptAt.__qualname__
+    model = TRPO("MlpPolicy", CASES["cartpole"][2](), n_steps=N_STEPS, batch_size=N_STEPS, seed=0, device="cpu")
+    model.learn(N_STEPS * 2 * N_ROLLOUTS, [ResumeCallback(folder, every=1), KillAt(4 * 2 * N_STEPS + 6)])
+
+
+@pytest.mark.parametrize("where", ["rollout", "fsync", "replace"])
+def test_a_run_goes_on_after_a_kill_also_inside_a_save(where: str, tmp_path: Path) -> None:
+    assert killed(where, tmp_path / "run") == -signal.SIGKILL
+    env = CASES["cartpole"][2]()
+    resumed = TRPO.resume(tmp_path / "run", env, device="cpu")
+    assert resumed.num_timesteps == 4 * 2 * N_STEPS
+    assert len(list((tmp_path / "run").glob(".*.tmp"))) == (where != "rollout")
+    resumed.learn(N_STEPS * 2 * N_ROLLOUTS, [ResumeCallback(tmp_path / "run", every=1), InterruptAt(float("inf"))])
+    whole = TRPO("MlpPolicy", CASES["cartpole"][2](), n_steps=N_STEPS, batch_size=N_STEPS, seed=0, device="cpu")
+    assert same_weights(whole.learn(N_STEPS * 2 * N_ROLLOUTS), resumed)
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+def toy(n_envs: int = 1, env: Callable[[], gym.Env[Any, Any]] = lambda: gym.make("Pendulum-v1")) -> DummyVecEnv:
+    return DummyVecEnv([env] * n_envs)
+
+
+def saved_run(folder: Path, env: Any = None, cls: type[TRPO] = TRPO, **kwargs: Any) -> None:
+    settings: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": N_STEPS, "device": "cpu", **kwargs}
+    model = cls("MlpPolicy", env or toy(), **settings)
+    model.learn(3 * N_STEPS * model.n_envs, ResumeCallback(folder, every=1))
+
+
+def test_sigterm_saves_before_the_next_rollout_and_ends(tmp_path: Path) -> None:
+    class Terminate(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == N_STEPS + 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return True
+
+    model = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            model.learn(10 * N_STEPS, [ResumeCallback(tmp_path, every=100), Terminate()])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+    assert TRPO.resume(tmp_path, toy()).num_timesteps == 2 * N_STEPS
+
+
+def resumable_pendulum() -> gym.Env[Any, Any]:
+    return ResumableEnv(gym.make("Pendulum-v1"))
+
+
+def test_environments_in_processes_go_on(tmp_path: Path) -> None:
+    def learn_there(folder: str, until: float, resume: bool = False) -> TRPO:
+        env = SubprocVecEnv([resumable_pendulum] * 2)
+        settings: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": N_STEPS, "seed": 0, "device": "cpu"}
+        model = TRPO.resume(tmp_path / folder, env) if resume else TRPO("MlpPolicy", env, **settings)
+        try:
+            model.learn(4 * 2 * N_STEPS, [ResumeCallback(tmp_path / folder, every=1), InterruptAt(until)])
+        except Interrupted:
+            assert not resume
+        env.close()
+        return model
+
+    whole = learn_there("whole", float("inf"))
+    learn_there("run", 2.5 * 2 * N_STEPS)
+    assert same_weights(whole, learn_there("run", float("inf"), resume=True))
+
+
+def test_environments_that_cannot_be_saved_are_reset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved_run(tmp_path, toy(env=RandomEnv), verbose=1)
+    assert "A resumed run will reset its environments: the state of tests.toy_envs.RandomEnv" in capsys.readouterr().out
+    model = TRPO.resume(tmp_path, toy(env=RandomEnv))
+    with pytest.warns(UserWarning, match="environments of this run cannot be saved, so they were reset"):
+        model.learn(4 * N_STEPS, ResumeCallback(tmp_path))
+    assert model.num_timesteps == 4 * N_STEPS
+
+
+def test_the_newest_whole_checkpoint_is_used(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    newest, earlier = checkpoints_in(tmp_path)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match=rf"{newest.name} is damaged .*; an earlier one is used"):
+        assert TRPO.resume(tmp_path, toy()).num_timesteps == N_STEPS
+    earlier.unlink()
+    newest.write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(FileNotFoundError, match="`folder` must hold a checkpoint"),
+    ):
+        TRPO.resume(tmp_path, toy())
+
+
+def test_other_runs_are_refused(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    with pytest.raises(ValueError, match="`env` must have 1 environments, as the run in `folder` has, not 2"):
+        TRPO.resume(tmp_path, toy(2))
+    with pytest.raises(ValueError, match=r"is one of sb3_trpo\..*\.TRPO, not of sb3_trpo\..*\.VineTRPO: call its `resume`"):
+        VineTRPO.resume(tmp_path, toy())
+    with pytest.raises(ValueError, match=r"`folder` = .* holds the checkpoints of a run: continue it with `resume`"):
+        saved_run(tmp_path)
+
+
+def test_other_versions_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved_run(tmp_path)
+    monkeypatch.setattr(np, "__version__", "99.0")
+    with pytest.warns(UserWarning, match=r"not bit for bit, because these have changed: numpy [\d.]+ → 99.0$"):
+        TRPO.resume(tmp_path, toy())
+
+
+def test_other_callbacks_begin_anew(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    model = TRPO.resume(tmp_path, toy())
+    with pytest.warns(UserWarning, match=r"`callback` must be that of the saved run \(none\); these callbacks begin anew"):
+        model.learn(4 * N_STEPS, [ResumeCallback(tmp_path), InterruptAt(float("inf"))])
+
+
+def test_a_second_learn_counts_from_where_it_began(tmp_path: Path) -> None:
+    model = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS).learn(2 * N_STEPS)
+    callbacks = [ResumeCallback(tmp_path, every=1), InterruptAt(4.5 * N_STEPS)]
+    with pytest.raises(Interrupted):
+        model.learn(3 * N_STEPS, callbacks, reset_num_timesteps=False)
+    resumed = TRPO.resume(tmp_path, toy())
+    resumed.learn(3 * N_STEPS, [ResumeCallback(tmp_path, every=1), InterruptAt(float("inf"))], reset_num_timesteps=False)
+    assert resumed.num_timesteps == 5 * N_STEPS
+    assert resumed.is_resumed
+
+
+@pytest.mark.parametrize("name", ["every", "keep"])
+def test_bad_arguments_are_named(name: str) -> None:
+    arguments: dict[str, Any] = {name: 0}
+    with pytest.raises(ValueError, match=rf"`{name}` must be an integer >= 1, not 0"):
+        ResumeCallback("folder", **arguments)
