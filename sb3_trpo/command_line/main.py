@@ -4,10 +4,12 @@ import runpy
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
+
+from sb3_trpo.command_line.resume import resumed_training, without_option
 
 
 class Script(NamedTuple):
@@ -65,7 +67,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "`sb3-trpo COMMAND --help` lists the options of a command.",
+            "`sb3-trpo train --resume` saves the run as it goes, and continues the last one that was not finished.",
+            "`sb3-trpo COMMAND --help` lists the other options of a command.",
         ]
     )
 
@@ -86,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if command not in SCRIPTS:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
+    options, resume = without_option(command, options)
     _refuse_other_algorithms(SCRIPTS[command], options)
     _check_requirements(command, options)
     try:
@@ -99,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         patch_hub()
     import_module(script.module.rpartition(".")[0])
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
-    with patched_zoo(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
+    resuming = resumed_training() if resume else nullcontext()
+    with patched_zoo(), resuming, _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
         runpy.run_module(script.module, run_name="__main__")
 
 

@@ -1,8 +1,10 @@
 """List the environments and wrappers whose state is known: their constant attributes, and their state outside attributes."""
 
+import os
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -118,17 +120,26 @@ class _Normalizer:
             part.mean, part.var, part.count = mean.copy(), var.copy(), count
 
 
-class _Clock:
-    """Saves the seconds since a monitor was made, from which it tells when an episode ended."""
+class _MonitorFile:
+    """Saves the seconds since a monitor was made, and the number of rows of its file, if it has one."""
 
     def __init__(self, env: Monitor | VecMonitor) -> None:
         self._env = env
 
-    def get(self) -> float:
-        return time.time() - self._env.t_start
+    def _path(self) -> Path | None:
+        writer: Any = self._env.results_writer
+        return None if writer is None else Path(writer.file_handler.name)
 
-    def set(self, state: float) -> None:
-        self._env.t_start = time.time() - state
+    def get(self) -> tuple[float, int]:
+        path = self._path()
+        return time.time() - self._env.t_start, 0 if path is None else len(path.read_bytes().splitlines())
+
+    def set(self, state: tuple[float, int]) -> None:
+        seconds, n_lines = state
+        self._env.t_start = time.time() - seconds
+        path = self._path()
+        if path is not None:  # a monitor that appends goes on after the rows of the episodes that are played again
+            os.truncate(path, sum(map(len, path.read_bytes().splitlines(keepends=True)[:n_lines])))
 
 
 class _Seeds:
@@ -260,8 +271,8 @@ def layers_of_runs() -> dict[type, KnownLayer]:
     """
     return {
         **known_layers(),
-        Monitor: KnownLayer(_WRAPPER | _MONITOR, _Clock),
-        VecMonitor: KnownLayer(_VEC_ENV | _MONITOR, _Clock),
+        Monitor: KnownLayer(_WRAPPER | _MONITOR, _MonitorFile),
+        VecMonitor: KnownLayer(_VEC_ENV | _MONITOR, _MonitorFile),
         VecNormalize: KnownLayer(_VEC_ENV | _NORMALIZER, _Normalizer),
     }
 

@@ -1,0 +1,50 @@
+"""``sb3-trpo train --resume`` continues a training that was interrupted as if it had not been."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch as th
+
+from sb3_trpo import TRPO
+from sb3_trpo.command_line.main import main
+
+# the Zoo and the libraries that it plots and searches with warn of each other
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SHORT = ["--env", "CartPole-v1", "--seed", "1", "-n", "3200", "--eval-freq", "500", "--eval-episodes", "1", "--verbose", "0"]
+SHORT += ["--num-threads", "1", "--device", "cpu", "-params", "n_envs:2", "n_steps:64", "batch_size:64"]
+
+
+def test_a_training_that_was_interrupted_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["train", *SHORT])
+    train, n_updates = TRPO.train, []
+
+    def interrupted(model: Any) -> None:
+        n_updates.append(1)
+        if len(n_updates) == 15:  # the last checkpoint is ten updates after the first
+            raise SystemExit
+        train(model)
+
+    monkeypatch.setattr(TRPO, "train", interrupted)
+    with pytest.raises(SystemExit):
+        main(["train", "--resume", *SHORT])
+    monkeypatch.setattr(TRPO, "train", train)
+    assert not Path("logs/trpo/CartPole-v1_2/CartPole-v1.zip").exists()
+    main(["train", *SHORT, "--resume"])
+    assert "Resuming logs/trpo/CartPole-v1_2" in capsys.readouterr().out
+    whole, resumed = (TRPO.load(f"logs/trpo/CartPole-v1_{i}/CartPole-v1") for i in (1, 2))
+    assert whole.num_timesteps == resumed.num_timesteps == 3200
+    assert all(map(th.equal, whole.policy.state_dict().values(), resumed.policy.state_dict().values()))
+    episodes = [Path(f"logs/trpo/CartPole-v1_{i}/0.monitor.csv").read_text().splitlines()[2:] for i in (1, 2)]
+    assert [row.rpartition(",")[0] for row in episodes[0]] == [row.rpartition(",")[0] for row in episodes[1]]
+    main(["train", "--resume", *SHORT])  # the last run is finished, so this is a new one
+    assert Path("logs/trpo/CartPole-v1_3/CartPole-v1.zip").exists()
+
+
+def test_only_trainings_can_be_resumed() -> None:
+    with pytest.raises(SystemExit, match="`--resume` is an option of `train`, not of `enjoy`"):
+        main(["enjoy", "--resume"])
