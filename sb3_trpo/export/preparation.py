@@ -45,7 +45,12 @@ def preparation_of(model: OnPolicyAlgorithm, statistics: Statistics, channels: C
     check("image_channels", channels, _CHANNELS)
     if (isinstance(statistics, str) and statistics != "auto") or not isinstance(statistics, VecNormalize | str | None):
         raise TypeError(f"`vec_normalize` must be a VecNormalize, None or 'auto', not {described(statistics)}")
-    wrappers = _changing_wrappers(model.get_env(), statistics == "auto")
+    wrappers, between = _changing_wrappers(model.get_env())
+    if between and statistics == "auto":
+        raise ValueError(
+            f"{between[0]} lies between {type(wrappers[-1]).__name__} and the policy, and may change the observations: put it "
+            "below, or pass `vec_normalize` (the statistics, or None) if it does not change them"
+        )
     found = next((wrapper for wrapper in wrappers if isinstance(wrapper, VecNormalize)), None)
     if statistics == "auto" and model.get_env() is None:
         _refuse_unknown_statistics(model)
@@ -53,13 +58,13 @@ def preparation_of(model: OnPolicyAlgorithm, statistics: Statistics, channels: C
     _check_statistics(chosen)
     assert not isinstance(chosen, str)
     transposed = _transposed(wrappers, model.observation_space, channels)
-    below = wrappers[-1].venv.observation_space if wrappers and chosen is found else None
-    raw = _before(model.observation_space, transposed) if below is None or channels is not None else below
+    as_found = wrappers and not between and chosen is found and channels is None
+    raw = wrappers[-1].venv.observation_space if as_found else _before(model.observation_space, transposed)
     return Preparation(raw, chosen if statistics_by_key(chosen) else None, transposed)
 
 
-def _changing_wrappers(env: VecEnv | None, strict: bool) -> list[VecEnvWrapper]:
-    """Find the wrappers that change observations and that can be exported, the outermost first."""
+def _changing_wrappers(env: VecEnv | None) -> tuple[list[VecEnvWrapper], list[str]]:
+    """Find the wrappers that can be exported, the outermost first, and the names of others above the last of them."""
     changing: list[VecEnvWrapper] = []
     others: list[str] = []
     between: list[str] = []
@@ -71,12 +76,7 @@ def _changing_wrappers(env: VecEnv | None, strict: bool) -> list[VecEnvWrapper]:
         elif not isinstance(env, (*_KEEP_OBSERVATIONS, VecNormalize, VecTransposeImage)):
             others.append(type(env).__name__)
         env = env.venv
-    if between and strict:
-        raise ValueError(
-            f"{between[0]} lies between {type(changing[-1]).__name__} and the policy, and may change the observations: put it "
-            "below, or pass `vec_normalize` (the statistics, or None) if it does not change them"
-        )
-    return changing
+    return changing, between
 
 
 def _refuse_unknown_statistics(model: OnPolicyAlgorithm) -> None:
