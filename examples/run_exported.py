@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 
 
 class ExportedPolicy:

@@ -12,7 +12,6 @@ from sb3_trpo.batch.states import States
 from sb3_trpo.export.inputs import Preparation
 from sb3_trpo.export.module import ExportedPolicy, probabilities_of
 from sb3_trpo.export.samples import random_values
-from sb3_trpo.rollout.collector import RolloutCollector
 
 Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 """Runs an exported policy: the inputs in order, each of shape (B, ...), to the outputs in order."""
@@ -32,15 +31,17 @@ class Comparison:
     """
     Compares an exported policy with ``predict`` on random observations.
 
-    :param model: the model
-    :param preparation: the way of its observations to its policy
-    :param module: the module that was exported, for its inputs and outputs
+    It calls ``predict`` of the module's copy of the policy: the model's own may be on a GPU, which rounds convolutions to
+    fewer digits than the comparison needs.
+
+    :param preparation: the way of the observations to the policy
+    :param module: the module that was exported
     """
 
-    def __init__(self, model: RolloutCollector, preparation: Preparation, module: ExportedPolicy) -> None:
-        self.model = model
+    def __init__(self, preparation: Preparation, module: ExportedPolicy) -> None:
         self.preparation = preparation
         self.module = module
+        self.policy = module.policy
 
     def check(self, run: Run) -> None:
         """
@@ -58,32 +59,34 @@ class Comparison:
 
     def expected(self, values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """
-        Compute the outputs with the model.
+        Compute the outputs without the module.
 
         :param values: the inputs in order
         :return: the outputs by name
         """
         prepared = self._prepared(values)
-        states = States(self.model.policy.obs_to_tensor(prepared)[0])
-        distribution = self._distribution(prepared)
+        states, distribution = self._states(prepared), self._distribution(prepared)
         compute: dict[str, Callable[[], Any]] = {
-            "action": lambda: self.model.predict(prepared, deterministic=True)[0],
-            "value": lambda: self.model.interface.values(states).flatten(),
+            "action": lambda: self.policy.predict(prepared, deterministic=True)[0],
+            "value": lambda: self.module.interface.values(states).flatten(),
             "log_prob": lambda: distribution.log_prob(distribution.get_actions(deterministic=True)),
             "probabilities": lambda: probabilities_of(distribution),
         }
         with th.no_grad():
             computed = {name: compute[name]() for name in self.module.outputs}
-        return {name: part.cpu().numpy() if isinstance(part, th.Tensor) else part for name, part in computed.items()}
+        return {name: np.asarray(part) for name, part in computed.items()}
 
     def _prepared(self, values: Sequence[np.ndarray]) -> Any:
         """Prepare the inputs for ``predict`` without the module."""
         named = zip(self.module.inputs, values, strict=True)
         return self.preparation.by_sb3({each.key: part for each, part in named if each.field == "observations"})
 
+    def _states(self, prepared: Any) -> States:
+        return States(self.policy.obs_to_tensor(prepared)[0])
+
     def _distribution(self, prepared: Any) -> Distribution:
         with th.no_grad():
-            return self.model.interface.distribution(States(self.model.policy.obs_to_tensor(prepared)[0]))
+            return self.module.interface.distribution(self._states(prepared))
 
     def _compare(self, name: str, found: np.ndarray, expected: np.ndarray, values: Sequence[np.ndarray]) -> None:
         if (found.shape, found.dtype) != (expected.shape, expected.dtype):
@@ -91,7 +94,7 @@ class Comparison:
                 f"the exported policy returns the {name} as {found.dtype} of shape {found.shape}, not as {expected.dtype} of "
                 f"shape {expected.shape}"
             )
-        if name == "action" and not isinstance(self.model.action_space, spaces.Box):
+        if name == "action" and not isinstance(self.policy.action_space, spaces.Box):
             differ = self._other_choices(found, expected, values)
         else:
             tolerance = _ACTION_TOLERANCE if name == "action" else _OTHER_TOLERANCE
@@ -108,6 +111,6 @@ class Comparison:
         differ: np.ndarray = (found != expected).reshape(len(found), -1).any(axis=1)
         if differ.any():
             distribution = self._distribution(self._prepared(values))
-            ours, theirs = (distribution.log_prob(th.as_tensor(part, device=self.model.device)) for part in (found, expected))
-            differ &= ~th.isclose(ours, theirs, rtol=_ACTION_TOLERANCE, atol=_ACTION_TOLERANCE).cpu().numpy()
+            ours, theirs = (distribution.log_prob(th.as_tensor(part)) for part in (found, expected))
+            differ &= ~th.isclose(ours, theirs, rtol=_ACTION_TOLERANCE, atol=_ACTION_TOLERANCE).numpy()
         return differ

@@ -71,7 +71,7 @@ def _export(
     module = ExportedPolicy(model, preparation.inputs(model.observation_space), choices.outputs)
     metadata: dict[str, Any] = metadata_of(model, preparation, module)
     made = make(traced_program(module), module, metadata)
-    Comparison(model, preparation, module).check(load(made))
+    Comparison(preparation, module).check(load(made))
     with written_aside(path) as file:
         file.write(made)
     return path

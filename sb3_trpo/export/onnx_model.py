@@ -83,7 +83,6 @@ def onnx_bytes(
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
-    import_module("onnx").checker.check_model(proto, full_check=True)
     serialized: bytes = proto.SerializeToString()
     return serialized
 
@@ -103,8 +102,13 @@ def run_onnx(made: bytes) -> Run:
 
     :param made: the bytes of its file
     :return: runs it on the CPU
+    :raises ExportError: if the model is not valid, or onnxruntime lacks an operator
     """
-    session = import_module("onnxruntime").InferenceSession(made, providers=["CPUExecutionProvider"])
+    try:
+        import_module("onnx").checker.check_model(made, full_check=True)
+        session = import_module("onnxruntime").InferenceSession(made, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime documents no class of errors
+        raise ExportError(f"onnxruntime cannot run the exported policy: {first_line(error)}") from error
     names = [each.name for each in session.get_inputs()]
 
     def run(values: Sequence[np.ndarray]) -> list[np.ndarray]:

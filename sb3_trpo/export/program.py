@@ -5,7 +5,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def traced_program(module: ExportedPolicy) -> th.export.ExportedProgram:
     rng = np.random.default_rng(1)
     samples = tuple(th.as_tensor(random_values(each, _TRACED_BATCH, rng)) for each in module.inputs)
     sizes = tuple({0: th.export.Dim.DYNAMIC} for _ in samples)
-    with quiet_torch(), th.no_grad():
+    with quiet_torch(), redirect_stderr(io.StringIO()), th.no_grad():  # after an error torch prints its graph
         try:
             return th.export.export(module.eval(), samples, dynamic_shapes={"inputs": sizes}, strict=False)
         except Exception as error:  # torch documents no class of errors

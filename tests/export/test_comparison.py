@@ -18,7 +18,7 @@ from tests.helpers import DoubleFlatten, Experts
 
 def comparison_of(model: TRPO, outputs: Sequence[str] = ("action",)) -> Comparison:
     preparation = preparation_of(model, "auto", None)
-    return Comparison(model, preparation, ExportedPolicy(model, preparation.inputs(model.observation_space), outputs))
+    return Comparison(preparation, ExportedPolicy(model, preparation.inputs(model.observation_space), outputs))
 
 
 def run_of(compared: Comparison, change: Any = lambda outputs: outputs) -> Any:
