@@ -39,7 +39,8 @@ def export(program: str, options: Sequence[str]) -> None:
         else:
             model.export_torch(path, **arguments)
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        raise SystemExit(f"sb3-trpo: {error}") from error
+        option = "; the option is `--statistics FILE` or `--statistics none`" if "`vec_normalize" in str(error) else ""
+        raise SystemExit(f"sb3-trpo: {error}{option}") from error
     print(f"{path} ({path.stat().st_size:,} bytes) computes what {chosen.model} predicts")
 
 

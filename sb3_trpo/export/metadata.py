@@ -24,7 +24,7 @@ def metadata_of(model: OnPolicyAlgorithm, preparation: Preparation, module: Expo
     :return: versions of the packages; class of algorithm and policy; the spaces of the environment; the inputs, outputs, the
         number of env steps of the training, and the number of observations in the statistics, or None without statistics
     """
-    counts = {str(each.count) for each in statistics_by_key(preparation.vec_normalize).values()}
+    counts = [float(each.count) for each in statistics_by_key(preparation.vec_normalize).values()]
     return {
         **{name: version(package) for name, package in _VERSIONS.items()},
         "algorithm": type(model).__name__,
@@ -35,7 +35,7 @@ def metadata_of(model: OnPolicyAlgorithm, preparation: Preparation, module: Expo
         "inputs": [each.name for each in module.inputs],
         "outputs": list(module.outputs),
         "normalized_inputs": [each.name for each in module.inputs if each.normalizes],
-        "observations_in_statistics": max(map(float, counts), default=None),
+        "observations_in_statistics": max(counts, default=None),
     }
 
 

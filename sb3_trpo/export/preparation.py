@@ -51,7 +51,10 @@ def preparation_of(model: OnPolicyAlgorithm, statistics: Statistics, channels: C
             f"{between[0]} lies between {type(wrappers[-1]).__name__} and the policy, and may change the observations: put it "
             "below, or pass `vec_normalize` (the statistics, or None) if it does not change them"
         )
-    found = next((wrapper for wrapper in wrappers if isinstance(wrapper, VecNormalize)), None)
+    normalizing = [wrapper for wrapper in wrappers if isinstance(wrapper, VecNormalize)]
+    if len(normalizing) > 1 and statistics == "auto":
+        raise ValueError("two VecNormalize wrappers normalise the observations: only one can be exported")
+    found = next(iter(normalizing), None)
     if statistics == "auto" and model.get_env() is None:
         _refuse_unknown_statistics(model)
     chosen = found if statistics == "auto" else statistics

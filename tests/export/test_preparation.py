@@ -40,6 +40,13 @@ def test_the_statistics_of_the_environment() -> None:
 def test_rewards_alone_may_be_normalised() -> None:
     env = VecNormalize(DummyVecEnv([RandomEnv]), norm_obs=False)
     assert found(make_model(env=env)) == Preparation(VECTOR, None, frozenset())
+    way = found(make_model(env=VecFrameStack(env, 2)))
+    assert (way.space.shape, way.vec_normalize) == ((6,), None)
+
+
+def test_observations_that_are_normalised_twice_are_refused() -> None:
+    with pytest.raises(ValueError, match="two VecNormalize wrappers"):
+        found(make_model(env=VecNormalize(normalized_env())))
 
 
 @pytest.mark.parametrize("channels", [None, "first", "last"])
