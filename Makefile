@@ -33,7 +33,7 @@ docs: $(VENV)/.installed-docs
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[extra,zoo,atari,envpool,dev]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[extra,zoo,atari,envpool,export,dev]"
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

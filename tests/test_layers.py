@@ -19,6 +19,7 @@ FLOORS = [
     ["policies", "envs"],
     ["actor", "arguments", "snapshots"],
     ["rollout", "update", "saving"],
+    ["export"],
     ["algorithms"],
     ["zoo"],
     ["command_line"],

@@ -2,10 +2,11 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Never, TypeVar
 
 import gymnasium as gym
@@ -50,6 +51,9 @@ from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussia
 from sb3_trpo.distributions.squashed import install_keeping_tanh
 from sb3_trpo.envs.dead_workers import dead_workers_named
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
+from sb3_trpo.export import files
+from sb3_trpo.export.onnx_model import OPSET
+from sb3_trpo.export.preparation import Channels, Statistics
 from sb3_trpo.policies.action_graphs import detach_action_dist
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.interface import PolicyInterface
@@ -612,6 +616,59 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "last_step", "workers", "_interface", "_in_use", "_initial_weights"]
+
+    def export_onnx(
+        self,
+        path: files.ExportPath,
+        *,
+        vec_normalize: Statistics = "auto",
+        outputs: Sequence[str] = ("action",),
+        image_channels: Channels = None,
+        opset: int = OPSET,
+    ) -> Path:
+        """
+        Write the policy as an ONNX model that computes what ``predict(..., deterministic=True)`` does, from the observations
+        of the environment to the actions that it receives. The file is written only after onnxruntime has computed the same as
+        the model for random observations. It needs the extra ``export``.
+
+        :param path: the file to write, to which ``.onnx`` is added unless it has a suffix
+        :param vec_normalize: the ``VecNormalize`` whose statistics standardise the observations; None: they are not
+            standardised; "auto": that of the model's environment, if it has one
+        :param outputs: names of the outputs: "action", "value", "log_prob" (of the action before it is clipped, nats),
+            "probabilities" (of all choices)
+        :param image_channels: whether the environment's images have their channels "first" or "last"; None: as the model's
+            environment has them, and without an environment as the policy reads them
+        :param opset: version of the ONNX operators
+        :return: the path of the file
+        :raises ModuleNotFoundError: if a package of the extra is missing, naming the command that installs it
+        :raises ValueError: for an argument out of range; if the statistics are missing; if the policy cannot be exported, or
+            its file would not do what the model does
+        :raises TypeError: if ``predict`` runs custom code outside of the policy's networks and distribution
+        :raises OSError: if the file cannot be written; an earlier one is as it was
+        """
+        return files.export_onnx(self, path, files.Choices(vec_normalize, outputs, image_channels), opset)
+
+    def export_torch(
+        self,
+        path: files.ExportPath,
+        *,
+        vec_normalize: Statistics = "auto",
+        outputs: Sequence[str] = ("action",),
+        image_channels: Channels = None,
+    ) -> Path:
+        """
+        Write the policy with ``torch.export.save``: the module of :meth:`export_onnx`, for programs that have torch.
+
+        :param path: the file to write, to which ``.pt2`` is added unless it has a suffix
+        :param vec_normalize: as for :meth:`export_onnx`
+        :param outputs: as for :meth:`export_onnx`
+        :param image_channels: as for :meth:`export_onnx`
+        :return: the path of the file
+        :raises ValueError: as for :meth:`export_onnx`
+        :raises TypeError: as for :meth:`export_onnx`
+        :raises OSError: if the file cannot be written; an earlier one is as it was
+        """
+        return files.export_torch(self, path, files.Choices(vec_normalize, outputs, image_channels))
 
     @classmethod
     def load(

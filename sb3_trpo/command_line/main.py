@@ -45,6 +45,9 @@ SCRIPTS = {
     "load_from_hub": Script("rl_zoo3.load_from_hub", "fetch a trained model from the Hugging Face hub", (*_ALGO, *_FOLDER)),
 }
 
+OWN = {"export": Script("sb3_trpo.command_line.export", "write a trained model as an ONNX file or a torch program")}
+"""Commands of this package, which need no RL Zoo: each module has a function of the command's name."""
+
 _NEEDS = {"all_plots": ("--env", "-e", "ENV"), "plot_from_file": ("--input", "-i", "FILE")}
 """Options without which a script fails with an unclear error: long name, short name and placeholder of the value."""
 
@@ -58,14 +61,18 @@ def usage() -> str:
 
     :return: the help text
     """
-    lines = [f"  {name:16} {script.about}" for name, script in SCRIPTS.items()]
+    scripts, own = ([f"  {name:16} {script.about}" for name, script in table.items()] for table in (SCRIPTS, OWN))
     return "\n".join(
         [
             "usage: sb3-trpo COMMAND [OPTION ...]",
             "",
             "RL Zoo's scripts with `--algo trpo` implied. All their options are passed on.",
             "",
-            *lines,
+            *scripts,
+            "",
+            "Commands of this package:",
+            "",
+            *own,
             "",
             "`sb3-trpo train --resume` saves the run as it goes, and continues the last one that was not finished.",
             "`sb3-trpo COMMAND --help` lists the other options of a command.",
@@ -75,7 +82,7 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Run one of the Zoo's scripts.
+    Run one of the Zoo's scripts, or a command of this package.
 
     :param arguments: the command line, without the program; None: the arguments of this process
     :raises SystemExit: with the help text or an error message
@@ -86,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if command == "--version":
         print(f"sb3-trpo {version('sb3-trpo')}")
+        return
+    if command in OWN:
+        getattr(import_module(OWN[command].module), command)(f"sb3-trpo {command}", options)
         return
     if command not in SCRIPTS:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")

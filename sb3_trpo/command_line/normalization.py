@@ -1,6 +1,5 @@
 """Keeps the statistics of ``VecNormalize`` with the model that they belong to: the Zoo keeps one file for a run."""
 
-import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -11,9 +10,7 @@ from typing import Any
 
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 
-from sb3_trpo.saving.checkpoints import saved_steps
-
-_NAME = "vecnormalize.pkl"
+from sb3_trpo.saving.statistics import NAME, all_of_best, candidates, of_best, statistics_of
 
 
 class SaveBestStatistics(SaveVecNormalizeCallback):
@@ -23,43 +20,11 @@ class SaveBestStatistics(SaveVecNormalizeCallback):
         statistics = self.model.get_vec_normalize_env()
         if statistics is not None:
             folder = Path(self.save_path).parent
-            path = _of_best(folder, self.model.num_timesteps)
+            path = of_best(folder, self.model.num_timesteps)
             statistics.save(str(path))
-            for earlier in set(_all_of_best(folder)) - {path}:
+            for earlier in set(all_of_best(folder)) - {path}:
                 earlier.unlink()
         return bool(super()._on_step())
-
-
-def statistics_of(model: Path) -> Path | None:
-    """
-    Find the statistics that were saved with a model.
-
-    :param model: the zip file: a checkpoint, the best or the final model of a run
-    :return: the file with the statistics; None if there is none
-    """
-    return next((path for path in _candidates(model) if path.is_file()), None)
-
-
-def _candidates(model: Path) -> Iterator[Path]:
-    checkpoint = re.fullmatch(r"(.+)_(\d+)_steps\.zip", model.name)
-    if checkpoint:
-        yield model.with_name(f"{checkpoint[1]}_vecnormalize_{checkpoint[2]}_steps.pkl")
-    elif model.name == "best_model.zip":
-        yield _of_best(model.parent, saved_steps(model))
-        # the Zoo's file is of the best model until the end of the training
-        others = [path for path in model.parent.glob(f"*/{_NAME}") if not model.with_name(f"{path.parent.name}.zip").exists()]
-        if len(others) == 1 and not _all_of_best(model.parent):
-            yield others[0]
-    else:
-        yield model.with_suffix("") / _NAME
-
-
-def _of_best(folder: Path, steps: int) -> Path:
-    return folder / f"best_model_vecnormalize_{steps}_steps.pkl"
-
-
-def _all_of_best(folder: Path) -> list[Path]:
-    return list(folder.glob("best_model_vecnormalize_*_steps.pkl"))
 
 
 @contextmanager
@@ -75,7 +40,7 @@ def statistics_in_a_folder(statistics: Path | None, name: str) -> Iterator[Path]
         subfolder = Path(folder) / name
         subfolder.mkdir()
         if statistics is not None:
-            shutil.copy(statistics, subfolder / _NAME)
+            shutil.copy(statistics, subfolder / NAME)
         yield subfolder
 
 
@@ -88,7 +53,7 @@ def continue_normalization(maybe_normalize: Any) -> Any:
         if manager.continue_training and manager.normalize and statistics is None:
             raise ValueError(
                 f"`normalize` = {manager.normalize} needs the statistics of VecNormalize that were saved with {agent}, and "
-                f"there is no {next(_candidates(agent))}; continue from another file, or pass `-params normalize:False`"
+                f"there is no {next(candidates(agent))}; continue from another file, or pass `-params normalize:False`"
             )
         with statistics_in_a_folder(statistics, manager.env_name) as folder:
             before, manager.trained_agent = manager.trained_agent, str(folder.with_name("model.zip"))
@@ -135,7 +100,7 @@ class ChosenModel:
                 return create_test_env(*args, **kwargs)
             statistics = statistics_of(self.path)
             if statistics is None:
-                common = Path(stats_path) / _NAME
+                common = Path(stats_path) / NAME
                 if common.is_file():
                     warnings.warn(
                         f"no statistics of VecNormalize were saved with {self.path}: using {common}, which may be of another "

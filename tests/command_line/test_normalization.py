@@ -10,7 +10,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trpo import TRPO
 from sb3_trpo.command_line.main import main
-from sb3_trpo.command_line.normalization import continue_normalization, statistics_in_a_folder, statistics_of
+from sb3_trpo.command_line.normalization import continue_normalization, statistics_in_a_folder
+from sb3_trpo.saving.statistics import statistics_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

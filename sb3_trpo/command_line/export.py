@@ -1,0 +1,84 @@
+"""The command ``sb3-trpo export``: writes a saved model as a file that needs neither this package nor its training."""
+
+import argparse
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_trpo.algorithms.trpo import TRPO
+from sb3_trpo.algorithms.vine import VineTRPO
+from sb3_trpo.export.module import OUTPUTS
+from sb3_trpo.export.onnx_model import OPSET
+from sb3_trpo.export.preparation import Statistics
+from sb3_trpo.saving.statistics import statistics_of
+
+_CLASSES = {"trpo": TRPO, "vine_trpo": VineTRPO}
+_SUFFIXES = (".onnx", ".pt2")
+
+
+def export(program: str, options: Sequence[str]) -> None:
+    """
+    Run the command.
+
+    :param program: its name, for the help text
+    :param options: the command line after the name
+    :raises SystemExit: with the help text or an error message
+    """
+    chosen = _parser(program).parse_intermixed_args(options)
+    path = chosen.output or chosen.model.with_suffix(".onnx")
+    if path.suffix not in _SUFFIXES:
+        raise SystemExit(f"sb3-trpo: OUTPUT must end with {' or '.join(_SUFFIXES)}, not {path.name!r}")
+    try:
+        model = _CLASSES[chosen.algo].load(chosen.model, device="cpu")
+        statistics = _statistics(chosen.statistics, chosen.model)
+        arguments = {"outputs": chosen.outputs, "image_channels": chosen.image_channels, "vec_normalize": statistics}
+        if path.suffix == ".onnx":
+            model.export_onnx(path, **arguments, opset=chosen.opset)
+        else:
+            model.export_torch(path, **arguments)
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        option = "; the option is `--statistics FILE` or `--statistics none`" if "`vec_normalize" in str(error) else ""
+        raise SystemExit(f"sb3-trpo: {error}{option}") from error
+    print(f"{path} ({path.stat().st_size:,} bytes) computes what {chosen.model} predicts")
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(program, description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "model", metavar="MODEL", type=Path, help="zip file of the model; it may run code: only your own files"
+    )
+    parser.add_argument(
+        "output", metavar="OUTPUT", type=Path, nargs="?", help="the file to write: .onnx (default: MODEL with .onnx) or .pt2"
+    )
+    parser.add_argument("--algo", choices=_CLASSES, default="trpo", help="class of the model")
+    parser.add_argument(
+        "--statistics",
+        metavar="FILE",
+        help="the file of VecNormalize that the model was trained with; 'none': the observations are not normalised; default: "
+        "the file that was saved with the model, if there is one",
+    )
+    parser.add_argument("--outputs", nargs="+", default=["action"], choices=OUTPUTS, help="what the file computes")
+    parser.add_argument(
+        "--image-channels", choices=("first", "last"), help="where the environment's images have their channels"
+    )
+    parser.add_argument("--opset", type=int, default=OPSET, help="version of the ONNX operators")
+    return parser
+
+
+def _statistics(file: str | None, model: Path) -> Statistics:
+    """Read the statistics that the user names, or those saved with the model."""
+    if file == "none":
+        return None
+    found = statistics_of(model) if file is None else Path(file)
+    if found is None:
+        return "auto"
+    with found.open("rb") as opened:
+        try:
+            statistics = pickle.load(opened)
+        except Exception as error:  # unpickling may raise anything
+            raise ValueError(f"{found} holds no VecNormalize: {error}") from error
+    if not isinstance(statistics, VecNormalize):
+        raise ValueError(f"{found} holds no VecNormalize, but a {type(statistics).__name__}")
+    return statistics
