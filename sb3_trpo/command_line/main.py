@@ -24,6 +24,7 @@ class Script(NamedTuple):
     defaults: tuple[str, ...] = ()
 
 
+_ALGORITHMS = ("trpo", "vine_trpo", "npg", "kl_penalty_trpo", "dual_trpo")
 _ALGO = ("--algo", "trpo")
 _FOLDER = ("--folder", "logs")
 _HYPERPARAMETERS = "{hyperparameters}"
@@ -31,7 +32,7 @@ _SINGLE_FRAMES = "frameskip:1"
 _TRAIN = (*_ALGO, "--conf-file", _HYPERPARAMETERS)
 
 SCRIPTS = {
-    "train": Script("rl_zoo3.train", "train with the hyperparameters of zoo_hyperparams/trpo.yml", _TRAIN),
+    "train": Script("rl_zoo3.train", "train with the hyperparameters of zoo_hyperparams/ALGO.yml", _TRAIN),
     "tune": Script("rl_zoo3.train", "search hyperparameters: train with -optimize", (*_TRAIN, "-optimize")),
     "enjoy": Script("rl_zoo3.enjoy", "watch or evaluate a trained model", (*_ALGO, *_FOLDER)),
     "plot_train": Script("rl_zoo3.plots.plot_train", "plot the training rewards", (*_ALGO, "--exp-folder", "logs")),
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if command not in SCRIPTS:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
-    _refuse_other_algorithms(SCRIPTS[command], options)
+    algorithm = _chosen_algorithm(SCRIPTS[command], options)
     _check_requirements(command, options)
     try:
         from sb3_trpo.command_line.patches import patch_hub, patched_zoo
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
     script = SCRIPTS[command]
-    defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
+    defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file(algorithm))) for default in script.defaults]
     if command in _HUB:
         patch_hub()
     import_module(script.module.rpartition(".")[0])
@@ -103,14 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runpy.run_module(script.module, run_name="__main__")
 
 
-def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
-    """Refuse other algorithms, except in plots, because the default hyperparameters are TRPO's."""
+def _chosen_algorithm(script: Script, options: Sequence[str]) -> str:
+    """Read ``--algo`` and refuse other packages' algorithms, except in plots: the default hyperparameters are ours."""
+    chosen = "trpo"
     if script.module.startswith("rl_zoo3.plots."):
-        return
-    for named in (value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")):
-        if named not in ("trpo", "vine_trpo"):
-            instead = f"python -m {script.module}"
-            raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for others use `{instead}`")
+        return chosen
+    for chosen in (value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")):
+        if chosen not in _ALGORITHMS:
+            allowed, instead = f"{', '.join(_ALGORITHMS[:-1])} or {_ALGORITHMS[-1]}", f"python -m {script.module}"
+            raise SystemExit(f"sb3-trpo: `--algo` must be {allowed}, not {chosen!r}; for others use `{instead}`")
+    return chosen
 
 
 def _check_requirements(command: str, options: Sequence[str]) -> None:
