@@ -100,7 +100,9 @@ def _draw(path: Path, results: dict[str, Any], labels: dict[str, str], panel: An
             axis.grid(alpha=0.3)
         lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
         lines = {label: line for label, line in lines.items() if not label.startswith("_")}
-        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(8, max(1, len(lines))))
+        figure.legend(
+            lines.values(), lines.keys(), loc="outside lower center", ncols=max(1, min(2 * len(results), len(lines)))
+        )
 
 
 def _draw_curves(axis: Any, curves: list[Curve], colour: str, label: str) -> None:

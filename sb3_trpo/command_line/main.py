@@ -44,6 +44,9 @@ SCRIPTS = {
     "load_from_hub": Script("rl_zoo3.load_from_hub", "fetch a trained model from the Hugging Face hub", (*_ALGO, *_FOLDER)),
 }
 
+_PLOT_UPDATES = "plot_updates"
+"""The command that is no script of RL Zoo."""
+
 _NEEDS = {"all_plots": ("--env", "-e", "ENV"), "plot_from_file": ("--input", "-i", "FILE")}
 """Options without which a script fails with an unclear error: long name, short name and placeholder of the value."""
 
@@ -58,11 +61,12 @@ def usage() -> str:
     :return: the help text
     """
     lines = [f"  {name:16} {script.about}" for name, script in SCRIPTS.items()]
+    lines.append(f"  {_PLOT_UPDATES:16} draw every update of a run from its progress.csv")
     return "\n".join(
         [
             "usage: sb3-trpo COMMAND [OPTION ...]",
             "",
-            "RL Zoo's scripts with `--algo trpo` implied. All their options are passed on.",
+            "RL Zoo's scripts with `--algo trpo` implied, and a picture. All options of the scripts are passed on.",
             "",
             *lines,
             "",
@@ -73,7 +77,7 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Run one of the Zoo's scripts.
+    Run one of the Zoo's scripts, or draw the updates of a run.
 
     :param arguments: the command line, without the program; None: the arguments of this process
     :raises SystemExit: with the help text or an error message
@@ -84,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if command == "--version":
         print(f"sb3-trpo {version('sb3-trpo')}")
+        return
+    if command == _PLOT_UPDATES:
+        _plot_updates(options)
         return
     if command not in SCRIPTS:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
@@ -102,6 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
     with patched_zoo(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
         runpy.run_module(script.module, run_name="__main__")
+
+
+def _plot_updates(options: Sequence[str]) -> None:
+    """Draw the updates of a run."""
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"sb3-trpo: {error}. The pictures need matplotlib: pip install 'sb3-trpo[extra]'") from error
+    from sb3_trpo.command_line.plots import main as plot
+
+    plot(options)
 
 
 def _chosen_algorithm(script: Script, options: Sequence[str]) -> str:
