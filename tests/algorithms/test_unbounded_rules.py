@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch as th
 from stable_baselines3.common.logger import configure
 
 from sb3_trpo import TRPO, DualTRPO, KLPenaltyTRPO, NaturalPolicyGradient
 from sb3_trpo.step.report import Outcome, UnboundedReport
-from tests.toy_envs import ConstantEnv, RandomEnv
+from tests.toy_envs import OBSERVATIONS, ConstantEnv, RandomEnv
 
 SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0, "n_critic_updates": 1, "device": "cpu"}
 CLASSES: list[type[TRPO]] = [NaturalPolicyGradient, KLPenaltyTRPO, DualTRPO]
@@ -61,6 +62,29 @@ def test_a_fixed_coefficient_stays() -> None:
     model = KLPenaltyTRPO("MlpPolicy", "CartPole-v1", kl_coef=0.01, adaptive_kl_coef=False, **SMALL).learn(192)
     assert model.kl_coef == 0.01
     assert report_of(model).kl_over_target  # so small a penalty does not hold it back
+
+
+AUTOGRAD: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "gsde": ("MlpPolicy", "Pendulum-v1", {"use_sde": True}),
+    "gelu": ("MlpPolicy", "Pendulum-v1", {"policy_kwargs": {"activation_fn": th.nn.GELU}, "chunk_size": 24}),
+    "subset": ("MlpPolicy", "Pendulum-v1", {"fisher_sample_fraction": 0.5, "sub_sampling_factor": 2}),
+    "dict": ("MultiInputPolicy", RandomEnv(OBSERVATIONS["dict"]), {}),
+}
+
+
+@pytest.mark.parametrize("name", AUTOGRAD)
+def test_several_ascent_steps_of_any_policy(name: str) -> None:
+    policy, env, settings = AUTOGRAD[name]
+    reports = []
+    for n_steps in (1, 3):
+        model = KLPenaltyTRPO(policy, env, n_policy_updates=n_steps, target_kl=0.01, **SMALL, **settings).learn(64)
+        reports.append(report_of(model))
+    one, three = reports
+    assert one.accepted
+    assert three.accepted
+    assert three.kl_coef == one.kl_coef is not None
+    assert three.cg_iterations > one.cg_iterations
+    assert three.surrogate - one.kl_coef * three.kl >= one.surrogate - one.kl_coef * one.kl
 
 
 def test_without_signal_the_coefficient_stays() -> None:
