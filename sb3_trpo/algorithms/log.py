@@ -52,9 +52,8 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
     """
     for key in ("train/outcome", "train/critic_minibatches_skipped"):  # an earlier update may not have been printed
         logger.name_to_value.pop(key, None)
-    for key, value in _step_metrics(update.step).items():
+    for key, value in _step_metrics(update.step, update.target_kl).items():
         logger.record(key, value)
-    logger.record("train/target_kl", update.target_kl)
     logger.record("train/entropy", update.entropy)
     finite = [loss for loss in update.losses if np.isfinite(loss)]
     if finite:
@@ -69,12 +68,13 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
     logger.record("time/update_seconds", update.seconds)
 
 
-def _step_metrics(step: StepReport) -> dict[str, Any]:
+def _step_metrics(step: StepReport, target_kl: float) -> dict[str, Any]:
     metrics = {
         "train/policy_objective": step.surrogate,
         "train/surrogate_gain": step.surrogate_gain,
         "train/expected_gain": step.expected_gain,
         "train/kl_divergence_loss": step.kl,
+        "train/target_kl": target_kl,
         "train/is_line_search_success": float(step.accepted),
         "train/line_search_steps": step.line_search_steps,
         "train/step_fraction": step.step_fraction,
@@ -82,7 +82,8 @@ def _step_metrics(step: StepReport) -> dict[str, Any]:
         "train/cg_residual": step.cg_residual,
     }
     if isinstance(step, UnboundedReport):
-        metrics["train/kl_over_target"] = float(step.kl_over_target)
+        # of the whole update: where running statistics move, the step's own target is a part of it
+        metrics["train/kl_over_target"] = float(step.kl > target_kl)
         if step.kl_coef is not None:
             metrics["train/kl_coef"] = step.kl_coef
     return metrics

@@ -1,5 +1,6 @@
 """Algorithms whose step rule aims at a KL without bounding it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch as th
 from stable_baselines3.common.logger import configure
 
 from sb3_trpo import TRPO, DualTRPO, KLPenaltyTRPO, NaturalPolicyGradient
+from sb3_trpo.algorithms.log import Update, log_update
 from sb3_trpo.step.report import Outcome, UnboundedReport
 from tests.toy_envs import OBSERVATIONS, ConstantEnv, RandomEnv
 
@@ -31,6 +33,16 @@ def test_the_log_tells_the_coefficient_and_whether_the_target_was_exceeded(cls: 
     assert logged["train/target_kl"] == 0.03
     assert ("train/kl_coef" in logged) is (cls is not NaturalPolicyGradient)
     assert logged.get("train/kl_coef") == report.kl_coef
+
+
+@pytest.mark.parametrize(("kl", "over"), [(0.02, 0.0), (0.04, 1.0)])
+def test_the_target_in_the_log_is_that_of_the_update(kl: float, over: float) -> None:
+    model = NaturalPolicyGradient("MlpPolicy", "CartPole-v1", **SMALL)
+    model.set_logger(configure(None, []))
+    model.learn(64)
+    report = replace(report_of(model), kl=kl, target_kl=0.015)  # the step's own share, where running statistics move
+    log_update(model.logger, Update(report, 0.0, [], 1, 0.0, 0.03), model.policy, model.rollout_buffer)
+    assert model.logger.name_to_value["train/kl_over_target"] == over
 
 
 def test_trpo_logs_no_coefficient() -> None:

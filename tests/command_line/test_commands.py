@@ -20,8 +20,8 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from rl_zoo3.utils import StoreDict
 
 from sb3_trpo import TRPO, DualTRPO, NaturalPolicyGradient, VineTRPO
-from sb3_trpo.command_line.main import SCRIPTS, main
-from sb3_trpo.zoo import hyperparameters_file
+from sb3_trpo.command_line.main import _ALGORITHMS, SCRIPTS, main
+from sb3_trpo.zoo import ALGORITHMS, hyperparameters_file
 
 # the Zoo and its libraries for plots and searches cause warnings
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -259,10 +259,14 @@ def test_every_command_has_the_options_of_the_zoo(command: str, capsys: pytest.C
     assert "options:" in capsys.readouterr().out
 
 
+def test_the_command_takes_every_registered_algorithm() -> None:
+    assert set(_ALGORITHMS) == set(ALGORITHMS)
+
+
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     text = capsys.readouterr().out
-    assert all(command in text for command in SCRIPTS)
+    assert all(command in text for command in (*SCRIPTS, "plot_updates"))
 
 
 @pytest.mark.parametrize("command", sorted(set(SCRIPTS) - {"plot_from_file", "all_plots"}))
