@@ -3,6 +3,9 @@
 from importlib.metadata import version
 
 from sb3_trpo.actor.plain_policy import register_extractor
+from sb3_trpo.algorithms.dual import DualTRPO
+from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
+from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.arguments.defaults import SB3_CONTRIB_DEFAULTS
@@ -19,8 +22,11 @@ __all__ = [
     "SB3_CONTRIB_DEFAULTS",
     "TRPO",
     "CnnPolicy",
+    "DualTRPO",
+    "KLPenaltyTRPO",
     "MlpPolicy",
     "MultiInputPolicy",
+    "NaturalPolicyGradient",
     "PaperCnnPolicy",
     "ResumableEnv",
     "ResumeCallback",

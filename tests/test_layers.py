@@ -25,7 +25,7 @@ FLOORS = [
     ["command_line"],
 ]
 """From the ground up. Folders on one floor do not import each other."""
-AT_THE_DOOR = {"sb3_trpo", "sb3_trpo.__main__", "sb3_trpo.envpool"}
+AT_THE_DOOR = {"sb3_trpo", "sb3_trpo.__main__", "sb3_trpo.envpool", "sb3_trpo.plots"}
 """Files outside the folders: names for users, who may import everything."""
 ROOT = Path(sb3_trpo.__file__).parent
 

@@ -9,12 +9,14 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 
-from sb3_trpo.step.report import Outcome, StepReport
+from sb3_trpo.step.report import Outcome, StepReport, UnboundedReport
 
 ADVICE = {
     Outcome.NON_POSITIVE_CURVATURE: "raise cg_damping",
     Outcome.NON_FINITE: "look at the policy's outputs",
     Outcome.LINE_SEARCH_FAILED: "raise line_search_max_iter",
+    Outcome.NO_ASCENT: "raise line_search_max_iter or kl_coef",
+    Outcome.TRIAL_NOT_FINITE: "lower target_kl or step_size",
 }
 """Advice for each outcome that a setting may cure."""
 
@@ -28,6 +30,7 @@ class Update(NamedTuple):
     :param losses: loss of each mini-batch of the critic; one that is not finite caused no step
     :param n_updates: number of updates so far
     :param seconds: duration of the update
+    :param target_kl: δ of this update, nats
     """
 
     step: StepReport
@@ -35,6 +38,7 @@ class Update(NamedTuple):
     losses: Sequence[float]
     n_updates: int
     seconds: float
+    target_kl: float
 
 
 def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer: RolloutBuffer) -> None:
@@ -48,7 +52,7 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
     """
     for key in ("train/outcome", "train/critic_minibatches_skipped"):  # an earlier update may not have been printed
         logger.name_to_value.pop(key, None)
-    for key, value in _step_metrics(update.step).items():
+    for key, value in _step_metrics(update.step, update.target_kl).items():
         logger.record(key, value)
     logger.record("train/entropy", update.entropy)
     finite = [loss for loss in update.losses if np.isfinite(loss)]
@@ -64,18 +68,25 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
     logger.record("time/update_seconds", update.seconds)
 
 
-def _step_metrics(step: StepReport) -> dict[str, Any]:
-    return {
+def _step_metrics(step: StepReport, target_kl: float) -> dict[str, Any]:
+    metrics = {
         "train/policy_objective": step.surrogate,
         "train/surrogate_gain": step.surrogate_gain,
         "train/expected_gain": step.expected_gain,
         "train/kl_divergence_loss": step.kl,
+        "train/target_kl": target_kl,
         "train/is_line_search_success": float(step.accepted),
         "train/line_search_steps": step.line_search_steps,
         "train/step_fraction": step.step_fraction,
         "train/cg_iterations": step.cg_iterations,
         "train/cg_residual": step.cg_residual,
     }
+    if isinstance(step, UnboundedReport):
+        # of the whole update: where running statistics move, the step's own target is a part of it
+        metrics["train/kl_over_target"] = float(step.kl > target_kl)
+        if step.kl_coef is not None:
+            metrics["train/kl_coef"] = step.kl_coef
+    return metrics
 
 
 def _record_texts(logger: Logger, step: StepReport) -> None:

@@ -406,7 +406,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             detach_action_dist(self.policy)
             self._n_updates += 1
             seconds = time.perf_counter() - started
-            update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds)
+            target_kl = self._scheduled("target_kl")
+            update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds, target_kl)
             log_update(self.logger, update, self.policy, self.rollout_buffer)
 
     def _prepare_update(self) -> None:

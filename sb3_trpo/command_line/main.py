@@ -26,6 +26,7 @@ class Script(NamedTuple):
     defaults: tuple[str, ...] = ()
 
 
+_ALGORITHMS = ("trpo", "vine_trpo", "npg", "kl_penalty_trpo", "dual_trpo")
 _ALGO = ("--algo", "trpo")
 _FOLDER = ("--folder", "logs")
 _HYPERPARAMETERS = "{hyperparameters}"
@@ -33,7 +34,7 @@ _SINGLE_FRAMES = "frameskip:1"
 _TRAIN = (*_ALGO, "--conf-file", _HYPERPARAMETERS)
 
 SCRIPTS = {
-    "train": Script("rl_zoo3.train", "train with the hyperparameters of zoo_hyperparams/trpo.yml", _TRAIN),
+    "train": Script("rl_zoo3.train", "train with the hyperparameters of zoo_hyperparams/ALGO.yml", _TRAIN),
     "tune": Script("rl_zoo3.train", "search hyperparameters: train with -optimize", (*_TRAIN, "-optimize")),
     "enjoy": Script("rl_zoo3.enjoy", "watch or evaluate a trained model", (*_ALGO, *_FOLDER)),
     "plot_train": Script("rl_zoo3.plots.plot_train", "plot the training rewards", (*_ALGO, "--exp-folder", "logs")),
@@ -45,8 +46,11 @@ SCRIPTS = {
     "load_from_hub": Script("rl_zoo3.load_from_hub", "fetch a trained model from the Hugging Face hub", (*_ALGO, *_FOLDER)),
 }
 
-OWN = {"export": Script("sb3_trpo.command_line.export", "write a trained model as an ONNX file or a torch program")}
-"""Commands of this package, which need no RL Zoo: each module has a function of the command's name."""
+OWN = {
+    "export": Script("sb3_trpo.command_line.export:export", "write a trained model as an ONNX file or a torch program"),
+    "plot_updates": Script("sb3_trpo.command_line.plots:draw", "draw every update of a run from its progress.csv"),
+}
+"""Commands of this package, which need no RL Zoo: each names a module and its function."""
 
 _NEEDS = {"all_plots": ("--env", "-e", "ENV"), "plot_from_file": ("--input", "-i", "FILE")}
 """Options without which a script fails with an unclear error: long name, short name and placeholder of the value."""
@@ -95,12 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"sb3-trpo {version('sb3-trpo')}")
         return
     if command in OWN:
-        getattr(import_module(OWN[command].module), command)(f"sb3-trpo {command}", options)
+        module, _, function = OWN[command].module.partition(":")
+        getattr(import_module(module), function)(f"sb3-trpo {command}", options)
         return
     if command not in SCRIPTS:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
     options, resume = without_option(command, options)
-    _refuse_other_algorithms(SCRIPTS[command], options)
+    algorithm = _chosen_algorithm(SCRIPTS[command], options)
     _check_requirements(command, options)
     try:
         from sb3_trpo.command_line.patches import patch_hub, patched_zoo
@@ -108,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
     script = SCRIPTS[command]
-    defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
+    defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file(algorithm))) for default in script.defaults]
     if command in _HUB:
         patch_hub()
     import_module(script.module.rpartition(".")[0])
@@ -118,14 +123,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runpy.run_module(script.module, run_name="__main__")
 
 
-def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
-    """Refuse other algorithms, except in plots, because the default hyperparameters are TRPO's."""
+def _chosen_algorithm(script: Script, options: Sequence[str]) -> str:
+    """Read ``--algo`` and refuse other packages' algorithms, except in plots: the default hyperparameters are ours."""
+    chosen = "trpo"
     if script.module.startswith("rl_zoo3.plots."):
-        return
-    for named in (value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")):
-        if named not in ("trpo", "vine_trpo"):
-            instead = f"python -m {script.module}"
-            raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for others use `{instead}`")
+        return chosen
+    for chosen in (value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")):
+        if chosen not in _ALGORITHMS:
+            allowed, instead = f"{', '.join(_ALGORITHMS[:-1])} or {_ALGORITHMS[-1]}", f"python -m {script.module}"
+            raise SystemExit(f"sb3-trpo: `--algo` must be {allowed}, not {chosen!r}; for others use `{instead}`")
+    return chosen
 
 
 def _check_requirements(command: str, options: Sequence[str]) -> None:

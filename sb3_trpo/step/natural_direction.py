@@ -72,6 +72,42 @@ class Direction(NamedTuple):
         )
 
 
+class NaturalGradient(NamedTuple):
+    """
+    A solution x of (F + damping I) x = g.
+
+    :param solution: x, in the problem's coordinates, shape (P,)
+    :param gradient: g, in the same coordinates, shape (P,)
+    :param curvature: xᵀFx, above 0
+    :param cg: the solver's result
+    """
+
+    solution: th.Tensor
+    gradient: th.Tensor
+    curvature: float
+    cg: CGResult
+
+    def length_to_kl(self, kl: float) -> float:
+        """
+        Compute the multiple of x with a given KL in the quadratic model.
+
+        :param kl: D, nats
+        :return: √(2 D / xᵀFx)
+        """
+        return math.sqrt(2.0 * kl / self.curvature)
+
+    def direction(self, problem: Problem, length: float) -> Direction:
+        """
+        Take a multiple of x as the full step.
+
+        :param problem: the problem that was solved
+        :param length: the multiple
+        :return: the step
+        """
+        step = length * self.solution
+        return Direction(problem.to_parameters(step), dot(self.gradient, step), self.cg, problem.old)
+
+
 def natural_direction(problem: Problem, settings: DirectionSettings) -> Direction | StepReport:
     """
     Solve (F + damping I) x = g and scale x to √(2δ / xᵀFx).
@@ -85,7 +121,24 @@ def natural_direction(problem: Problem, settings: DirectionSettings) -> Directio
     :param settings: δ, the damping, and the solver's limits
     :return: the direction; if there is none, the report of a step that moved nothing
     """
-    old, gradient = problem.old, problem.gradient()
+    natural = natural_gradient(problem, problem.gradient(), settings)
+    if isinstance(natural, StepReport):
+        return natural
+    return natural.direction(problem, natural.length_to_kl(settings.max_kl))
+
+
+def natural_gradient(problem: Problem, gradient: th.Tensor, settings: DirectionSettings) -> NaturalGradient | StepReport:
+    """
+    Solve (F + damping I) x = g for any gradient.
+
+    The parameters must be θ_old, where F is.
+
+    :param problem: what to solve
+    :param gradient: g, in the problem's coordinates, shape (P,)
+    :param settings: the damping and the solver's limits
+    :return: x; if there is none, the report of a step that moved nothing
+    """
+    old = problem.old
     if not math.isfinite(old.surrogate) or not math.isfinite(dot(gradient, gradient)):
         return StepReport(Outcome.NON_FINITE, old.surrogate)
     if not gradient.any():
@@ -99,8 +152,7 @@ def natural_direction(problem: Problem, settings: DirectionSettings) -> Directio
     if not 0.0 < curvature < math.inf:
         outcome = Outcome.NON_POSITIVE_CURVATURE if -math.inf < curvature <= 0.0 else Outcome.NON_FINITE
         return StepReport(outcome, old.surrogate, **_of_the_solver(cg))
-    step = math.sqrt(2.0 * settings.max_kl / curvature) * cg.solution
-    return Direction(problem.to_parameters(step), dot(gradient, step), cg, old)
+    return NaturalGradient(cg.solution, gradient, curvature, cg)
 
 
 def _of_the_solver(cg: CGResult) -> dict[str, Any]:

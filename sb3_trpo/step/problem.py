@@ -32,6 +32,14 @@ class Problem(Protocol):
         :return: g, shape (P,), in the problem's coordinates
         """
 
+    def penalized_gradient(self, kl_coef: float) -> th.Tensor:
+        """
+        Differentiate L - λ D at the current parameters.
+
+        :param kl_coef: λ
+        :return: gradient, shape (P,), in the problem's coordinates
+        """
+
     def to_parameters(self, step: th.Tensor) -> th.Tensor:
         """
         Map a step from the problem's coordinates, in which gradient and products are, to the parameters.

@@ -1,6 +1,9 @@
 """The results of a step: its trials, its outcome and its report."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import NamedTuple
 
@@ -18,6 +21,8 @@ class Outcome(Enum):
     NO_PARAMETERS = "no step: no trainable parameter reaches the action distribution"
     NON_POSITIVE_CURVATURE = "no step: the Fisher matrix has no positive curvature along the step"
     NON_FINITE = "no step: the gradient or a Fisher-vector product is not finite"
+    TRIAL_NOT_FINITE = "no step: the surrogate or the KL after it is not finite"
+    NO_ASCENT = "no step: no trial raised the penalised surrogate"
     LINE_SEARCH_FAILED = "no step: no trial kept the KL bound and raised the surrogate"
 
 
@@ -67,3 +72,39 @@ class StepReport:
     def accepted(self) -> bool:
         """Tell whether the parameters moved."""
         return self.outcome is Outcome.ACCEPTED
+
+
+@dataclass(frozen=True)
+class UnboundedReport(StepReport):
+    """
+    The report of a rule that aims at a KL but does not bound it.
+
+    :param target_kl: δ, the KL that the rule aims at, nats
+    :param kl_coef: λ, the coefficient of the KL in this step, advantage per nat; None if the rule has none
+    :param next_kl_coef: λ of the next update
+    """
+
+    target_kl: float = math.inf
+    kl_coef: float | None = None
+    next_kl_coef: float | None = None
+
+    @property
+    def kl_over_target(self) -> bool:
+        """Tell whether the KL of the step exceeds δ."""
+        return self.kl > self.target_kl
+
+    @classmethod
+    def of(
+        cls, report: StepReport, target_kl: float, kl_coef: float | None = None, next_kl_coef: float | None = None
+    ) -> UnboundedReport:
+        """
+        Extend a report.
+
+        :param report: how the step ended
+        :param target_kl: δ, nats
+        :param kl_coef: λ of the step
+        :param next_kl_coef: λ of the next update
+        :return: the extended report
+        """
+        plain = {field.name: getattr(report, field.name) for field in fields(StepReport)}
+        return cls(**plain, target_kl=target_kl, kl_coef=kl_coef, next_kl_coef=next_kl_coef)

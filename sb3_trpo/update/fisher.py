@@ -1,7 +1,6 @@
 """Products with the Fisher matrix F = mean over states of Jᵀ M J (Gauss-Newton), without ever forming it."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch as th
 
@@ -17,7 +16,8 @@ class FisherVectorProduct:
     J is the Jacobian of the distribution's parameters and M their own Fisher matrix in closed form
     (:meth:`~sb3_trpo.distributions.family.DistributionFamily.metric`), so F is the Hessian of the mean KL at
     θ_old and positive semi-definite. A product costs one J v and one Jᵀw. The forward pass of the first chunk is
-    kept for later products; those of the other chunks are repeated. Nothing is computed before the first product.
+    kept for later products, until the parameters are written to; those of the other chunks are repeated. Nothing is computed
+    before the first product.
 
     Source: appendix C of the TRPO paper (https://arxiv.org/abs/1502.05477).
 
@@ -44,6 +44,8 @@ class FisherVectorProduct:
         self._workers = workers
         self._parts = batch.parts(chunk_size, units)
         self._total_weight = workers.total(batch.total_weight(units))
+        self._kept: Linearisation | None = None
+        self._kept_versions: list[int] = []
 
     def __call__(self, vector: th.Tensor) -> th.Tensor:
         """
@@ -56,12 +58,16 @@ class FisherVectorProduct:
         for i in range(1, len(self._parts)):
             total += self._linearise(i).product(vector)
         # last, so that the cached chunk does not occupy memory while the uncached ones are computed
-        total += self._first.product(vector)
+        total += self._first().product(vector)
         return self._workers.sum(total) / self._total_weight
 
-    @cached_property
     def _first(self) -> Linearisation:
-        return self._linearise(0)
+        """Linearise the first chunk, unless it was since the parameters were written to: autograd refuses an older graph."""
+        versions = [parameter._version for parameter in self.parameters]
+        if self._kept is None or versions != self._kept_versions:
+            self._kept = None  # frees its memory
+            self._kept, self._kept_versions = self._linearise(0), versions
+        return self._kept
 
     def _linearise(self, i: int) -> Linearisation:
         return self._network.linearise(self.batch.take(self._parts[i]), self.parameters)

@@ -65,7 +65,16 @@ class PolicyProblem:
         gradient = self._surrogate.gradient_at_old
         if gradient is None:
             gradient = self._surrogate.gradient(self.parameters, self._subsets.gradient)
-        return gradient if self._coordinates is None else self._coordinates.pull_back(gradient)
+        return self._pulled_back(gradient)
+
+    def penalized_gradient(self, kl_coef: float) -> th.Tensor:
+        """
+        Differentiate L - λ D at the current parameters.
+
+        :param kl_coef: λ
+        :return: gradient, shape (P,)
+        """
+        return self._pulled_back(self._surrogate.penalized_gradient(self.parameters, kl_coef, self._subsets.gradient))
 
     def to_parameters(self, step: th.Tensor) -> th.Tensor:
         """
@@ -94,6 +103,9 @@ class PolicyProblem:
         """
         product = self._independent_product
         return None if product is None else self._in_coordinates(product, vector)
+
+    def _pulled_back(self, gradient: th.Tensor) -> th.Tensor:
+        return gradient if self._coordinates is None else self._coordinates.pull_back(gradient)
 
     def _in_coordinates(self, product: FisherVectorProduct, vector: th.Tensor) -> th.Tensor:
         if self._coordinates is None:

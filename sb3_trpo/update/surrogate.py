@@ -8,6 +8,7 @@ from stable_baselines3.common.distributions import Distribution
 
 from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.batch.batch import Batch
+from sb3_trpo.batch.states import rows_at
 from sb3_trpo.distributions.family import Parameters
 from sb3_trpo.distributions.table import distribution_family
 from sb3_trpo.distributions.validation import unchecked_distributions
@@ -92,6 +93,32 @@ class Surrogate:
         for chunk in self.batch.chunks(self.chunk_size, units):
             with unchecked_distributions():
                 total = total + self._network.gradient(objective, chunk, parameters)
+        return self._workers.sum(total) / (self._total_weight if units is None else self._weight_of(units))
+
+    def penalized_gradient(
+        self, parameters: Sequence[th.nn.Parameter], kl_coef: float, units: th.Tensor | None = None
+    ) -> th.Tensor:
+        """
+        Differentiate L - λ D at the current parameters, with one backward pass.
+
+        :param parameters: the actor's parameters, P elements in all
+        :param kl_coef: λ
+        :param units: positions of the units to average over, shape (u,); None: all
+        :return: the gradient, shape (P,)
+        """
+        whole = None if units is None else [th.cat(parts) for parts in zip(*self._old, strict=True)]
+        total = _zeros(parameters)
+        for i, part in enumerate(self.batch.parts(self.chunk_size, units)):
+            rows = self.batch.states.rows_of(part)
+            old = self._old[i] if whole is None else tuple(rows_at(values, rows) for values in whole)
+
+            def objective(chunk: Batch, distribution: Distribution, old: Parameters = old) -> th.Tensor:
+                family = distribution_family(distribution)
+                kl = family.kl_old_new(old, family.parameters(distribution, chunk.actions))
+                return self._objective(chunk, *_gain_and_entropy(chunk, distribution)) - kl_coef * chunk.weighted(kl)
+
+            with unchecked_distributions():
+                total = total + self._network.gradient(objective, self.batch.take(part), parameters)
         return self._workers.sum(total) / (self._total_weight if units is None else self._weight_of(units))
 
     def _differentiate_at_old(self, parameters: Sequence[th.nn.Parameter]) -> tuple[Trial, th.Tensor]:

@@ -1,6 +1,6 @@
 """
-Registers this package with RL Zoo: after an import, ``trpo`` there means this package's TRPO, and ``vine_trpo`` its vine
-sampling.
+Registers this package with RL Zoo: after an import, ``trpo`` there means this package's TRPO, ``vine_trpo`` its vine sampling,
+and ``npg``, ``kl_penalty_trpo`` and ``dual_trpo`` its other step rules.
 
 ``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else; the ``sb3-trpo`` command
 (:mod:`sb3_trpo.command_line`) imports it before every script of the Zoo.
@@ -11,23 +11,48 @@ from pathlib import Path
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
+from sb3_trpo.algorithms.dual import DualTRPO
+from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
+from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
-from sb3_trpo.zoo.search_space import convert_hyperparameters, sample_hyperparameters
+from sb3_trpo.checks import described
+from sb3_trpo.zoo.search_space import convert_hyperparameters, sample_dual, sample_hyperparameters, sample_kl_penalty
+
+ALGORITHMS = {
+    "trpo": TRPO,
+    "vine_trpo": VineTRPO,
+    "npg": NaturalPolicyGradient,
+    "kl_penalty_trpo": KLPenaltyTRPO,
+    "dual_trpo": DualTRPO,
+}
+"""The classes by their names in RL Zoo."""
+
+_FILES = {"vine_trpo": "trpo"}
+"""Algorithms that use the file of another."""
 
 
-def hyperparameters_file() -> Path:
+def hyperparameters_file(algorithm: str = "trpo") -> Path:
     """
     Find the hyperparameters of this package, in RL Zoo's format.
 
+    :param algorithm: a key of :data:`ALGORITHMS`
     :return: path of the file
+    :raises ValueError: if it is no such key
     """
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "zoo_hyperparams" / "trpo.yml"
-    return installed if installed.exists() else package.parent / "zoo_hyperparams" / "trpo.yml"
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"`algorithm` must be one of {', '.join(ALGORITHMS)}, not {described(algorithm)}")
+    package, name = Path(__file__).resolve().parents[1], f"{_FILES.get(algorithm, algorithm)}.yml"
+    installed = package / "zoo_hyperparams" / name
+    return installed if installed.exists() else package.parent / "zoo_hyperparams" / name
 
 
-ALGOS.update(trpo=TRPO, vine_trpo=VineTRPO)
-for _algorithm in ("trpo", "vine_trpo"):
-    HYPERPARAMS_SAMPLER[_algorithm] = sample_hyperparameters
-    HYPERPARAMS_CONVERTER[_algorithm] = convert_hyperparameters
+ALGOS.update(ALGORITHMS)
+HYPERPARAMS_SAMPLER.update(
+    trpo=sample_hyperparameters,
+    vine_trpo=sample_hyperparameters,
+    npg=sample_hyperparameters,
+    kl_penalty_trpo=sample_kl_penalty,
+    dual_trpo=sample_dual,
+)
+HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, convert_hyperparameters))

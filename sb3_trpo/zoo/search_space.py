@@ -43,6 +43,39 @@ def sample_hyperparameters(
     return hyperparameters
 
 
+def sample_kl_penalty(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    Draw hyperparameters of TRPO, the first coefficient of the KL, whether it adapts, and the number of ascent steps.
+
+    :param trial: see :func:`sample_hyperparameters`
+    :param n_actions: see there
+    :param n_envs: see there
+    :param additional_args: see there
+    :return: arguments of :class:`~sb3_trpo.algorithms.kl_penalty.KLPenaltyTRPO`
+    """
+    return sample_hyperparameters(trial, n_actions, n_envs, additional_args) | {
+        "kl_coef": trial.suggest_float("kl_coef", 0.1, 30.0, log=True),
+        "adaptive_kl_coef": trial.suggest_categorical("adaptive_kl_coef", [True, False]),
+        "n_policy_updates": trial.suggest_int("n_policy_updates", 1, 10),
+    }
+
+
+def sample_dual(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    Draw hyperparameters of TRPO, the learning rate of the multiplier, and the number of ascent steps.
+
+    :param trial: see :func:`sample_hyperparameters`
+    :param n_actions: see there
+    :param n_envs: see there
+    :param additional_args: see there
+    :return: arguments of :class:`~sb3_trpo.algorithms.dual.DualTRPO`
+    """
+    return sample_hyperparameters(trial, n_actions, n_envs, additional_args) | {
+        "dual_learning_rate": trial.suggest_float("dual_learning_rate", 1.0, 100.0, log=True),
+        "n_policy_updates": trial.suggest_int("n_policy_updates", 1, 10),
+    }
+
+
 def convert_hyperparameters(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
     Convert the values that a trial drew to arguments; also for a trial that is read back from its study.

@@ -19,9 +19,9 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from rl_zoo3.utils import StoreDict
 
-from sb3_trpo import TRPO, VineTRPO
-from sb3_trpo.command_line.main import SCRIPTS, main
-from sb3_trpo.zoo import hyperparameters_file
+from sb3_trpo import TRPO, DualTRPO, NaturalPolicyGradient, VineTRPO
+from sb3_trpo.command_line.main import _ALGORITHMS, OWN, SCRIPTS, main
+from sb3_trpo.zoo import ALGORITHMS, hyperparameters_file
 
 # the Zoo and its libraries for plots and searches cause warnings
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -174,6 +174,16 @@ def test_vine_sampling(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Mean reward" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "cls"), [("npg", NaturalPolicyGradient), ("dual_trpo", DualTRPO)])
+def test_other_step_rules_train_with_their_own_file(name: str, cls: type[TRPO], folder: Path) -> None:
+    main(["train", "--algo", name, *SHORT, "--eval-freq", "-1", "-params", "n_steps:512"])
+    run = folder / "logs" / name / "CartPole-v1_1"
+    assert type(cls.load(run / "CartPole-v1.zip")) is cls
+    saved = yaml.load((run / "CartPole-v1" / "config.yml").read_text(), Loader=yaml.UnsafeLoader)
+    entry = yaml.safe_load(hyperparameters_file(name).read_text())["CartPole-v1"]
+    assert dict(saved) == {**entry, "n_steps": 512}
+
+
 @pytest.mark.usefixtures("trained")
 def test_plots(folder: Path) -> None:
     main(["train", *SHORT, "--eval-freq", "1024", "--verbose", "0"])  # a single run has no spread
@@ -249,10 +259,14 @@ def test_every_command_has_the_options_of_the_zoo(command: str, capsys: pytest.C
     assert "options:" in capsys.readouterr().out
 
 
+def test_the_command_takes_every_registered_algorithm() -> None:
+    assert set(_ALGORITHMS) == set(ALGORITHMS)
+
+
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     text = capsys.readouterr().out
-    assert all(command in text for command in SCRIPTS)
+    assert all(command in text for command in (*SCRIPTS, *OWN))
 
 
 @pytest.mark.parametrize("command", sorted(set(SCRIPTS) - {"plot_from_file", "all_plots"}))
@@ -319,7 +333,7 @@ def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(SystemExit, match="unknown command 'trian'"):
         main(["trian"])
     for options in (["--algo", "ppo"], ["--algo=ppo"], ["--alg", "ppo"], ["--a=ppo"]):
-        with pytest.raises(SystemExit, match="`--algo` must be trpo or vine_trpo, not 'ppo'"):
+        with pytest.raises(SystemExit, match="`--algo` must be trpo, vine_trpo, npg, kl_penalty_trpo or dual_trpo, not 'ppo'"):
             main(["train", *options])
     for command, needed in (("all_plots", "--env ENV"), ("plot_from_file", "--input FILE")):
         for options in ([], ["-l", "TRPO"], ["-l", "TRPO", "-iqm"]):

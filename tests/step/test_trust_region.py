@@ -38,6 +38,9 @@ class Posed:
     trial: Callable[[], Trial]
     scale: float = 1.0
 
+    def penalized_gradient(self, kl_coef: float) -> th.Tensor:
+        raise AssertionError("the trust region has no penalty")
+
     def to_parameters(self, step: th.Tensor) -> th.Tensor:
         return step * self.scale
 

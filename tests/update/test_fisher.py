@@ -12,6 +12,7 @@ from torch import nn
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.subsets import fisher_subsets
+from sb3_trpo.step.flat import assign, flatten
 from sb3_trpo.update.fisher import FisherVectorProduct
 from tests.helpers import (
     ACTORS,
@@ -237,3 +238,19 @@ def test_subsets_draw_nothing_from_the_global_generators() -> None:
     before = generator_states()
     draw(100, 0.5, (3, 4))
     assert generator_states() == before
+
+
+@pytest.mark.parametrize("chunk_size", [3, 100])
+def test_a_product_follows_parameters_that_are_written_to(chunk_size: int) -> None:
+    policy = make_policy()
+    parameters, batch = fisher_parameters(policy), make_batch(policy)
+    product = FisherVectorProduct(actor_of(policy), parameters, batch, chunk_size)
+    old = flatten(parameters)
+    vector = th.ones_like(old)
+    before = product(vector)
+    assign(parameters, 1.5 * old)
+    there = product(vector)
+    th.testing.assert_close(there, FisherVectorProduct(actor_of(policy), parameters, batch, 100)(vector))
+    assert not th.allclose(there, before)
+    assign(parameters, old)
+    th.testing.assert_close(product(vector), before)

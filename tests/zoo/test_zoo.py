@@ -17,7 +17,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
 from sb3_trpo import TRPO, VineTRPO
-from sb3_trpo.zoo import hyperparameters_file
+from sb3_trpo.zoo import ALGORITHMS, hyperparameters_file
 
 # the Zoo and the libraries that it plots and searches with warn of each other
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -114,6 +114,30 @@ def test_an_unlisted_env_gets_the_default_entry(tmp_path: Path) -> None:
     experiment = manager("Unlisted-v0", tmp_path, eval_freq=-1).setup_experiment()
     assert experiment is not None
     assert vars(experiment[0])["target_kl"] == 0.03
+
+
+@pytest.mark.parametrize("name", ["npg", "kl_penalty_trpo", "dual_trpo"])
+def test_other_step_rules_have_their_entries_and_their_search_space(name: str) -> None:
+    cls = ALGORITHMS[name]
+    assert ALGOS[name] is cls
+    entries = yaml.safe_load(hyperparameters_file(name).read_text())
+    assert entries.keys() == {"default", "common", "CartPole-v1", "Hopper-v5", "HalfCheetah-v5", "Walker2d-v5"}
+    settings = {key: value for key, value in entries["Hopper-v5"].items() if key != "n_timesteps"}
+    assert settings.keys() >= set(cls.extra_arguments)
+    model, default = cls(env="CartPole-v1", device="cpu", **settings), cls("MlpPolicy", "CartPole-v1", device="cpu")
+    assert all(getattr(model, key) == getattr(default, key) for key in settings.keys() - {"policy"})
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    drawn = HYPERPARAMS_SAMPLER[name](trial, 0, 1, {})
+    again = HYPERPARAMS_CONVERTER[name](trial.params)
+    assert type(cls(env="CartPole-v1", policy="MlpPolicy", device="cpu", **drawn)) is cls
+    assert again.keys() == drawn.keys()
+    assert all(again[key] == drawn[key] for key in drawn.keys() - {"policy_kwargs"})
+
+
+def test_only_registered_names_have_a_file() -> None:
+    assert hyperparameters_file("vine_trpo") == hyperparameters_file()
+    with pytest.raises(ValueError, match=r"`algorithm` must be one of trpo, vine_trpo, npg, .*, not 'ppo'"):
+        hyperparameters_file("ppo")
 
 
 def test_search_space_of_continuous_actions() -> None:
