@@ -50,6 +50,11 @@ _HUB = ("enjoy", "push_to_hub", "load_from_hub")
 """Commands that use the Hugging Face hub; ``enjoy`` downloads a model of ``rl-trained-agents`` that is missing."""
 
 
+_INSPECT = "inspect"
+_TRUSTED = "--trusted"
+"""The option that lets saved files run the code that they contain."""
+
+
 def usage() -> str:
     """
     Write the help text.
@@ -57,11 +62,13 @@ def usage() -> str:
     :return: the help text
     """
     lines = [f"  {name:16} {script.about}" for name, script in SCRIPTS.items()]
+    lines.append(f"  {_INSPECT:16} print what a saved file holds and what it would run")
     return "\n".join(
         [
             "usage: sb3-trpo COMMAND [OPTION ...]",
             "",
             "RL Zoo's scripts with `--algo trpo` implied. All their options are passed on.",
+            f"Nothing in a saved file runs, unless `{_TRUSTED}` is among the options.",
             "",
             *lines,
             "",
@@ -84,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command == "--version":
         print(f"sb3-trpo {version('sb3-trpo')}")
         return
+    if command == _INSPECT:
+        _inspect(options)
+        return
     if command not in SCRIPTS:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
     _refuse_other_algorithms(SCRIPTS[command], options)
@@ -93,14 +103,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from sb3_trpo.zoo import hyperparameters_file
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
-    script = SCRIPTS[command]
+    script, trusted = SCRIPTS[command], _TRUSTED in options
+    options = [option for option in options if option != _TRUSTED]
     defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
     if command in _HUB:
         patch_hub()
     import_module(script.module.rpartition(".")[0])
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
-    with patched_zoo(), _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
+    words = [*defaults, *_with_single_frames(script, options)]
+    with patched_zoo(trusted, _own_packages(options)), _arguments(f"sb3-trpo {command}", words):
         runpy.run_module(script.module, run_name="__main__")
+
+
+def _inspect(paths: Sequence[str]) -> None:
+    """Print what saved files hold, and end with an error if one cannot be read."""
+    if not paths or {"-h", "--help"} & set(paths):
+        print("usage: sb3-trpo inspect FILE ...\n\nPrint what saved files hold and what they would run. Nothing in them runs.")
+        return
+    from sb3_trpo.saving.inspection import inspect_file
+
+    for path in paths:
+        try:
+            print(inspect_file(path))
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"sb3-trpo: {error}") from error
+
+
+def _own_packages(options: Sequence[str]) -> list[str]:
+    """List the packages that the user names with ``--gym-packages``."""
+    packages: list[str] = []
+    inside = False
+    for option in options:
+        name, _, joined = option.partition("=")
+        if option.startswith("-"):
+            inside = _abbreviates(name, "--gym-packages", "--gy")
+            packages += [joined] if inside and joined else []
+        elif inside:
+            packages.append(option)
+    return packages
 
 
 def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:

@@ -177,6 +177,7 @@ MAKERS: dict[str, Callable[[Call, Build], Any]] = {
     "numpy.random._pickle.__generator_ctor": _generator,
     "numpy.random._pickle.__bit_generator_ctor": _bit_generator,
     "numpy.random.bit_generator.__pyx_unpickle_SeedSequence": lambda call, build: None,  # the state says it all
+    "numpy.random._pickle.__randomstate_ctor": lambda call, build: None,  # Gym's; a space makes its own generator
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch.storage._load_from_bytes": _storage,
 }

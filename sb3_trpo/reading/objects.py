@@ -41,14 +41,14 @@ _ATTRIBUTES: dict[str, tuple[type[Any], dict[str, Any]]] = {
             **dict.fromkeys(("old_obs", "old_reward"), _LAST),
             **{"norm_obs_keys": list | None, "obs_rms": _STATISTICS, "ret_rms": RunningMeanStd},
             **{"num_envs": int, "render_mode": str | None, "metadata": dict, "reset_infos": list},
-            **{"_seeds": list, "_options": list, "waiting": bool},
+            **{"obs_spaces": dict | None, "obs_keys": list | None, "_seeds": list, "_options": list, "waiting": bool},
         },
     ),
 }
 """Classes whose objects are rebuilt from their attributes: names and types of all attributes that such an object has."""
 _OPTIONAL = {
     VecNormalize: {"norm_obs_keys", "render_mode", "metadata", "reset_infos", "_seeds", "_options", "waiting", "old_obs"}
-    | {"old_reward", "num_envs"},
+    | {"old_reward", "num_envs", "obs_spaces", "obs_keys"},
 }
 
 
@@ -137,6 +137,8 @@ def _function(call: Call, build: Build) -> Any:
         raise NotRebuiltError(f"the closure of {name} has another size") from error
 
 
+FUNCTION_MAKERS = ("cloudpickle.cloudpickle._make_function", "types.FunctionType", "types.LambdaType")
+"""What pickles call to make a function from its code."""
 _CELL = "cloudpickle.cloudpickle._make_cell"
 _UTILS = "stable_baselines3.common.utils"
 _FUNCTIONS: dict[str, Callable[..., Any]] = {  # their free variables come in alphabetical order
@@ -185,7 +187,7 @@ MAKERS: dict[str, Callable[[Call, Build], Any]] = {
     "sb3_trpo.update.moments.RunningMoments": _moments,
     "rl_zoo3.utils.SimpleLinearSchedule": _zoo_schedule,
     "sb3_contrib.common.recurrent.type_aliases.RNNStates": _recurrent_states,
-    "cloudpickle.cloudpickle._make_function": _function,
+    **dict.fromkeys(FUNCTION_MAKERS, _function),
     "builtins.getattr": _get_attribute,
     "__builtin__.getattr": _get_attribute,
     "collections.deque": _deque,

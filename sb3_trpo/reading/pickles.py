@@ -54,8 +54,12 @@ class Call:
 
     @property
     def path(self) -> str:
-        """Return the full name of the callee."""
-        return self.callee.path if isinstance(self.callee, Name) else "the result of another call"
+        """Return the full name of the callee; cloudpickle looks the types of functions and code up in ``types``."""
+        if isinstance(self.callee, Name):
+            return self.callee.path
+        if isinstance(self.callee, Call) and self.callee.path == _LOOK_UP and len(self.callee.args) == 1:
+            return f"types.{self.callee.args[0]}"
+        return "the result of another call"
 
 
 @dataclass(eq=False)
@@ -70,7 +74,8 @@ class Stored:
 
 
 SCALARS = (type(None), bool, int, float, str, bytes)
-_SET_STATE = "cloudpickle.cloudpickle._function_setstate"
+_LOOK_UP = "cloudpickle.cloudpickle._builtin_type"
+_SET_STATE = ("cloudpickle.cloudpickle._function_setstate", "cloudpickle.cloudpickle_fast._function_setstate")
 _VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _CONTAINERS: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -191,7 +196,7 @@ class _Machine:
         if not isinstance(args, tuple) or not isinstance(kwargs or {}, dict):
             raise TypeError("arguments that are no tuple")
         call = Call(callee, args, kwargs or {})
-        if call.path == _SET_STATE and len(args) > 1 and isinstance(args[0], Call):
+        if call.path in _SET_STATE and len(args) > 1 and isinstance(args[0], Call):
             args[0].state = args[1]  # cloudpickle's way to give a function its closure
         self.stack.append(call)
 

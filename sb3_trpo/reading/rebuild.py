@@ -44,16 +44,23 @@ def unknown_calls(recipe: Any) -> list[str]:
     :param recipe: a result of :func:`~sb3_trpo.reading.pickles.read_pickle`
     :return: full names, each once, in alphabetical order
     """
-    named = {part.path: part for part in parts(recipe) if isinstance(part, Call | Name) and part.path not in _MAKERS}
-    return sorted(path for path, part in named.items() if isinstance(part, Call) or not _is_known(part))
+    return sorted({part.path for part in parts(recipe) if isinstance(part, Call | Name) and not _is_known(part)})
 
 
-def _is_known(name: Name) -> bool:
-    """Tell whether a name only tells the kind of an array, a tensor or a generator, or is a known class."""
-    if name.path == "numpy.ndarray" or name.module.startswith("numpy.random.") or name.name.endswith("Storage"):
-        return True
+def _is_known(part: Call | Name) -> bool:
+    """Tell whether a call or name is one that is rebuilt here; the code of a function is not, whatever its name."""
+    if isinstance(part, Call):
+        if part.path in ("builtins.getattr", "__builtin__.getattr"):
+            return _succeeds(lambda: rebuild(part))
+        return part.path in _MAKERS and part.path not in objects.FUNCTION_MAKERS
+    kinds = part.path in ("numpy.ndarray", "stable_baselines3.common.policies.BasePolicy", *_MAKERS)
+    kinds = kinds or part.module.startswith("numpy.random.") or (part.module == "torch" and part.name.endswith("Storage"))
+    return kinds or _succeeds(lambda: find_class(part))
+
+
+def _succeeds(make: Callable[[], Any]) -> bool:
     try:
-        find_class(name)
+        make()
     except NotRebuiltError:
         return False
     return True

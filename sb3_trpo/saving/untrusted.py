@@ -14,6 +14,7 @@ from gymnasium import spaces
 from sb3_trpo.reading.archives import check_nested, read_entries
 from sb3_trpo.reading.fields import read_fields, rebuild_field
 from sb3_trpo.reading.pickles import NotRebuiltError
+from sb3_trpo.reading.text import printable
 
 _NEEDED: dict[str, Any] = {
     "policy_class": type | str,
@@ -131,8 +132,7 @@ def _weights(entries: dict[str, bytes], names: Iterable[str]) -> io.BytesIO:
                 _check_weights(name, content)
                 copy.writestr(name, content)
             elif name in _TEXTS:
-                text = content.decode(errors="replace")
-                copy.writestr(name, "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text))
+                copy.writestr(name, printable(content.decode(errors="replace")))
     file.seek(0)
     return file
 
