@@ -1,6 +1,5 @@
 """Rebuilds NumPy's and torch's values from recipes: numbers, arrays, random generators, tensors."""
 
-import io
 import math
 import re
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import numpy as np
 import torch as th
 
 from sb3_trpo.reading.pickles import Call, Name, NotRebuiltError, Stored
+from sb3_trpo.reading.weights import read_weights
 
 Build = Callable[[Any], Any]
 """Rebuilds what is inside a recipe."""
@@ -125,7 +125,7 @@ def _storage(call: Call, build: Build) -> th.Tensor:
     """Rebuild the numbers of a tensor that was pickled outside ``torch.save``; torch reads them without any code."""
     (content,) = _arguments(call, build, bytes)
     try:
-        storage = th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        storage = read_weights(content)
         return th.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
     except Exception as error:
         raise NotRebuiltError(f"torch refuses a tensor in it ({error})") from error

@@ -30,6 +30,7 @@ from sb3_trpo.checks import BOOLEAN, check, described
 from sb3_trpo.reading.fields import read_fields, rebuild_field
 from sb3_trpo.reading.pickles import NotRebuiltError
 from sb3_trpo.reading.trust import is_trusted
+from sb3_trpo.reading.weights import read_weights
 from sb3_trpo.saving.atomic import SavePath
 from sb3_trpo.saving.untrusted import check_entry_names, plain_copy, read_model
 
@@ -171,10 +172,11 @@ def _read_weights(path: SavePath, source: _Source, read: Callable[..., N]) -> N:
         return read(source.file)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError):
         with _opened(source.file) as file, zipfile.ZipFile(file) as archive:
-            for name in ("policy.pth", "policy.optimizer.pth"):
+            others = (name for name in archive.namelist() if name.endswith(".pth"))
+            for name in ("policy.pth", "policy.optimizer.pth", *others):
                 try:
-                    th.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
-                except Exception as error:
+                    read_weights(archive.read(name))
+                except (ValueError, KeyError) as error:
                     raise ValueError(f"{path} is damaged or no saved model: torch cannot read {name!r} ({error})") from error
         raise
 

@@ -18,6 +18,7 @@ from sb3_trpo.reading.pickles import NotRebuiltError, read_pickle
 from sb3_trpo.reading.policy_files import torch_recipe
 from sb3_trpo.reading.rebuild import rebuild, unknown_calls
 from sb3_trpo.reading.text import printable
+from sb3_trpo.reading.weights import read_weights
 from sb3_trpo.saving.checkpoints import is_on_policy, is_own, is_trpo
 from sb3_trpo.saving.untrusted import read_model
 
@@ -109,10 +110,9 @@ def _weights(name: str, content: bytes) -> tuple[str, list[str]]:
     """Describe an entry with weights, which torch reads without running it."""
     try:
         check_nested(name, content)
-        values = th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        return f"  {name}: {len(content):,} bytes that torch refuses, {reason}", list(_unknown_in_torch(name, content))
+        values = read_weights(content)
+    except ValueError as error:
+        return f"  {name}: {len(content):,} bytes that torch refuses, {error}", list(_unknown_in_torch(name, content))
     tensors = [value for value in _values(values) if isinstance(value, th.Tensor)]
     return f"  {name}: {len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors):,} numbers", []
 

@@ -15,6 +15,7 @@ from sb3_trpo.reading.archives import check_nested, read_entries
 from sb3_trpo.reading.fields import read_fields, rebuild_field
 from sb3_trpo.reading.pickles import NotRebuiltError
 from sb3_trpo.reading.text import printable
+from sb3_trpo.reading.weights import read_weights
 
 _NEEDED: dict[str, Any] = {
     "policy_class": type | str,
@@ -145,8 +146,8 @@ def _check_weights(name: str, content: bytes) -> None:
     if name not in _VARIABLES:
         return
     try:
-        variables = th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
+        variables = read_weights(content)
+    except ValueError as error:
         raise ValueError(f"torch cannot read {name!r} ({error})") from error
     if not isinstance(variables, dict | None):
         raise ValueError(f"its entry {name!r} holds a {type(variables).__name__}")
