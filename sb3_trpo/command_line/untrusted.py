@@ -72,7 +72,7 @@ def load_plain_yaml(own_packages: Sequence[str]) -> Callable[[Callable[..., Any]
             try:
                 settings = load(stream, Loader=PlainLoader)
             except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-                raise ValueError(f"{path} needs code to be read: {error}; {_TRUST}") from error
+                raise ValueError(f"{path} needs code to be read: {' '.join(str(error).split())}; {_TRUST}") from error
             return _checked(path, settings, own_packages)
 
         return patched
@@ -109,8 +109,10 @@ def _literal(path: Path, text: str) -> Any:
     """Read ``{…}`` or ``dict(…)`` with plain values, which the Zoo would evaluate."""
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "dict" and not tree.args:
-            return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords if keyword.arg}
-        return ast.literal_eval(tree)
+        if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "dict"):
+            return ast.literal_eval(tree)
+        if tree.args or not all(keyword.arg for keyword in tree.keywords):
+            raise ValueError("a dict of other things than keywords")
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError(f"`normalize` = {text!r} in {path} is not plain data; {_TRUST}") from error

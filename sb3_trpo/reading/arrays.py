@@ -46,6 +46,12 @@ def _bytes(call: Call, build: Build) -> bytes:
     return bytes(text, "latin-1")
 
 
+def _no_bytes(call: Call, build: Build) -> bytes:
+    """Rebuild what an old protocol writes for no bytes at all."""
+    _arguments(call, build)
+    return b""
+
+
 def _byte_array(call: Call, build: Build) -> bytearray:
     """Rebuild a ``bytearray``; a number as argument could ask for any amount of memory."""
     return bytearray(_arguments(call, build, bytes)[0])
@@ -169,6 +175,7 @@ def _tensor(call: Call, build: Build) -> th.Tensor:
 
 MAKERS: dict[str, Callable[[Call, Build], Any]] = {
     "_codecs.encode": _bytes,
+    "builtins.bytes": _no_bytes,
     "builtins.bytearray": _byte_array,
     "numpy.dtype": _dtype,
     "numpy._core.multiarray._reconstruct": _reconstruct,

@@ -57,8 +57,9 @@ def find_class(name: Name) -> type[Any]:
     :return: the class
     :raises NotRebuiltError: if it is not one of those that a file may name, or its package is not installed
     """
-    if name.module == "numpy" and issubclass(getattr(np, name.name, object), np.generic):
-        return getattr(np, name.name)  # type: ignore[no-any-return]
+    number = getattr(np, name.name, None) if name.module == "numpy" and name.name.isidentifier() else None
+    if isinstance(number, type) and issubclass(number, np.generic):
+        return number
     known = name.name in _CLASSES.get(name.module, "").split()
     own = name.module == _OWN_POLICIES or (name.module.startswith("sb3_trpo.") and name.module in sys.modules)
     if not (known or own):

@@ -189,7 +189,6 @@ MAKERS: dict[str, Callable[[Call, Build], Any]] = {
     "sb3_contrib.common.recurrent.type_aliases.RNNStates": _recurrent_states,
     **dict.fromkeys(FUNCTION_MAKERS, _function),
     "builtins.getattr": _get_attribute,
-    "__builtin__.getattr": _get_attribute,
     "collections.deque": _deque,
     "collections.OrderedDict": _ordered_dict,
 }

@@ -10,6 +10,9 @@ class NotRebuiltError(ValueError):
     """Reports a part of a file that cannot be rebuilt as plain data."""
 
 
+_RENAMED = {"__builtin__.": "builtins.", "numpy.core.": "numpy._core.", "gym.spaces.": "gymnasium.spaces."}
+
+
 @dataclass(eq=False)
 class Name:
     """
@@ -24,12 +27,12 @@ class Name:
 
     @property
     def path(self) -> str:
-        """Return the full name; NumPy 1 and 2 and Gym and Gymnasium get the same names."""
-        module = self.module
-        for old, new in (("numpy.core.", "numpy._core."), ("gym.spaces", "gymnasium.spaces")):
-            if module.startswith(old):
-                module = new + module.removeprefix(old)
-        return f"{module}.{self.name}"
+        """Return the full name; Python 2 and 3, NumPy 1 and 2, Gym and Gymnasium get the same names."""
+        path = f"{self.module}.{self.name}"
+        for old, new in _RENAMED.items():
+            if path.startswith(old):
+                return new + path.removeprefix(old)
+        return path
 
 
 @dataclass(eq=False)

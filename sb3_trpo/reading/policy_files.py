@@ -56,17 +56,13 @@ def torch_file_parts(path: ReadPath) -> dict[str, Any]:
     content = _content(path)
     try:
         recipe, archive, root = torch_recipe(content)
-        if not isinstance(recipe, dict) or set(recipe) != _PARTS:
+        if not isinstance(recipe, dict) or set(recipe) != _PARTS or not isinstance(recipe["data"], dict):
             raise ValueError("it does not hold the two parts `state_dict` and `data`")
-        parts: dict[str, Any] = {}
-        for part, inside in recipe.items():
-            if part == "data" and isinstance(inside, dict):
-                parts[part] = {name: _named(f"data[{name!r}]", value, archive, root) for name, value in inside.items()}
-            else:
-                parts[part] = _named(part, inside, archive, root)
+        weights = _named("state_dict", recipe["state_dict"], archive, root)
+        data = {name: _named(f"data[{name!r}]", part, archive, root) for name, part in recipe["data"].items()}
     except ValueError as error:
         raise ValueError(f"{path} is damaged or no saved policy: {error}") from error
-    return parts
+    return {"state_dict": weights, "data": data}
 
 
 def torch_recipe(content: bytes) -> tuple[Any, zipfile.ZipFile, str]:

@@ -50,7 +50,7 @@ def unknown_calls(recipe: Any) -> list[str]:
 def _is_known(part: Call | Name) -> bool:
     """Tell whether a call or name is one that is rebuilt here; the code of a function is not, whatever its name."""
     if isinstance(part, Call):
-        if part.path in ("builtins.getattr", "__builtin__.getattr"):
+        if part.path == "builtins.getattr":
             return _succeeds(lambda: rebuild(part))
         return part.path in _MAKERS and part.path not in objects.FUNCTION_MAKERS
     kinds = part.path in ("numpy.ndarray", "stable_baselines3.common.policies.BasePolicy", *_MAKERS)

@@ -155,8 +155,9 @@ def test_a_custom_policy_is_needed(cls: type[TRPO], tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=message):
         cls.load(tmp_path / "model")
-    for kwargs in ({"custom_objects": {"policy_class": OwnPolicy}}, {"trusted": True}):
-        loaded = cls.load(tmp_path / "model", **kwargs)  # type: ignore[arg-type]
+    ways: list[dict[str, Any]] = [{"custom_objects": {"policy_class": OwnPolicy}}, {"trusted": True}]
+    for kwargs in ways:
+        loaded = cls.load(tmp_path / "model", **kwargs)
         assert type(loaded.policy) is OwnPolicy
         assert th.equal(weights(loaded), weights(model))
 
