@@ -111,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import_module(script.module.rpartition(".")[0])
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
     words = [*defaults, *_with_single_frames(script, options)]
-    with patched_zoo(trusted, _own_packages(options)), _arguments(f"sb3-trpo {command}", words):
+    patches = patched_zoo(trusted, _own_packages(options), plots=command == "plot_from_file")
+    with patches, _arguments(f"sb3-trpo {command}", words):
         runpy.run_module(script.module, run_name="__main__")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
-from sb3_trpo.command_line.untrusted import load_plain_yaml
+from sb3_trpo.command_line.untrusted import load_plain_results, load_plain_yaml
 from sb3_trpo.envs.dead_workers import end_workers
 from sb3_trpo.reading.policy_files import load_vec_normalize
 from sb3_trpo.reading.trust import all_files_trusted
@@ -26,7 +26,7 @@ from sb3_trpo.saving.atomic import written_aside
 
 
 @contextmanager
-def patched_zoo(trusted: bool = False, own_packages: Sequence[str] = ()) -> Iterator[None]:
+def patched_zoo(trusted: bool = False, own_packages: Sequence[str] = (), plots: bool = False) -> Iterator[None]:
     """
     Patch the Zoo while a command runs.
 
@@ -36,6 +36,7 @@ def patched_zoo(trusted: bool = False, own_packages: Sequence[str] = ()) -> Iter
 
     :param trusted: whether saved files may run the code that they contain
     :param own_packages: packages that the user names on the command line
+    :param plots: whether the command reads the results of ``all_plots``
     """
     import rl_zoo3  # here, because only the commands need it
     from rl_zoo3 import exp_manager, utils
@@ -48,6 +49,8 @@ def patched_zoo(trusted: bool = False, own_packages: Sequence[str] = ()) -> Iter
         stack.enter_context(all_files_trusted(trusted))
         if not trusted:
             stack.enter_context(_replaced(yaml, "load", load_plain_yaml(own_packages)))
+            if plots:
+                stack.enter_context(_replaced(pickle, "load", load_plain_results))
             stack.enter_context(_replaced(VecNormalize, "load", lambda _: staticmethod(load_vec_normalize)))
         stack.enter_context(_replaced(np, "savez", _savez_whole))
         stack.enter_context(_replaced(VecNormalize, "save", lambda _: _save_statistics_whole))

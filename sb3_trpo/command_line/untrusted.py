@@ -10,6 +10,7 @@ import yaml
 
 from sb3_trpo.reading.classes import find_class
 from sb3_trpo.reading.pickles import Name, NotRebuiltError
+from sb3_trpo.reading.rebuild import load_pickle
 
 _FILES = ("config.yml", "args.yml")
 _TRUST = "if you trust whoever made the file, add `--trusted`"
@@ -78,6 +79,19 @@ def load_plain_yaml(own_packages: Sequence[str]) -> Callable[[Callable[..., Any]
         return patched
 
     return patch
+
+
+def load_plain_results(_: Callable[..., Any]) -> Callable[..., Any]:
+    """Make ``pickle.load`` read what ``all_plots`` wrote, which ``plot_from_file`` would unpickle."""
+
+    def patched(stream: Any, **_: Any) -> Any:
+        try:
+            return load_pickle(stream.read())
+        except NotRebuiltError as error:
+            path = getattr(stream, "name", "the file")
+            raise ValueError(f"the results in {path} cannot be rebuilt without running them: {error}; {_TRUST}") from error
+
+    return patched
 
 
 def _checked(path: Path, settings: Any, own_packages: Sequence[str]) -> Any:

@@ -150,6 +150,15 @@ def test_the_patches_end_with_the_command(trusted: bool) -> None:
     assert (yaml.load, vars(VecNormalize)["load"]) == before
 
 
+def test_plots_run_nothing(tmp_path: Path) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "results.pkl"
+    path.write_bytes(pickle.dumps(touching(canary)))
+    with pytest.raises(ValueError, match=r"the results in .*results\.pkl cannot be rebuilt .*--trusted"):
+        main(["plot_from_file", "-i", str(path)])
+    assert not canary.exists()
+    assert touches(lambda: main(["plot_from_file", "-i", str(path), "--trusted"]), canary)
+
+
 def test_inspect_prints_what_files_hold(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["inspect", str(run.parent / "Pendulum-v1.zip"), str(run / "vecnormalize.pkl")])
     printed = capsys.readouterr().out
