@@ -11,6 +11,7 @@ import yaml
 from sb3_trpo.reading.classes import find_class
 from sb3_trpo.reading.pickles import Name, NotRebuiltError
 from sb3_trpo.reading.rebuild import load_pickle
+from sb3_trpo.reading.text import printable
 
 _FILES = ("config.yml", "args.yml")
 _TRUST = "if you trust whoever made the file, add `--trusted`"
@@ -73,7 +74,8 @@ def load_plain_yaml(own_packages: Sequence[str]) -> Callable[[Callable[..., Any]
             try:
                 settings = load(stream, Loader=PlainLoader)
             except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-                raise ValueError(f"{path} needs code to be read: {' '.join(str(error).split())}; {_TRUST}") from error
+                reason = printable(" ".join(str(error).split()), 300)
+                raise ValueError(f"{path} needs code to be read: {reason}; {_TRUST}") from error
             return _checked(path, settings, own_packages)
 
         return patched

@@ -168,7 +168,8 @@ def _tensor(call: Call, build: Build) -> th.Tensor:
     if not all(type(number) is int and number >= 0 for number in whole) or len(shape) != len(strides):
         raise NotRebuiltError("it has a tensor without a proper shape")
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
-    if not isinstance(numbers, th.Tensor) or (math.prod(shape) and last >= numbers.numel()):
+    size = math.prod(shape)
+    if not isinstance(numbers, th.Tensor) or size > numbers.numel() or (size and last >= numbers.numel()):
         raise NotRebuiltError("it has a tensor that reaches beyond its numbers")
     return numbers.as_strided(shape, strides, offset).clone().requires_grad_(bool(gradient))
 

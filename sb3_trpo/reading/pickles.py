@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sb3_trpo.reading.text import printable
+
 
 class NotRebuiltError(ValueError):
     """Reports a part of a file that cannot be rebuilt as plain data."""
 
 
+_LONGEST_NAME = 200
 _RENAMED = {"__builtin__.": "builtins.", "numpy.core.": "numpy._core.", "gym.spaces.": "gymnasium.spaces."}
 
 
@@ -27,8 +30,8 @@ class Name:
 
     @property
     def path(self) -> str:
-        """Return the full name; Python 2 and 3, NumPy 1 and 2, Gym and Gymnasium get the same names."""
-        path = f"{self.module}.{self.name}"
+        """Return the full name, safe to print; Python 2 and 3, NumPy 1 and 2, Gym and Gymnasium get the same names."""
+        path = printable(f"{self.module}.{self.name}", _LONGEST_NAME)
         for old, new in _RENAMED.items():
             if path.startswith(old):
                 return new + path.removeprefix(old)
@@ -60,8 +63,9 @@ class Call:
         """Return the full name of the callee; cloudpickle looks the types of functions and code up in ``types``."""
         if isinstance(self.callee, Name):
             return self.callee.path
-        if isinstance(self.callee, Call) and self.callee.path == _LOOK_UP and len(self.callee.args) == 1:
-            return f"types.{self.callee.args[0]}"
+        looked_up = self.callee.args if isinstance(self.callee, Call) and self.callee.path == _LOOK_UP else ()
+        if len(looked_up) == 1 and isinstance(looked_up[0], str):
+            return printable(f"types.{looked_up[0]}", _LONGEST_NAME)
         return "the result of another call"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from sb3_trpo.reading import arrays, objects, spaces
 from sb3_trpo.reading.classes import find_class
 from sb3_trpo.reading.pickles import SCALARS, Call, Name, NotRebuiltError, Stored, parts, read_pickle
+from sb3_trpo.reading.text import printable
 
 _MAKERS = {**arrays.MAKERS, **spaces.MAKERS, **objects.MAKERS}
 _UNFINISHED = object()
@@ -22,8 +23,12 @@ def rebuild(recipe: Any, read: Callable[[str], bytes] | None = None) -> Any:
     """
     try:
         return _Builder(read).build(recipe)
+    except NotRebuiltError:
+        raise
     except RecursionError as error:
-        raise NotRebuiltError("it is nested too deeply, or contains itself") from error
+        raise NotRebuiltError("it is nested too deeply") from error
+    except Exception as error:  # of NumPy, torch or Gymnasium, for values that they refuse
+        raise NotRebuiltError(f"it is damaged ({type(error).__name__}: {printable(str(error), 200)})") from error
 
 
 def load_pickle(content: bytes) -> Any:

@@ -3,13 +3,17 @@
 import io
 import os
 import pathlib
+import reprlib
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trpo.checks import described
 from sb3_trpo.reading.archives import check_nested
@@ -100,9 +104,10 @@ def _described(value: Any) -> str:
         return f"class {value.__module__}.{value.__qualname__}"
     if isinstance(value, np.ndarray | th.Tensor):
         return f"{type(value).__name__} {value.dtype} {tuple(value.shape)}"
-    if isinstance(value, list | tuple | dict) and len(value) > 3:
+    if isinstance(value, list | tuple | dict | deque | spaces.Dict | spaces.Tuple) and len(value) > 3:
         return f"{type(value).__name__} of {len(value)}"
-    text = described(value)
+    nested = isinstance(value, list | tuple | dict | deque)
+    text = reprlib.repr(value) if nested else described(value)  # the whole of a nested value may be endless
     return f"{type(value).__name__} {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
 
 
@@ -156,10 +161,11 @@ def _torch_lines(path: Any, content: bytes) -> tuple[list[str], list[str]]:
 
 def _pickle_lines(path: Any, content: bytes) -> tuple[list[str], list[str]]:
     """Describe a pickle, such as the statistics of ``VecNormalize``."""
-    line, runs = _part("content", lambda: read_pickle(content))
-    if "unreadable" in line:
-        raise ValueError(f"{path} is neither a saved model nor a pickle:{line.partition('unreadable,')[2]}")
-    lines = ["Parts:", line]
-    if not runs:
-        lines += [f"  {name}: {_described(value)}" for name, value in vars(rebuild(read_pickle(content))).items()]
-    return lines, runs
+    try:
+        recipe = read_pickle(content)
+    except NotRebuiltError as error:
+        raise ValueError(f"{path} is neither a saved model nor a pickle: {error}") from error
+    line, runs = _part("content", partial(_same, recipe))
+    value = None if runs else rebuild(recipe)
+    attributes = vars(value).items() if isinstance(value, VecNormalize) else ()
+    return ["Parts:", line, *(f"  {name}: {_described(part)}" for name, part in attributes)], runs

@@ -83,6 +83,13 @@ def test_letters_that_a_terminal_obeys_are_not_printed(tmp_path: Path) -> None:
     assert "  ?[2Jgamma: float" in inspect_file(path)
 
 
+def test_an_endless_text_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "nested.pkl").write_bytes(b"K\x01" + b"2\x86" * 200 + b".")
+    text = inspect_file(tmp_path / "nested.pkl")
+    assert "  content: tuple ((((" in text
+    assert len(text) < 2_000
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04"])
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
