@@ -122,8 +122,8 @@ def _recurrent_states(call: Call, build: Build) -> Any:
 def _function(call: Call, build: Build) -> Any:
     """Rebuild the schedules that SB3 before 2.7 and RL Zoo wrote as functions, from the numbers that they keep."""
     state = call.state[1] if isinstance(call.state, tuple) and len(call.state) == 2 else {}
-    names = [state.get(part) for part in ("__module__", "__qualname__")] if isinstance(state, dict) else []
-    name = Name(*names).path if len(names) == 2 and all(isinstance(part, str) for part in names) else "without a name"
+    module, function = (state.get("__module__"), state.get("__qualname__")) if isinstance(state, dict) else (None, None)
+    name = Name(module, function).path if isinstance(module, str) and isinstance(function, str) else "without a name"
     if name not in _FUNCTIONS:
         raise NotRebuiltError(f"it contains the code of the function {name}")
     cells = state.get("__closure__")

@@ -144,6 +144,11 @@ PAYLOADS: dict[str, Callable[[pathlib.Path], Any]] = {
     "class in a dict": lambda canary: {"features_extractor_class": touching(canary)},
 }
 
+OBJECTS = sorted(
+    {*PAYLOADS} - {"INST", "OBJ", "cloudpickle class", "cloudpickle function", "disguised schedule", "stacked REDUCE"}
+)
+"""The payloads that are objects; the others are pickles."""
+
 
 def payload(name: str, canary: pathlib.Path) -> bytes:
     """
