@@ -32,17 +32,24 @@ class _SeparateExtractors(ActorCriticPolicy):
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
 
     @classmethod
-    def load(cls, path: ReadPath, device: th.device | str = "auto", trusted: bool = False) -> Self:
+    def load(
+        cls,
+        path: ReadPath,
+        device: th.device | str = "auto",
+        trusted: bool = False,
+        custom_objects: dict[str, Any] | None = None,
+    ) -> Self:
         """
         Load a policy that :meth:`save` wrote; nothing in the file runs.
 
         :param path: path of the file, or a file object
         :param device: device to load to
         :param trusted: whether to let the file run whatever code it contains, as SB3's ``load`` does
+        :param custom_objects: arguments of the policy that replace those of the file; not for a trusted file
         :return: the policy
         :raises ValueError: if the file is damaged, or contains something that cannot be rebuilt without running it
         """
-        return load_policy(cls, path, device, trusted)
+        return load_policy(cls, path, device, trusted, custom_objects)
 
 
 class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):

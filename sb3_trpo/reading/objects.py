@@ -1,6 +1,7 @@
 """Rebuilds containers, schedules and running statistics from recipes."""
 
 import sys
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -18,12 +19,23 @@ from sb3_trpo.reading.arrays import Build
 from sb3_trpo.reading.pickles import Call, Name, NotRebuiltError
 
 _NUMBER = int | float | np.integer | np.floating
-_SCHEDULE = ConstantSchedule | FloatSchedule | LinearSchedule
+
+
+class _Schedule(ABC):
+    """The kinds of schedules that are rebuilt."""
+
+    @abstractmethod
+    def __call__(self, progress_remaining: float) -> float:
+        """Return the value at some progress."""
+
+
+for _kind in (ConstantSchedule, FloatSchedule, LinearSchedule):
+    _Schedule.register(_kind)
 _STATISTICS = (RunningMeanStd, dict)
 _LAST = (np.ndarray, dict, type(None))
 _ATTRIBUTES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "stable_baselines3.common.utils.ConstantSchedule": (ConstantSchedule, {"val": _NUMBER}),
-    "stable_baselines3.common.utils.FloatSchedule": (FloatSchedule, {"value_schedule": _SCHEDULE}),
+    "stable_baselines3.common.utils.FloatSchedule": (FloatSchedule, {"value_schedule": _Schedule}),
     "stable_baselines3.common.utils.LinearSchedule": (
         LinearSchedule,
         dict.fromkeys(("start", "end", "end_fraction"), _NUMBER),
@@ -104,7 +116,10 @@ def _zoo_schedule(call: Call, build: Build) -> Any:
     """Rebuild RL Zoo's linear schedule, as SB3's where the Zoo is not imported."""
     (value,) = attributes(call, build, {"initial_value": _NUMBER}, set()).values()
     zoos = getattr(sys.modules.get("rl_zoo3.utils"), "SimpleLinearSchedule", None)
-    return zoos(value) if zoos is not None else LinearSchedule(value, 0.0, 1.0)
+    if zoos is None:
+        return LinearSchedule(value, 0.0, 1.0)
+    _Schedule.register(zoos)
+    return zoos(value)
 
 
 def _recurrent_states(call: Call, build: Build) -> Any:
@@ -130,7 +145,7 @@ def _function(call: Call, build: Build) -> Any:
     if not isinstance(cells, tuple) or not all(isinstance(c, Call) and c.path == _CELL and len(c.args) == 1 for c in cells):
         raise NotRebuiltError(f"the function {name} has no closure")
     values, make = [build(cell.args[0]) for cell in cells], _FUNCTIONS[name]
-    if not all(isinstance(value, _NUMBER | _SCHEDULE) for value in values):
+    if not all(isinstance(value, _NUMBER | _Schedule) for value in values):
         raise NotRebuiltError(f"the closure of {name} is not made of numbers")
     try:
         return make(*values)

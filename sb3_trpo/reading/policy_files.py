@@ -20,12 +20,19 @@ P = TypeVar("P", bound=BasePolicy)
 ReadPath = str | os.PathLike[str] | io.BufferedIOBase
 
 _ADVICE = "if you trust whoever made it, pass `trusted=True`"
+_REPLACE = f"replace it by `custom_objects`, or {_ADVICE}"
 _SB3_LOAD = BasePolicy.load.__func__  # type: ignore[attr-defined]
 _SB3_LOAD_STATISTICS = VecNormalize.load
 _PARTS = {"state_dict", "data"}
 
 
-def load_policy(policy_class: type[P], path: ReadPath, device: th.device | str = "auto", trusted: bool = False) -> P:
+def load_policy(
+    policy_class: type[P],
+    path: ReadPath,
+    device: th.device | str = "auto",
+    trusted: bool = False,
+    custom_objects: dict[str, Any] | None = None,
+) -> P:
     """
     Load a policy that its ``save`` method wrote; nothing in the file runs.
 
@@ -33,36 +40,32 @@ def load_policy(policy_class: type[P], path: ReadPath, device: th.device | str =
     :param path: path of the file, or a file object
     :param device: device to load to
     :param trusted: whether to let the file run whatever code it contains, as SB3's ``load`` does
+    :param custom_objects: arguments of the policy that replace those of the file; not for a trusted file
     :return: the policy
     :raises ValueError: if the file is damaged, or contains something that cannot be rebuilt without running it
     """
     if is_trusted(trusted):
         loaded: P = _SB3_LOAD(policy_class, path, device)
         return loaded
-    parts = torch_file_parts(path)
+    parts = _policy_parts(path, custom_objects or {})
     policy = policy_class(**parts["data"])
     policy.load_state_dict(parts["state_dict"])
     return policy.to(get_device(device))
 
 
-def torch_file_parts(path: ReadPath) -> dict[str, Any]:
-    """
-    Read the parts of a policy's file.
-
-    :param path: path of the file, or a file object
-    :return: ``state_dict``, the weights by name, and ``data``, the arguments of the policy's class
-    :raises ValueError: if the file is damaged, or contains something that cannot be rebuilt
-    """
+def _policy_parts(path: ReadPath, given: dict[str, Any]) -> dict[str, Any]:
+    """Read the parts of a policy's file: ``state_dict``, the weights by name, and ``data``, the arguments of its class."""
     content = _content(path)
     try:
         recipe, archive, root = torch_recipe(content)
         if not isinstance(recipe, dict) or set(recipe) != _PARTS or not isinstance(recipe["data"], dict):
             raise ValueError("it does not hold the two parts `state_dict` and `data`")
         weights = _named("state_dict", recipe["state_dict"], archive, root)
-        data = {name: _named(f"data[{name!r}]", part, archive, root) for name, part in recipe["data"].items()}
+        others = {name: part for name, part in recipe["data"].items() if name not in given}
+        data = {name: _named(f"data[{name!r}]", part, archive, root) for name, part in others.items()}
     except ValueError as error:
         raise ValueError(f"{path} is damaged or no saved policy: {error}") from error
-    return {"state_dict": weights, "data": data}
+    return {"state_dict": weights, "data": {**data, **given}}
 
 
 def torch_recipe(content: bytes) -> tuple[Any, zipfile.ZipFile, str]:
@@ -99,7 +102,7 @@ def _named(part: str, recipe: Any, archive: zipfile.ZipFile, root: str) -> Any:
     try:
         return rebuild(recipe, read)
     except NotRebuiltError as error:
-        raise ValueError(f"`{part}` cannot be rebuilt without running it: {error}; {_ADVICE}") from error
+        raise ValueError(f"`{part}` cannot be rebuilt without running it: {error}; {_REPLACE}") from error
 
 
 def _content(path: ReadPath) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_trpo import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy, load_policy, load_vec_normalize
@@ -42,6 +43,21 @@ def test_a_policy_is_as_sb3_loads_it(name: str, where: str, tmp_path: Path) -> N
         assert th.equal(loaded.state_dict()[key], value)
     trusted = load_policy(cls, str(tmp_path / "policy.pt"), "cpu", trusted=True)
     assert repr(trusted) == repr(loaded)
+
+
+class OwnExtractor(FlattenExtractor):
+    """A custom extractor."""
+
+
+def test_a_custom_class_is_passed(tmp_path: Path) -> None:
+    policy = CnnPolicy(IMAGE, ACTIONS["box"], lambda _: 0.1, features_extractor_class=OwnExtractor)
+    policy.save(str(tmp_path / "policy.pt"))
+    with pytest.raises(
+        ValueError, match=r"`data\['features_extractor_class'\]` .*OwnExtractor.*replace it by `custom_objects`"
+    ):
+        CnnPolicy.load(tmp_path / "policy.pt")
+    loaded = CnnPolicy.load(tmp_path / "policy.pt", custom_objects={"features_extractor_class": OwnExtractor})
+    assert type(loaded.features_extractor) is OwnExtractor
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import collections
 import pickle
+import sys
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -127,6 +128,18 @@ def test_containers_and_schedules() -> None:
     statistics.update(np.ones((3, 2)))
     again = load_pickle(pickle.dumps(statistics))
     assert (again.mean.tolist(), again.count) == (statistics.mean.tolist(), statistics.count)
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_rl_zoos_schedule(imported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rl_zoo3.utils import SimpleLinearSchedule
+
+    content = pickle.dumps(FloatSchedule(SimpleLinearSchedule(0.2)))
+    if not imported:
+        monkeypatch.delitem(sys.modules, "rl_zoo3.utils")
+    loaded = load_pickle(content)
+    assert isinstance(loaded.value_schedule, SimpleLinearSchedule if imported else LinearSchedule)
+    assert loaded(0.25) == pytest.approx(0.05)
 
 
 def test_what_is_shared_stays_shared() -> None:
