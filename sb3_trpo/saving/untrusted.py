@@ -107,7 +107,8 @@ def _rebuilt(name: str, field: Any, cls: type[Any]) -> Any:
         raise NotRebuiltError("making an environment runs code: pass `env` to `load`")
     if not name.isidentifier() or name.startswith("__") or callable(getattr(cls, name, None)) or name == "policy_aliases":
         shown = printable(name, 100)
-        raise ValueError(f"its attribute `{shown}` is no attribute of a model: it would replace a part of {cls.__name__}")
+        message = f"its attribute `{shown}` is no attribute of a model: it would replace a part of {cls.__name__}"
+        raise ValueError(f"{message}; if you trust whoever made the file, pass `trusted=True`")
     value = rebuild_field(field)
     if name in _NEEDED and not isinstance(value, _NEEDED[name]):
         raise ValueError(f"its attribute `{name}` is a {type(value).__name__}")

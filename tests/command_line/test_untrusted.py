@@ -11,7 +11,7 @@ import torch as th
 import yaml
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_trpo.command_line.main import main
+from sb3_trpo.command_line.main import _own_packages, main
 from sb3_trpo.command_line.patches import patched_zoo
 from sb3_trpo.command_line.untrusted import load_plain_yaml
 from tests.reading.payloads import touches, touching
@@ -135,6 +135,19 @@ def test_the_users_own_packages_may_be_named(tmp_path: Path) -> None:
     assert read("env_wrapper: own.wrappers.Mine", tmp_path, ("own",)) == {"env_wrapper": "own.wrappers.Mine"}
     with pytest.raises(ValueError, match="owner"):
         read("env_wrapper: owner.Mine", tmp_path, ("own",))
+
+
+@pytest.mark.parametrize(
+    ("options", "packages"),
+    [
+        (["--gym-packages", "a", "b", "--env", "x"], ["a", "b"]),
+        (["--env", "x", "--gym-packages=a", "-n", "5"], ["a"]),
+        (["--gym-pack", "a"], ["a"]),
+        (["--env", "x", "--folder", "logs"], []),
+    ],
+)
+def test_the_users_packages_are_found(options: list[str], packages: list[str]) -> None:
+    assert _own_packages(options) == packages
 
 
 def test_other_files_are_read_as_before(tmp_path: Path) -> None:
