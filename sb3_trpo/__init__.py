@@ -11,6 +11,7 @@ from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.arguments.defaults import SB3_CONTRIB_DEFAULTS
 from sb3_trpo.distributions.table import register_family
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.reading.policy_files import load_policy, load_vec_normalize
 from sb3_trpo.saving.resume_callback import ResumeCallback
 from sb3_trpo.snapshots.environments import ResumableEnv
 from sb3_trpo.snapshots.layer_states import register_simulator
@@ -33,6 +34,8 @@ __all__ = [
     "VineTRPO",
     "__version__",
     "deepcopy_state",
+    "load_policy",
+    "load_vec_normalize",
     "register_extractor",
     "register_family",
     "register_simulator",

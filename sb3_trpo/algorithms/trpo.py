@@ -680,28 +680,32 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        trusted: bool = False,
         **kwargs: Any,
     ) -> SelfTRPO:
         """
-        Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
+        Load a model that this package's TRPO or sb3-contrib's TRPO has saved. Nothing in the file runs.
 
-        Loading a file runs code that it contains, because parts of it are pickled: load only files that you trust.
+        Its attributes are rebuilt as plain data and known classes. One that would need code of the file is left out with a
+        warning, or refused if ``predict`` needs it; ``custom_objects`` replaces it.
 
         :param path: path of the zip file, or a file object
         :param env: environment for further training (if registered in Gym, can be str); None: predict only, or set one later
         :param device: device to load to
-        :param custom_objects: objects that replace those of the file, such as some that this Python cannot read
+        :param custom_objects: objects that replace those of the file by the names of its attributes, such as a custom
+            ``policy_class``
         :param print_system_info: whether to print the system information of the saved model
         :param force_reset: whether to reset the environment before training
+        :param trusted: whether to let the file run whatever code it contains, as SB3 does: only for files of people you trust
         :param kwargs: attributes to change, such as ``target_kl=0.01``; hyperparameters are checked as at construction
         :return: the model
-        :raises ValueError: if the file is damaged or holds another algorithm, a hyperparameter is out of range, or an argument
-            such as ``use_sde`` cannot change with saved weights
+        :raises ValueError: if the file is damaged or holds another algorithm, needs code to be rebuilt, a hyperparameter is
+            out of range, or an argument such as ``use_sde`` cannot change with saved weights
         :raises TypeError: for an unknown argument
         """
         chosen: dict[str, Any] = {"env": env, "device": device, "print_system_info": print_system_info}
         read = partial(super().load, **chosen, force_reset=force_reset)
-        model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs, custom_objects)
+        model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs, custom_objects, trusted)
         detach_action_dist(model.policy)  # SB3 has drawn gSDE's noise
         return model
 
@@ -710,6 +714,9 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         cls: type[SelfTRPO],
         model: BaseAlgorithm | SavePath,
         env: GymEnv | str | None = None,
+        *,
+        trusted: bool = False,
+        custom_objects: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> SelfTRPO:
         """
@@ -721,16 +728,18 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         have TRPO's defaults, or the model's values if the model is a TRPO. Frozen parameters of a model stay frozen; a file
         does not record which are frozen.
 
-        Loading a file runs code that it contains, because parts of it are pickled: load only files that you trust.
+        Nothing in a file runs; see :meth:`load`.
 
         :param model: the model, or the zip file of a PPO model
         :param env: environment for further training; None: the model's environment
+        :param trusted: whether to let the file run whatever code it contains, as SB3 does: only for files of people you trust
+        :param custom_objects: objects that replace those of the file by the names of its attributes
         :param kwargs: arguments of TRPO that take precedence
         :return: the TRPO model
         :raises ValueError: if the file is damaged, if TRPO cannot train the model's policy, if there is no environment, if
             its spaces differ from the model's, or if the arguments make another policy
         """
-        return checkpoints.continue_as_trpo(cls, model, env, kwargs)
+        return checkpoints.continue_as_trpo(cls, model, env, kwargs, trusted, custom_objects)
 
 
 def _peek_at_random() -> int:

@@ -12,6 +12,7 @@ from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.export.module import OUTPUTS
 from sb3_trpo.export.onnx_model import OPSET
 from sb3_trpo.export.preparation import Statistics
+from sb3_trpo.reading.rebuild import load_pickle
 from sb3_trpo.saving.statistics import statistics_of
 
 _CLASSES = {"trpo": TRPO, "vine_trpo": VineTRPO}
@@ -31,8 +32,8 @@ def export(program: str, options: Sequence[str]) -> None:
     if path.suffix not in _SUFFIXES:
         raise SystemExit(f"sb3-trpo: OUTPUT must end with {' or '.join(_SUFFIXES)}, not {path.name!r}")
     try:
-        model = _CLASSES[chosen.algo].load(chosen.model, device="cpu")
-        statistics = _statistics(chosen.statistics, chosen.model)
+        model = _CLASSES[chosen.algo].load(chosen.model, device="cpu", trusted=chosen.trusted)
+        statistics = _statistics(chosen.statistics, chosen.model, chosen.trusted)
         arguments = {"outputs": chosen.outputs, "image_channels": chosen.image_channels, "vec_normalize": statistics}
         if path.suffix == ".onnx":
             model.export_onnx(path, **arguments, opset=chosen.opset)
@@ -46,9 +47,7 @@ def export(program: str, options: Sequence[str]) -> None:
 
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(program, description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "model", metavar="MODEL", type=Path, help="zip file of the model; it may run code: only your own files"
-    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="zip file of the model")
     parser.add_argument(
         "output", metavar="OUTPUT", type=Path, nargs="?", help="the file to write: .onnx (default: MODEL with .onnx) or .pt2"
     )
@@ -63,22 +62,24 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-channels", choices=("first", "last"), help="where the environment's images have their channels"
     )
+    parser.add_argument("--trusted", action="store_true", help="let the files run the code that they contain")
     parser.add_argument("--opset", type=int, default=OPSET, help="version of the ONNX operators")
     return parser
 
 
-def _statistics(file: str | None, model: Path) -> Statistics:
+def _statistics(file: str | None, model: Path, trusted: bool) -> Statistics:
     """Read the statistics that the user names, or those saved with the model."""
     if file == "none":
         return None
     found = statistics_of(model) if file is None else Path(file)
     if found is None:
         return "auto"
-    with found.open("rb") as opened:
-        try:
-            statistics = pickle.load(opened)
-        except Exception as error:  # unpickling may raise anything
-            raise ValueError(f"{found} holds no VecNormalize: {error}") from error
+    try:
+        statistics = pickle.loads(found.read_bytes()) if trusted else load_pickle(found.read_bytes())
+    except OSError:
+        raise
+    except Exception as error:  # unpickling may raise anything
+        raise ValueError(f"{found} holds no VecNormalize: {error}") from error
     if not isinstance(statistics, VecNormalize):
         raise ValueError(f"{found} holds no VecNormalize, but a {type(statistics).__name__}")
     return statistics

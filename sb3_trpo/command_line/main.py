@@ -48,6 +48,7 @@ SCRIPTS = {
 
 OWN = {
     "export": Script("sb3_trpo.command_line.export:export", "write a trained model as an ONNX file or a torch program"),
+    "inspect": Script("sb3_trpo.command_line.inspect:inspect", "print what a saved file holds and what it would run"),
     "plot_updates": Script("sb3_trpo.command_line.plots:draw", "draw every update of a run from its progress.csv"),
 }
 """Commands of this package, which need no RL Zoo: each names a module and its function."""
@@ -57,6 +58,10 @@ _NEEDS = {"all_plots": ("--env", "-e", "ENV"), "plot_from_file": ("--input", "-i
 
 _HUB = ("enjoy", "push_to_hub", "load_from_hub")
 """Commands that use the Hugging Face hub; ``enjoy`` downloads a model of ``rl-trained-agents`` that is missing."""
+
+
+_TRUSTED = "--trusted"
+"""The option that lets saved files run the code that they contain."""
 
 
 def usage() -> str:
@@ -71,6 +76,7 @@ def usage() -> str:
             "usage: sb3-trpo COMMAND [OPTION ...]",
             "",
             "RL Zoo's scripts with `--algo trpo` implied. All their options are passed on.",
+            f"Nothing in a saved file runs, unless `{_TRUSTED}` is among the options.",
             "",
             *scripts,
             "",
@@ -112,15 +118,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from sb3_trpo.zoo import hyperparameters_file
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
-    script = SCRIPTS[command]
+    script, trusted = SCRIPTS[command], _TRUSTED in options
+    options = [option for option in options if option != _TRUSTED]
     defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file(algorithm))) for default in script.defaults]
     if command in _HUB:
         patch_hub()
     import_module(script.module.rpartition(".")[0])
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
-    resuming = resumed_training() if resume else nullcontext()
-    with patched_zoo(), resuming, _arguments(f"sb3-trpo {command}", [*defaults, *_with_single_frames(script, options)]):
+    words = [*defaults, *_with_single_frames(script, options)]
+    patches = patched_zoo(trusted, _own_packages(options), plots=command == "plot_from_file")
+    with patches, resumed_training() if resume else nullcontext(), _arguments(f"sb3-trpo {command}", words):
         runpy.run_module(script.module, run_name="__main__")
+
+
+def _own_packages(options: Sequence[str]) -> list[str]:
+    """List the packages that the user names with ``--gym-packages``."""
+    packages: list[str] = []
+    inside = False
+    for option in options:
+        name, _, joined = option.partition("=")
+        if option.startswith("-"):
+            inside = _abbreviates(name, "--gym-packages", "--gy")
+            packages += [joined] if inside and joined else []
+        elif inside:
+            packages.append(option)
+    return packages
 
 
 def _chosen_algorithm(script: Script, options: Sequence[str]) -> str:

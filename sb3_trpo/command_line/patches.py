@@ -7,7 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
@@ -15,20 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
+from sb3_trpo.command_line.untrusted import load_plain_results, load_plain_yaml
 from sb3_trpo.envs.dead_workers import end_workers
+from sb3_trpo.reading.policy_files import load_vec_normalize
+from sb3_trpo.reading.trust import all_files_trusted
 from sb3_trpo.saving.atomic import written_aside
 
 
 @contextmanager
-def patched_zoo() -> Iterator[None]:
+def patched_zoo(trusted: bool = False, own_packages: Sequence[str] = (), plots: bool = False) -> Iterator[None]:
     """
     Patch the Zoo while a command runs.
 
     Video recording then knows this package, environments are made as in the training, the latest run is the latest that
     has a model, models keep their own statistics of ``VecNormalize``, files are replaced whole or not at all, and a training
-    that fails saves its model.
+    that fails saves its model. Nothing in a saved file runs, unless the files are trusted.
+
+    :param trusted: whether saved files may run the code that they contain
+    :param own_packages: packages that the user names on the command line
+    :param plots: whether the command reads the results of ``all_plots``
     """
     import rl_zoo3  # here, because only the commands need it
     from rl_zoo3 import exp_manager, utils
@@ -38,6 +46,12 @@ def patched_zoo() -> Iterator[None]:
 
     chosen = ChosenModel()
     with ExitStack() as stack:
+        stack.enter_context(all_files_trusted(trusted))
+        if not trusted:
+            stack.enter_context(_replaced(yaml, "load", load_plain_yaml(own_packages)))
+            if plots:
+                stack.enter_context(_replaced(pickle, "load", load_plain_results))
+            stack.enter_context(_replaced(VecNormalize, "load", lambda _: staticmethod(load_vec_normalize)))
         stack.enter_context(_replaced(np, "savez", _savez_whole))
         stack.enter_context(_replaced(VecNormalize, "save", lambda _: _save_statistics_whole))
         stack.enter_context(_replaced(SubprocVecEnv, "close", _close_without_waiting))
@@ -49,7 +63,7 @@ def patched_zoo() -> Iterator[None]:
         stack.enter_context(_replaced(utils, "get_model_path", chosen.remember))
         for module in (rl_zoo3, utils):  # `enjoy` imports it from the package
             stack.enter_context(_replaced(module, "create_test_env", chosen.normalize))
-        stack.enter_context(_replaced(subprocess, "call", _record_with_ours))
+        stack.enter_context(_replaced(subprocess, "call", _record_with_ours(trusted)))
         stack.enter_context(_replaced(utils, "create_test_env", _record_as_trained))
         stack.enter_context(_replaced(utils, "get_latest_run_id", _latest_with_a_model))
         stack.enter_context(_replaced(ExperimentManager, "create_envs", _evaluate_as_trained))
@@ -57,24 +71,28 @@ def patched_zoo() -> Iterator[None]:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, patch: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, patch(before))
+def _replaced(owner: Any, name: str, patch: Callable[[Callable[..., Any]], Any]) -> Iterator[None]:
+    before = vars(owner)[name]  # a static method stays one
+    setattr(owner, name, patch(getattr(owner, name)))
     try:
         yield
     finally:
         setattr(owner, name, before)
 
 
-def _record_with_ours(call: Callable[..., int]) -> Callable[..., int]:
+def _record_with_ours(trusted: bool) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Make ``record_training`` start our ``record_video``: the Zoo's knows only sb3-contrib's TRPO."""
 
-    def patched_call(command: Any, *args: Any, **kwargs: Any) -> int:
-        if isinstance(command, list) and command[1:3] == ["-m", "rl_zoo3.record_video"]:
-            command = [sys.executable, "-m", "sb3_trpo", "record_video", *command[3:]]
-        return call(command, *args, **kwargs)
+    def patch(call: Callable[..., int]) -> Callable[..., int]:
+        def patched_call(command: Any, *args: Any, **kwargs: Any) -> int:
+            if isinstance(command, list) and command[1:3] == ["-m", "rl_zoo3.record_video"]:
+                trust = ["--trusted"] if trusted else []
+                command = [sys.executable, "-m", "sb3_trpo", "record_video", *trust, *command[3:]]
+            return call(command, *args, **kwargs)
 
-    return patched_call
+        return patched_call
+
+    return patch
 
 
 def _record_as_trained(create_test_env: Callable[..., Any]) -> Callable[..., Any]:

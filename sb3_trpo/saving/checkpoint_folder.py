@@ -1,5 +1,6 @@
 """A folder with the last checkpoints of a run, of which the newest whole one counts."""
 
+import io
 import json
 import pickle
 import re
@@ -13,6 +14,35 @@ from sb3_trpo.saving.atomic import written_aside
 
 _NAME = re.compile(r"checkpoint_(\d{12,})\.zip")
 _MEMBERS = ("about.json", "model.zip", "state.pkl")
+
+
+_PLAIN = frozenset(
+    [
+        *(f"builtins.{name}" for name in ("set", "frozenset", "complex", "range", "slice", "bytearray", "int", "float")),
+        *(f"collections.{name}" for name in ("deque", "OrderedDict", "defaultdict", "Counter")),
+        *(f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")),
+        *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "uuid.SafeUUID", "_codecs.encode"),
+        *(f"numpy.{name}" for name in ("dtype", "ndarray", "core.multiarray._reconstruct", "core.multiarray.scalar")),
+        *(f"numpy._core.{name}" for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")),
+        *(f"sb3_trpo.snapshots.{name}" for name in ("plain_data.GeneratorState", "mujoco_state.MujocoState")),
+        *(f"sb3_trpo.snapshots.layer_attributes.{name}" for name in ("Stays", "AttributesState")),
+        "sb3_trpo.snapshots.environments.EnvironmentsState",
+        *(f"sb3_trpo.saving.callback_states.{name}" for name in ("CallbackState", "LoggerState")),
+        "sb3_trpo.saving.portable.TensorState",
+    ]
+)
+"""Classes and functions that the state of a run may name: plain data, and this package's tuples of it."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads a state, of which nothing runs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in _PLAIN:
+            raise pickle.UnpicklingError(
+                f"it holds a {module}.{name}, which is no plain data; if the file is yours, pass `trusted=True`"
+            )
+        return super().find_class(module, name)
 
 
 class Checkpoint(NamedTuple):
@@ -61,23 +91,25 @@ def write_checkpoint(folder: Path, steps: int, checkpoint: Checkpoint, keep: int
     return path
 
 
-def read_newest(folder: Path) -> Checkpoint:
+def read_newest(folder: Path, trusted: bool = False) -> Checkpoint:
     """
     Read the newest checkpoint that is whole. A warning names each one that is not.
 
     :param folder: the folder
+    :param trusted: whether the files may run the code that they contain
     :return: the checkpoint
     :raises FileNotFoundError: if there is none
     """
     for path in checkpoints_in(folder):
         try:
-            return _read(path)
+            return _read(path, trusted)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            warnings.warn(f"the checkpoint {path} is damaged ({error}); an earlier one is used", UserWarning, stacklevel=4)
+            warnings.warn(f"the checkpoint {path} cannot be read ({error}); an earlier one is used", UserWarning, stacklevel=4)
     raise FileNotFoundError(f"`folder` must hold a checkpoint of ResumeCallback, and {folder} holds none that can be read")
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path, trusted: bool) -> Checkpoint:
     with zipfile.ZipFile(path) as archive:
         about, model, state = (archive.read(name) for name in _MEMBERS)  # reading checks the sums
-    return Checkpoint(json.loads(about), model, pickle.loads(state))
+    read = (pickle.Unpickler if trusted else _Unpickler)(io.BytesIO(state))
+    return Checkpoint(json.loads(about), model, read.load())

@@ -1,4 +1,4 @@
-"""Recognises saved models without unpickling them, loads them, and continues PPO models as TRPO."""
+"""Recognises saved models, loads them without running them, and continues PPO models as TRPO."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import torch as th
 from gymnasium import spaces
@@ -27,7 +27,12 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_policy, refuse_unknown
 from sb3_trpo.arguments.policies import why_not_trainable
 from sb3_trpo.checks import BOOLEAN, check, described
+from sb3_trpo.reading.fields import read_fields, rebuild_field
+from sb3_trpo.reading.pickles import NotRebuiltError
+from sb3_trpo.reading.trust import is_trusted
+from sb3_trpo.reading.weights import read_weights
 from sb3_trpo.saving.atomic import SavePath
+from sb3_trpo.saving.untrusted import check_entry_names, plain_copy, read_model
 
 M = TypeVar("M", bound=OnPolicyAlgorithm)
 N = TypeVar("N", bound=BaseAlgorithm)
@@ -73,24 +78,70 @@ def _opened(path: SavePath) -> Iterator[Any]:
             file.close()
 
 
-def saved_names(path: SavePath) -> set[str]:
+def saved_names(path: SavePath, trusted: bool = False) -> set[str]:
     """
     Read the names of the attributes in a saved model, and check the file's sums. A file object keeps its position.
 
     :param path: path to the zip file, with or without its suffix, or a file object
+    :param trusted: whether the file may take any amount of memory
     :return: the names
     :raises ValueError: if it is cut off, altered, or no saved model
     """
-    return set(_saved_data(path))
+    return set(_saved_data(path, trusted))
 
 
-def _saved_data(path: SavePath) -> dict[str, Any]:
+def _saved_data(path: SavePath, trusted: bool = False) -> dict[str, Any]:
     """Read the attributes of a saved model as JSON, and check the file; see :func:`saved_names`."""
-    with _opened(path) as file:
-        try:
-            return _data_in(file)
-        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError) as error:
-            raise ValueError(f"{path} is damaged or no saved model: {error}") from error
+    with _opened(path) as file, _damage_named(path):
+        return _data_in(file) if trusted else read_model(file)[1]
+
+
+@contextmanager
+def _damage_named(path: SavePath) -> Iterator[None]:
+    """Let an error in reading a file name the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{path} is damaged or no saved model: {error}") from error
+
+
+class _Source(NamedTuple):
+    """
+    Holds a saved model that SB3 can load.
+
+    :param file: what SB3 reads: a copy without pickles, or a file that the user trusts
+    :param objects: the custom objects to pass
+    :param fixed: those of the user's that must be as in the file
+    """
+
+    file: Any
+    objects: dict[str, Any]
+    fixed: dict[str, Any]
+
+
+def _source(
+    path: SavePath,
+    cls: type[Any],
+    trusted: bool,
+    custom_objects: dict[str, Any] | None,
+    unused: Callable[[dict[str, Any]], Container[str]] = lambda data: (),
+) -> _Source:
+    """Read a saved model; unless the user trusts the file, make a copy without pickles, in memory."""
+    check("trusted", trusted, BOOLEAN)
+    if not isinstance(custom_objects, dict | None):
+        raise ValueError(f"`custom_objects` must be a dict or None, not {described(custom_objects)}")
+    given, trusted = custom_objects or {}, is_trusted(trusted)
+    with _opened(path) as file, _damage_named(path):
+        entries, data = ({}, _data_in(file)) if trusted else read_model(file)
+    fixed = _fixed_objects(given, data, _is_unpickled if trusted else _is_rebuilt)
+    objects = {name: value for name, value in given.items() if name not in fixed}
+    if trusted:
+        return _Source(path, objects, fixed)
+    try:
+        copy = plain_copy(entries, data, cls, objects, unused(data))
+    except ValueError as error:
+        raise ValueError(f"{path} is not loaded: {error}") from error
+    return _Source(copy.file, {**objects, **copy.values}, fixed)
 
 
 def saved_steps(path: SavePath) -> int:
@@ -106,33 +157,26 @@ def saved_steps(path: SavePath) -> int:
 
 
 def _data_in(file: Any) -> dict[str, Any]:
-    """Read the attributes, and raise an error if something of a model is missing or altered."""
+    """Read the attributes of a file of any size, and raise an error if something of a model is missing or altered."""
     with zipfile.ZipFile(file) as archive:
-        missing = [name for name in ("data", "policy.pth") if name not in archive.namelist()]
-        if missing:
-            raise ValueError(f"it has no entry {missing[0]!r}")
+        check_entry_names(archive.namelist())
         altered = archive.testzip()
         if altered is not None:
             raise ValueError(f"the sum of its entry {altered!r} is wrong")
-        try:
-            data = json.loads(archive.read("data"))
-        except ValueError as error:
-            raise ValueError(f"its entry 'data' is not JSON ({error})") from error
-        if not isinstance(data, dict):
-            raise ValueError("its entry 'data' is not a JSON object")
-        return data
+        return read_fields(archive.read("data"))
 
 
-def _read_weights(path: SavePath, read: Callable[[], N]) -> N:
+def _read_weights(path: SavePath, source: _Source, read: Callable[..., N]) -> N:
     """Load a model; if that fails because torch cannot read the weights, say that the file is damaged."""
     try:
-        return read()
+        return read(source.file)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError):
-        with _opened(path) as file, zipfile.ZipFile(file) as archive:
-            for name in ("policy.pth", "policy.optimizer.pth"):
+        with _opened(source.file) as file, zipfile.ZipFile(file) as archive:
+            others = (name for name in archive.namelist() if name.endswith(".pth"))
+            for name in ("policy.pth", "policy.optimizer.pth", *others):
                 try:
-                    th.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
-                except Exception as error:
+                    read_weights(archive.read(name))
+                except (ValueError, KeyError) as error:
                     raise ValueError(f"{path} is damaged or no saved model: torch cannot read {name!r} ({error})") from error
         raise
 
@@ -177,22 +221,37 @@ def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
     return isinstance(model, OnPolicyAlgorithm) and why_not_trainable(type(model.policy)) is None
 
 
-def load_on_policy(path: SavePath, device: th.device | str) -> BaseAlgorithm:
+def load_on_policy(
+    path: SavePath,
+    device: th.device | str,
+    trusted: bool = False,
+    custom_objects: dict[str, Any] | None = None,
+    own: Sequence[str] = (),
+) -> BaseAlgorithm:
     """
-    Load a model that PPO, A2C or another on-policy algorithm has saved.
+    Load a model that PPO, A2C or another on-policy algorithm has saved; nothing in the file runs.
 
     :param path: path to the zip file, or a file object
     :param device: device to load to
+    :param trusted: whether to let the file run whatever code it contains
+    :param custom_objects: objects that replace those of the file
+    :param own: names of the arguments that a subclass of TRPO adds
     :return: the model
-    :raises ValueError: if the file is damaged, or holds another algorithm or a policy that PPO cannot build
+    :raises ValueError: if the file is damaged, holds another algorithm or a policy that PPO cannot build, or needs code to be
+        rebuilt
     """
     path = saved_file(path)
-    if not is_on_policy(saved_names(path)):
+    names = saved_names(path, is_trusted(trusted))
+    if not is_on_policy(names):
         raise ValueError(f"{path} does not hold a PPO model or another on-policy model")
+    used = _transferred_names(names, own)
+    source = _source(path, PPO, trusted, custom_objects, lambda data: set(data) - set(used))
     try:
-        return _read_weights(path, partial(PPO.load, path, device=device))
+        model = _read_weights(path, source, partial(PPO.load, device=device, custom_objects=source.objects))
     except TypeError as error:
         raise ValueError(f"{path} holds a policy that PPO cannot build: {error}") from error
+    _refuse_changes(model, source.fixed)
+    return model
 
 
 def averaged_kl_warning(model: Any, given: Container[str]) -> str | None:
@@ -215,6 +274,13 @@ def averaged_kl_warning(model: Any, given: Container[str]) -> str | None:
     )
 
 
+def _transferred_names(names: set[str], own: Sequence[str]) -> list[str]:
+    """List the attributes that TRPO takes over from a model with the given ones."""
+    shared = ["n_steps", "gamma", "gae_lambda", "ent_coef", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log"]
+    shared += ["rollout_buffer_class", "rollout_buffer_kwargs", "seed", "device", "verbose"]
+    return [*shared, "learning_rate", *hyperparameter_names(), *own] if is_own(names) else shared
+
+
 def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[str, Any]:
     """
     Collect the settings of a PPO or A2C model that mean the same in TRPO, or all settings of a TRPO model.
@@ -223,12 +289,8 @@ def transferred_settings(model: OnPolicyAlgorithm, own: Sequence[str]) -> dict[s
     :param own: names of the arguments that a subclass of TRPO adds; taken over if the model has them
     :return: keyword arguments of TRPO
     """
-    names = ["n_steps", "gamma", "gae_lambda", "ent_coef", "use_sde", "sde_sample_freq", "policy_kwargs", "tensorboard_log"]
-    names += ["rollout_buffer_class", "rollout_buffer_kwargs", "seed", "device", "verbose"]
     settings: dict[str, Any] = dict.fromkeys(_LATER, False)
-    if is_own(set(vars(model))):
-        names += ["learning_rate", *hyperparameter_names(), *(name for name in own if hasattr(model, name))]
-    settings |= {name: getattr(model, name) for name in names}
+    settings |= {name: getattr(model, name) for name in _transferred_names(set(vars(model)), own) if hasattr(model, name)}
     settings["normalize_advantage"] = getattr(model, "normalize_advantage", True)
     settings["stats_window_size"] = model._stats_window_size
     return settings
@@ -240,30 +302,31 @@ def load_trpo(
     path: SavePath,
     attributes: dict[str, Any],
     custom_objects: dict[str, Any] | None,
+    trusted: bool = False,
 ) -> M:
     """
-    Load a model that this package's TRPO or sb3-contrib's TRPO has saved.
+    Load a model that this package's TRPO or sb3-contrib's TRPO has saved; nothing in the file runs.
 
     :param cls: the class of the model
     :param read: SB3's ``load`` of that class; it is called with the path, the custom objects and the attributes to change
     :param path: path of the zip file, or a file object
     :param attributes: the attributes to change, by the names of the arguments
     :param custom_objects: objects that replace those of the file
+    :param trusted: whether to let the file run whatever code it contains
     :return: the model
-    :raises ValueError: if the file is damaged or holds another algorithm, a hyperparameter is out of range, or an argument
-        cannot change with saved weights
+    :raises ValueError: if the file is damaged or holds another algorithm, needs code to be rebuilt, a hyperparameter is out of
+        range, or an argument cannot change with saved weights
     :raises TypeError: for an unknown argument
     """
     path = saved_file(path)
-    data = _saved_data(path)
-    names = set(data)
+    names = saved_names(path, is_trusted(trusted))
     if not is_trpo(names):
         raise ValueError(
             f"{path} does not hold a TRPO model. To continue with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
         )
     refuse_unknown(attributes, cls, names)
-    replaced = _fixed_objects(custom_objects, data)
-    fixed = {**replaced, **{name: attributes[name] for name in _FIXED if name in attributes}}
+    source = _source(path, cls, trusted, custom_objects, lambda data: attributes)
+    fixed = {**source.fixed, **{name: attributes[name] for name in _FIXED if name in attributes}}
     check("use_sde", fixed.get("use_sde", False), BOOLEAN)
     attributes = {name: value for name, value in attributes.items() if name not in fixed}
     if "stats_window_size" in attributes:  # its attribute has another name
@@ -276,9 +339,7 @@ def load_trpo(
     from_contrib = not is_own(names)
     if from_contrib:
         attributes.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
-    if replaced and custom_objects:
-        custom_objects = {name: value for name, value in custom_objects.items() if name not in replaced}
-    model = _read_weights(path, partial(read, path, custom_objects=custom_objects, **attributes))
+    model = _read_weights(path, source, partial(read, custom_objects=source.objects, **attributes))
     _refuse_changes(model, fixed)
     message = averaged_kl_warning(model, attributes) if from_contrib else None
     if message:
@@ -286,19 +347,26 @@ def load_trpo(
     return model
 
 
-def _fixed_objects(custom_objects: dict[str, Any] | None, data: dict[str, Any]) -> dict[str, Any]:
+def _fixed_objects(given: dict[str, Any], data: dict[str, Any], is_readable: Callable[[Any], bool]) -> dict[str, Any]:
     """
     Choose the custom objects that cannot change with saved weights, where the file's own can be read.
 
     A policy class is not among them: it may have moved since, and the weights must fit the one given.
     """
-    if not isinstance(custom_objects, dict):
-        return {}
-    fixed = {name: value for name, value in custom_objects.items() if name in _FIXED and name != "policy_class"}
-    return {name: value for name, value in fixed.items() if name in data and _is_readable(data[name])}
+    names = [name for name in given if name in _FIXED and name != "policy_class" and name in data]
+    return {name: given[name] for name in names if is_readable(data[name])}
 
 
-def _is_readable(saved: Any) -> bool:
+def _is_rebuilt(saved: Any) -> bool:
+    """Tell whether an attribute can be rebuilt without running it."""
+    try:
+        rebuild_field(saved)
+    except NotRebuiltError:
+        return False
+    return True
+
+
+def _is_unpickled(saved: Any) -> bool:
     """Tell whether the JSON of an attribute gives a value; the pickled ones do not if a class is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -308,7 +376,7 @@ def _is_readable(saved: Any) -> bool:
             return False
 
 
-def _refuse_changes(model: OnPolicyAlgorithm, fixed: dict[str, Any]) -> None:
+def _refuse_changes(model: BaseAlgorithm, fixed: dict[str, Any]) -> None:
     """Refuse arguments that cannot change with saved weights, unless they are as they were saved."""
     for name, value in fixed.items():
         kept = getattr(model, name)
@@ -322,7 +390,14 @@ def _refuse_changes(model: OnPolicyAlgorithm, fixed: dict[str, Any]) -> None:
             )
 
 
-def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv | str | None, arguments: dict[str, Any]) -> M:
+def continue_as_trpo(
+    cls: type[M],
+    model: BaseAlgorithm | SavePath,
+    env: GymEnv | str | None,
+    arguments: dict[str, Any],
+    trusted: bool = False,
+    custom_objects: dict[str, Any] | None = None,
+) -> M:
     """
     Make a TRPO model that continues with the policy of a trained PPO (or another on-policy) model.
 
@@ -330,6 +405,8 @@ def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv 
     :param model: the model, or the zip file of a PPO model
     :param env: environment for further training; None: the model's environment
     :param arguments: arguments of ``cls`` that take precedence over the model's settings
+    :param trusted: whether to let the file run whatever code it contains
+    :param custom_objects: objects that replace those of the file
     :return: the TRPO model
     :raises ValueError: if TRPO cannot train the model's policy, if there is no environment, if its spaces differ from the
         model's, or if the arguments make another policy
@@ -337,7 +414,8 @@ def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv 
     """
     refuse_policy(arguments, "model")
     if not isinstance(model, BaseAlgorithm):
-        model = load_on_policy(model, arguments.get("device", "auto"))
+        device, own = arguments.get("device", "auto"), getattr(cls, "extra_arguments", ())
+        model = load_on_policy(model, device, trusted, custom_objects, own)
     if not has_trainable_policy(model):
         raise ValueError(
             "`from_ppo` needs an on-policy model with neither recurrence nor masks, not a "

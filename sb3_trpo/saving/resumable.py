@@ -105,6 +105,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         env: GymEnv | str,
         device: th.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
+        trusted: bool = False,
     ) -> SelfResumable:
         """
         Continue a run that :class:`~sb3_trpo.ResumeCallback` has saved, after a kill or a crash.
@@ -118,13 +119,14 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         :param env: environments like those of the run, as many of them
         :param device: device to load to
         :param custom_objects: objects that replace those of the file, such as some that this Python cannot read
+        :param trusted: whether the file may run the code that it contains; see :meth:`load`
         :return: the model, with the weights of the checkpoint
         :raises FileNotFoundError: if there is no checkpoint that can be read
         :raises ValueError: if the run has another class, or another number of environments
         """
-        checkpoint = read_newest(Path(folder))
-        given: Any = env  # this package's `load` takes an id too
-        model = cls.load(io.BytesIO(checkpoint.model), env=given, device=device, custom_objects=custom_objects)
+        checkpoint = read_newest(Path(folder), trusted)
+        chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects, "trusted": trusted}
+        model = cls.load(io.BytesIO(checkpoint.model), **chosen)
         check_same_run(checkpoint.about, model)
         restore_weights(model, checkpoint.state)
         model._interrupted, model.is_resumed = checkpoint.state, True

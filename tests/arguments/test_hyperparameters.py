@@ -168,7 +168,8 @@ def test_learning_rate_as_string_or_schedule(cls: type[TRPO], value: Any, tmp_pa
     model = cls("MlpPolicy", "Pendulum-v1", learning_rate=value, n_steps=64, batch_size=16)
     assert [model.lr_schedule(progress) for progress in (1.0, 0.5, 0.0)] == pytest.approx([0.001, 0.0005, 0.0])
     model.save(tmp_path / "model")
-    loaded = cls.load(tmp_path / "model", model.env)
+    is_code = not isinstance(value, str | LinearSchedule)
+    loaded = cls.load(tmp_path / "model", model.env, trusted=is_code)
     assert loaded.lr_schedule(0.5) == pytest.approx(0.0005)
     if isinstance(value, str):
         assert vars(loaded)["learning_rate"] == value

@@ -2,9 +2,11 @@
 
 import csv
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,15 +204,41 @@ def test_the_newest_whole_checkpoint_is_used(tmp_path: Path) -> None:
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(UserWarning, match=rf"{newest.name} is damaged .*; an earlier one is used"):
+    with pytest.warns(UserWarning, match=rf"{newest.name} cannot be read .*; an earlier one is used"):
         assert TRPO.resume(tmp_path, toy()).num_timesteps == N_STEPS
     earlier.unlink()
     newest.write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="damaged"),
+        pytest.warns(UserWarning, match="cannot be read"),
         pytest.raises(FileNotFoundError, match="`folder` must hold a checkpoint"),
     ):
         TRPO.resume(tmp_path, toy())
+
+
+class Touch:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_checkpoint_runs_unless_it_is_trusted(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    path, canary = checkpoints_in(tmp_path)[0], tmp_path / "canary"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    state = {**pickle.loads(parts["state.pkl"]), "callbacks": Touch(canary)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**parts, "state.pkl": pickle.dumps(state)}.items():
+            archive.writestr(name, content)
+    with pytest.warns(UserWarning, match=r"cannot be read \(it holds a pathlib[\w.]*, which is no plain data.*`trusted=True`"):
+        TRPO.resume(tmp_path, toy())
+    assert not canary.exists()
+    TRPO.resume(tmp_path, toy(), trusted=True)
+    assert canary.exists()
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""The command ``sb3-trpo inspect``: prints what saved files hold, without running anything in them."""
+
+import argparse
+from collections.abc import Sequence
+
+from sb3_trpo.saving.inspection import inspect_file
+
+
+def inspect(program: str, options: Sequence[str]) -> None:
+    """
+    Run the command.
+
+    :param program: its name, for the help text
+    :param options: the command line after the name
+    :raises SystemExit: with the help text, or an error message if a file cannot be read
+    """
+    description = "Print what saved files hold and what they would run. Nothing in them runs."
+    parser = argparse.ArgumentParser(program, description=description)
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a model, a policy or the statistics of VecNormalize")
+    for path in parser.parse_args(options).files:
+        try:
+            print(inspect_file(path))
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"sb3-trpo: {error}") from error
