@@ -22,6 +22,7 @@ ARRAYS = [
     np.arange(6, dtype=np.float32).reshape(2, 3),
     np.asfortranarray(np.arange(6).reshape(2, 3)),
     np.arange(12)[::2],
+    np.arange(24.0).reshape(2, 3, 4).transpose(1, 0, 2),  # neither C nor Fortran order
     np.zeros((0, 3)),
     np.array(2.5),
     np.array([True, False]),
