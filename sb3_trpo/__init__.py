@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from sb3_trpo.actor.plain_policy import register_extractor
+from sb3_trpo.algorithms.maskable import MaskableTRPO
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.distributions.table import register_family
@@ -15,6 +16,7 @@ __version__ = version("sb3-trpo")
 __all__ = [
     "TRPO",
     "CnnPolicy",
+    "MaskableTRPO",
     "MlpPolicy",
     "MultiInputPolicy",
     "PaperCnnPolicy",

@@ -28,6 +28,7 @@ class Update(NamedTuple):
     :param losses: loss of each mini-batch of the critic; one that is not finite caused no step
     :param n_updates: number of updates so far
     :param seconds: duration of the update
+    :param forced_fraction: share of the states in which action masks allow one action only; None: there are no masks
     """
 
     step: StepReport
@@ -35,6 +36,7 @@ class Update(NamedTuple):
     losses: Sequence[float]
     n_updates: int
     seconds: float
+    forced_fraction: float | None = None
 
 
 def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer: RolloutBuffer) -> None:
@@ -51,6 +53,8 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
     for key, value in _step_metrics(update.step).items():
         logger.record(key, value)
     logger.record("train/entropy", update.entropy)
+    if update.forced_fraction is not None:
+        logger.record("train/forced_fraction", update.forced_fraction)
     finite = [loss for loss in update.losses if np.isfinite(loss)]
     if finite:
         logger.record("train/value_loss", np.mean(finite))

@@ -7,6 +7,7 @@ from stable_baselines3.common.distributions import Distribution
 
 from sb3_trpo.distributions.differences import kl_terms
 from sb3_trpo.distributions.family import DistributionFamily, Metric, Parameters
+from sb3_trpo.distributions.masked import MaskedBernoulliDistribution, forbid
 
 
 class Categorical(DistributionFamily):
@@ -22,7 +23,17 @@ class Categorical(DistributionFamily):
 
     def metric(self, at: Parameters) -> Metric:
         probabilities = [logits.exp() for logits in at]
-        return lambda tangent: tuple(self._one(p, t) for p, t in zip(probabilities, tangent, strict=True))
+        allowed = [logits != -th.inf for logits in at]
+        if all(bool(part.all()) for part in allowed):
+            return lambda tangent: tuple(self._one(p, t) for p, t in zip(probabilities, tangent, strict=True))
+
+        def product(tangent: Parameters) -> Parameters:
+            # a forbidden value has no tangent: 0 times that of its logit might be NaN
+            return tuple(
+                self._one(p, th.where(mask, t, 0.0)) for p, mask, t in zip(probabilities, allowed, tangent, strict=True)
+            )
+
+        return product
 
     @staticmethod
     def _one(probability: th.Tensor, tangent: th.Tensor) -> th.Tensor:
@@ -47,3 +58,22 @@ class Bernoulli(DistributionFamily):
     def metric(self, at: Parameters) -> Metric:
         variance = th.sigmoid(at[0]) * th.sigmoid(-at[0])
         return lambda tangent: (variance * tangent[0],)
+
+
+class MaskedBernoulli(Bernoulli):
+    """Independent binary actions, some of them forced, whose logits are infinite."""
+
+    def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:
+        assert isinstance(distribution, MaskedBernoulliDistribution)
+        return (distribution.logits,)
+
+
+class ContribCategorical(Categorical):
+    """The discrete or binary actions of sb3-contrib's maskable distributions."""
+
+    def parameters(self, distribution: Distribution, actions: th.Tensor) -> Parameters:
+        held: Any = distribution
+        parts = held.distributions if hasattr(held, "distributions") else [held.distribution]
+        # sb3-contrib gives forbidden values a finite logit
+        logits = [part.logits if part.masks is None else forbid(part.logits, part.masks) for part in parts]
+        return tuple(th.log_softmax(part, dim=1) for part in logits)

@@ -27,7 +27,9 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_policy, refuse_unknown
 from sb3_trpo.arguments.policies import why_not_trainable
 from sb3_trpo.checks import BOOLEAN, check, described
+from sb3_trpo.policies.maskable import is_contrib_maskable
 from sb3_trpo.saving.atomic import SavePath
+from sb3_trpo.saving.from_contrib import contrib_class, is_maskable_module, own_form
 
 M = TypeVar("M", bound=OnPolicyAlgorithm)
 N = TypeVar("N", bound=BaseAlgorithm)
@@ -167,19 +169,22 @@ def is_on_policy(names: set[str]) -> bool:
     return "gae_lambda" in names
 
 
-def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
+def has_trainable_policy(
+    model: BaseAlgorithm, why_not: Callable[[Any], str | None] = why_not_trainable
+) -> TypeGuard[OnPolicyAlgorithm]:
     """
     Tell whether a model is on-policy and TRPO can train its policy: actor-critic, neither recurrent nor masked.
 
     :param model: any model
+    :param why_not: tells why the algorithm cannot train policies of a class, or None if it can
     :return: whether TRPO can
     """
-    return isinstance(model, OnPolicyAlgorithm) and why_not_trainable(type(model.policy)) is None
+    return isinstance(model, OnPolicyAlgorithm) and why_not(type(model.policy)) is None
 
 
 def load_on_policy(path: SavePath, device: th.device | str) -> BaseAlgorithm:
     """
-    Load a model that PPO, A2C or another on-policy algorithm has saved.
+    Load a model that PPO, A2C, sb3-contrib's MaskablePPO or another on-policy algorithm has saved.
 
     :param path: path to the zip file, or a file object
     :param device: device to load to
@@ -187,10 +192,14 @@ def load_on_policy(path: SavePath, device: th.device | str) -> BaseAlgorithm:
     :raises ValueError: if the file is damaged, or holds another algorithm or a policy that PPO cannot build
     """
     path = saved_file(path)
-    if not is_on_policy(saved_names(path)):
+    data = _saved_data(path)
+    if not is_on_policy(set(data)):
         raise ValueError(f"{path} does not hold a PPO model or another on-policy model")
+    policy_class = data.get("policy_class")
+    masked = isinstance(policy_class, dict) and is_maskable_module(str(policy_class.get("__module__")))
+    read = contrib_class("MaskablePPO") if masked else PPO
     try:
-        return _read_weights(path, partial(PPO.load, path, device=device))
+        return _read_weights(path, partial(read.load, path, device=device))
     except TypeError as error:
         raise ValueError(f"{path} holds a policy that PPO cannot build: {error}") from error
 
@@ -338,10 +347,12 @@ def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv 
     refuse_policy(arguments, "model")
     if not isinstance(model, BaseAlgorithm):
         model = load_on_policy(model, arguments.get("device", "auto"))
-    if not has_trainable_policy(model):
+    if not has_trainable_policy(model, getattr(cls, "why_not_policy", why_not_trainable)):
+        masks = is_contrib_maskable(type(model.policy))
         raise ValueError(
             "`from_ppo` needs an on-policy model with neither recurrence nor masks, not a "
             f"{type(model).__name__} with a {type(model.policy).__name__}"
+            f"{'; use MaskableTRPO.from_ppo' if masks else ''}"
         )
     env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
     if env is None:
@@ -349,7 +360,8 @@ def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv 
     env = cls._wrap_env(env, model.verbose)
     check_for_correct_spaces(env, model.observation_space, model.action_space)
     settings = transferred_settings(model, getattr(cls, "extra_arguments", ()))
-    trpo = cls(type(model.policy), env, **{**settings, **arguments})
+    policy_class, settings = own_form(type(model.policy), settings, model.action_space)
+    trpo = cls(policy_class, env, **{**settings, **arguments})
     try:
         trpo.policy.load_state_dict(model.policy.state_dict())
     except RuntimeError as error:
