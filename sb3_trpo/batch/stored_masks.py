@@ -8,18 +8,19 @@ import torch as th
 from sb3_trpo.checks import described
 
 
-def store_masks(buffer: Any, step: int, masks: np.ndarray) -> None:
+def mask_rows(buffer: Any, size: int) -> np.ndarray:
     """
-    Store the masks of one step.
+    Find the array for the masks of a rollout, or make it.
 
-    :param buffer: a rollout buffer; one of sb3-contrib's stores them in its own array, which has the same name
-    :param step: index of the step in the rollout
-    :param masks: shape (n_envs, n), bool
+    :param buffer: a rollout buffer; one of sb3-contrib's has its own array, which has the same name
+    :param size: length of a mask, n
+    :return: shape (n_steps, n_envs, n)
     """
-    shape = (buffer.buffer_size, *masks.shape)
+    shape = (buffer.buffer_size, buffer.n_envs, size)
     if getattr(buffer, "action_masks", None) is None or buffer.action_masks.shape != shape:
         buffer.action_masks = np.ones(shape, dtype=np.bool_)
-    buffer.action_masks[step] = masks
+    rows: np.ndarray = buffer.action_masks
+    return rows
 
 
 def stored_masks(rollout: Any) -> Any:

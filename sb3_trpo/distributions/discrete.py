@@ -19,7 +19,7 @@ class Categorical(DistributionFamily):
         return tuple(th.log_softmax(part.logits, dim=1) for part in (parts if isinstance(parts, list) else [parts]))
 
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
-        return th.stack([kl_terms(o, n).sum(dim=1) for o, n in zip(old, new, strict=True)]).sum(dim=0)
+        return th.stack([_sum_of_terms(o, n) for o, n in zip(old, new, strict=True)]).sum(dim=0)
 
     def metric(self, at: Parameters) -> Metric:
         probabilities = [logits.exp() for logits in at]
@@ -38,6 +38,15 @@ class Categorical(DistributionFamily):
     @staticmethod
     def _one(probability: th.Tensor, tangent: th.Tensor) -> th.Tensor:
         return probability * (tangent - (probability * tangent).sum(dim=1, keepdim=True))
+
+
+def _sum_of_terms(old: th.Tensor, new: th.Tensor) -> th.Tensor:
+    """Add up the terms of the KL in each state; where masks forbid most values, the others are picked out first."""
+    possible = (old != -th.inf) | (new != -th.inf)
+    if 2 * possible.count_nonzero() > possible.numel():
+        return kl_terms(old, new).sum(dim=1)
+    terms = kl_terms(old[possible], new[possible])
+    return terms.new_zeros(len(old)).index_add(0, possible.nonzero()[:, 0], terms)
 
 
 class Bernoulli(DistributionFamily):

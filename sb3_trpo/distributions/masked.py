@@ -147,7 +147,7 @@ def forbid(logits: th.Tensor, masks: th.Tensor) -> th.Tensor:
     :return: shape (B, n)
     """
     check_number(logits, masks)
-    return logits.masked_fill(~masks, -th.inf)
+    return th.where(masks, logits, -th.inf)
 
 
 def check_number(logits: th.Tensor, masks: th.Tensor) -> None:

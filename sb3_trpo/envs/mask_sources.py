@@ -160,7 +160,7 @@ class OfInfo(EnvMaskSource):
         """See :meth:`EnvMaskSource.observe`."""
         super().observe(infos, dones)
         self._infos = list(infos)
-        if dones.any():  # the info of an ended episode belongs to its last state
+        if np.count_nonzero(dones):  # the info of an ended episode belongs to its last state
             first = self.env.unwrapped.reset_infos
             for i in np.flatnonzero(dones).tolist():
                 self._infos[i] = first[i]

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
-from sb3_trpo.batch.stored_masks import store_masks, stored_masks
+from sb3_trpo.batch.stored_masks import mask_rows, stored_masks
 from sb3_trpo.distributions.masked import masked
 from sb3_trpo.distributions.squashed import with_samples
 from sb3_trpo.originals import is_original
@@ -138,7 +138,7 @@ class PolicyInterface:
         :param states: states of this step
         """
         if states.action_masks is not None:
-            store_masks(buffer, step, states.action_masks.cpu().numpy())
+            mask_rows(buffer, states.action_masks.shape[1])[step] = states.action_masks.cpu().numpy()
 
     def state_fields(self, rollout: Any) -> dict[str, Any]:
         """

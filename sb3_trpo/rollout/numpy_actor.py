@@ -80,7 +80,7 @@ class NumpyActor:
             noise = noise * np.exp(log_std)
         noisy = output + noise
         if masks is not None:  # after the noise, so that not even rounding lets a forbidden action win
-            self._forbid(noisy, masks)
+            noisy = self._forbid(noisy, masks)
         return self._choose(noisy).reshape(-1, *self._shape)
 
     def log_probs(self, actions: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
@@ -116,15 +116,14 @@ _NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
 }
 
 
-def _forbid(noisy: Array, masks: Array) -> None:
+def _forbid(noisy: Array, masks: Array) -> Array:
     """Let forbidden values lose: their outputs, shape (n_envs, n), become -inf."""
-    np.copyto(noisy, -np.inf, where=~masks)
+    return np.where(masks, noisy, -np.inf)
 
 
-def _force(noisy: Array, masks: Array) -> None:
+def _force(noisy: Array, masks: Array) -> Array:
     """Let binary actions, of shape (n_envs, d), be on or off where their pair of masks allows nothing else."""
-    np.copyto(noisy, -np.inf, where=~masks[:, 1::2])
-    np.copyto(noisy, np.inf, where=~masks[:, ::2])
+    return np.where(masks[:, ::2], np.where(masks[:, 1::2], noisy, -np.inf), np.inf)
 
 
 def _largest_of_each(policy: ActorCriticPolicy) -> Callable[[Array], Array]:

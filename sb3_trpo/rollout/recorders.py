@@ -15,7 +15,7 @@ from sb3_trpo.actor.choose import plain_policy
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.batch.advantages import generalized_advantages
 from sb3_trpo.batch.states import Observations
-from sb3_trpo.batch.stored_masks import store_masks, stored_masks
+from sb3_trpo.batch.stored_masks import mask_rows
 from sb3_trpo.distributions.action_masks import MaskLayout, refuse_forbidden
 from sb3_trpo.originals import altered_method
 from sb3_trpo.policies.interface import MaskSource, Obs, PolicyInterface
@@ -175,6 +175,9 @@ class DeferredRecorder:
         self.action_masks: np.ndarray | None = None
         self._mask_source = mask_source
         self._policy = plain.policy
+        if mask_source is not None:
+            self._layout = MaskLayout.of(plain.policy.action_space)
+            self._masks = mask_rows(buffer, self._layout.size)
         self._buffer = buffer
         self._gamma = gamma
         self._actor = NumpyActor(plain, n_steps, n_envs)
@@ -193,8 +196,7 @@ class DeferredRecorder:
         assert isinstance(obs, np.ndarray)
         self._buffer.observations[step] = obs.reshape(self._buffer.observations.shape[1:])
         if self._mask_source is not None:
-            self.action_masks = self._mask_source.masks(obs)
-            store_masks(self._buffer, step, self.action_masks)
+            self.action_masks = self._masks[step] = self._mask_source.masks(obs)
         actions = self._actor.act(obs, step, self.action_masks)
         check_finite("action distribution", self._actor.outputs[step], step)
         obs_tensor = self._obs_tensors[step]
@@ -227,9 +229,8 @@ class DeferredRecorder:
             actions = actions.flatten()
         masks: th.Tensor | None = None
         if self._mask_source is not None:
-            stored: np.ndarray = stored_masks(buffer)[:n_steps]
-            refuse_forbidden(MaskLayout.of(self._policy.action_space), stored, buffer.actions[:n_steps], 0)
-            masks = th.from_numpy(stored).flatten(end_dim=1)
+            refuse_forbidden(self._layout, self._masks[:n_steps], buffer.actions[:n_steps], 0)
+            masks = th.from_numpy(self._masks[:n_steps]).flatten(end_dim=1)
         with th.no_grad():
             log_probs = self._actor.log_probs(actions, masks)
         del self._actor  # its arrays are as large as the rollout, and callbacks keep the recorder alive
