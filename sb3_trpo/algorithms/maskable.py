@@ -123,6 +123,8 @@ class MaskableTRPO(TRPO):
             self._last_obs = self.env.reset()
             self._last_episode_starts = np.ones((self.env.num_envs,), dtype=bool)
         self._masks = find_mask_source(self.env, self.mask_source)
+        if self.verbose >= 1:
+            print(f"Action masks come from: {_name_of(self._masks)}")
 
     def collect_rollouts(
         self,

@@ -40,4 +40,4 @@ def stored_masks(rollout: Any) -> Any:
     if isinstance(masks, th.Tensor):
         return masks.bool()
     # SB3 has reordered its own arrays if its `get` was called
-    return masks.swapaxes(0, 1) if rollout.generator_ready else masks
+    return masks.swapaxes(0, 1).reshape(-1, masks.shape[2]) if rollout.generator_ready else masks

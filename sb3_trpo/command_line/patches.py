@@ -7,7 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
@@ -22,13 +22,15 @@ from sb3_trpo.saving.atomic import written_aside
 
 
 @contextmanager
-def patched_zoo() -> Iterator[None]:
+def patched_zoo(masked: bool = False) -> Iterator[None]:
     """
     Patch the Zoo while a command runs.
 
     Video recording then knows this package, environments are made as in the training, the latest run is the latest that
     has a model, models keep their own statistics of ``VecNormalize``, files are replaced whole or not at all, and a training
     that fails saves its model.
+
+    :param masked: whether the models need action masks
     """
     import rl_zoo3  # here, because only the commands need it
     from rl_zoo3 import exp_manager, utils
@@ -51,9 +53,25 @@ def patched_zoo() -> Iterator[None]:
             stack.enter_context(_replaced(module, "create_test_env", chosen.normalize))
         stack.enter_context(_replaced(subprocess, "call", _record_with_ours))
         stack.enter_context(_replaced(utils, "create_test_env", _record_as_trained))
+        if masked:
+            _pass_masks(stack, (rl_zoo3, utils))
         stack.enter_context(_replaced(utils, "get_latest_run_id", _latest_with_a_model))
         stack.enter_context(_replaced(ExperimentManager, "create_envs", _evaluate_as_trained))
         yield
+
+
+def _pass_masks(stack: ExitStack, modules: Sequence[Any]) -> None:
+    """Let models receive action masks in evaluations and in the scripts that make their environments in some modules."""
+    from stable_baselines3.common import callbacks
+
+    from sb3_trpo.algorithms.maskable import MaskableTRPO
+    from sb3_trpo.command_line.masks import MaskedEvaluation
+
+    evaluation = MaskedEvaluation()
+    stack.enter_context(_replaced(MaskableTRPO, "predict", evaluation.predict))
+    stack.enter_context(_replaced(callbacks, "evaluate_policy", evaluation.evaluate))
+    for module in modules:
+        stack.enter_context(_replaced(module, "create_test_env", evaluation.remember))
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class MaskLayout:
         :raises ValueError: naming a mask that has another shape, another value than 0 and 1, or no allowed value for a choice
         """
         try:
-            array = np.array(masks.cpu() if hasattr(masks, "cpu") else masks)
+            array = np.array(masks.cpu().numpy() if isinstance(masks, th.Tensor) else masks)
         except ValueError:  # of different lengths
             array = np.empty(0)
         if array.shape != (n_masks, self.size):
@@ -128,7 +128,7 @@ def _booleans(numbers: np.ndarray, owner: Owner) -> np.ndarray:
 
 def _shape_of(mask: Any) -> tuple[int, ...] | str:
     try:
-        shape: tuple[int, ...] = np.shape(mask.cpu() if hasattr(mask, "cpu") else mask)
+        shape: tuple[int, ...] = tuple(mask.shape) if isinstance(mask, th.Tensor) else np.shape(mask)
     except ValueError:
         return "parts of different lengths"
     return shape

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from sb3_trpo.checks import described
-from sb3_trpo.distributions.action_masks import MaskLayout
+from sb3_trpo.distributions.action_masks import MaskLayout, refuse_forbidden
 
 METHOD = "action_masks"
 """Name of the method of an environment, or of a ``VecEnv``, that returns masks."""
@@ -82,12 +82,13 @@ class EnvMaskSource:
 
     def explain(self, error: Exception, actions: np.ndarray) -> None:
         """
-        Explain an error in a step, if the environment has changed its mask since it was asked.
+        Explain an error in a step, if an action was forbidden, or has become so since the environment was asked.
 
         :param error: the error
         :param actions: the actions of the step, shape (n_envs, ...)
-        :raises ValueError: naming environment and step, if the mask now forbids the action
+        :raises ValueError: naming environment and step, if the mask now forbids the action, or did before
         """
+        refuse_forbidden(self._layout, self._last[None], actions[None], self.step)
 
 
 class OfVecEnv(EnvMaskSource):
@@ -129,6 +130,7 @@ class OfMethod(EnvMaskSource):
 
     def explain(self, error: Exception, actions: np.ndarray) -> None:
         """See :meth:`EnvMaskSource.explain`."""
+        super().explain(error, actions)
         if self._methods is None:  # a worker that raised an error has ended
             return
         frames = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]

@@ -64,11 +64,11 @@ class MaskSource(Protocol):
 
     def explain(self, error: Exception, actions: np.ndarray) -> None:
         """
-        Explain an error in a step, if the environment has changed a mask since it was asked.
+        Explain an error in a step, if an action was forbidden, or has become so since the environment was asked.
 
         :param error: the error
         :param actions: the actions of the step, shape (n_envs, ...)
-        :raises ValueError: naming environment and step, if the mask of an action has changed
+        :raises ValueError: naming environment and step, if the mask now forbids the action, or did before
         """
 
 
