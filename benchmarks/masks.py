@@ -34,11 +34,20 @@ ROLLOUTS = 2
 
 
 class FastIdentity(InvalidActionEnvDiscrete):
-    """sb3-contrib's environment, with its masks and forbidden actions computed by NumPy."""
+    """
+    sb3-contrib's environment, with its masks and forbidden actions computed by NumPy.
+
+    :param n_actions: number of actions
+    :param n_invalid_actions: number of those that a state forbids
+    """
+
+    def __init__(self, n_actions: int, n_invalid_actions: int) -> None:
+        self._n = n_actions
+        super().__init__(dim=n_actions, n_invalid_actions=n_invalid_actions)
 
     def _choose_next_state(self) -> None:
         self.state = int(self.action_space.sample())
-        self._masks = np.ones(int(self.action_space.n), dtype=bool)  # type: ignore[attr-defined]
+        self._masks = np.ones(self._n, dtype=np.bool_)
         others = np.random.default_rng(self.state).permutation(len(self._masks) - 1)[: self.n_invalid_actions]
         self._masks[others + (others >= self.state)] = False
 
@@ -75,7 +84,8 @@ class ManyActions(gym.Env[np.ndarray, int]):
 
     def action_masks(self) -> np.ndarray:
         """Return the mask of the present state."""
-        return self._all_masks[self._age % 64]
+        mask: np.ndarray = self._all_masks[self._age % 64]
+        return mask
 
 
 def taxi() -> gym.Env[Any, Any]:
@@ -87,7 +97,7 @@ def taxi() -> gym.Env[Any, Any]:
 
 
 CASES: dict[str, Callable[[], gym.Env[Any, Any]]] = {
-    "identity, 70 actions, 55 forbidden": lambda: FastIdentity(dim=70, n_invalid_actions=55),
+    "identity, 70 actions, 55 forbidden": lambda: FastIdentity(70, 55),
     "Taxi": taxi,
     "2,000 actions": ManyActions,
 }

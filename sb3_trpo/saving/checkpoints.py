@@ -195,9 +195,9 @@ def load_on_policy(path: SavePath, device: th.device | str) -> BaseAlgorithm:
     data = _saved_data(path)
     if not is_on_policy(set(data)):
         raise ValueError(f"{path} does not hold a PPO model or another on-policy model")
-    policy_class = data.get("policy_class")
-    masked = isinstance(policy_class, dict) and is_maskable_module(str(policy_class.get("__module__")))
-    read = contrib_class("MaskablePPO") if masked else PPO
+    parts = [data.get(name) for name in ("policy_class", "rollout_buffer_class")]
+    masked = any(isinstance(part, dict) and is_maskable_module(str(part.get("__module__"))) for part in parts)
+    read: type[BaseAlgorithm] = contrib_class("MaskablePPO") if masked else PPO
     try:
         return _read_weights(path, partial(read.load, path, device=device))
     except TypeError as error:

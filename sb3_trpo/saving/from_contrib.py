@@ -24,12 +24,12 @@ _OWN: dict[str, tuple[type[Any], dict[str, Any]]] = {
 
 def is_maskable_module(name: str) -> bool:
     """
-    Tell whether a module is that of sb3-contrib's maskable policies.
+    Tell whether a module is that of sb3-contrib's maskable policies or buffers.
 
     :param name: name of the module
     :return: whether it is
     """
-    return name == _POLICIES
+    return name in (_POLICIES, _BUFFERS)
 
 
 def contrib_class(name: str) -> Any:

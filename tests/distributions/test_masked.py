@@ -97,7 +97,7 @@ def as_categoricals(kind: str, logits: th.Tensor, masks: th.Tensor) -> list[th.d
         logits, sizes = th.stack([th.zeros_like(logits), logits], dim=2).flatten(1), [2, 2, 2]
     else:
         sizes = [2, 3]
-    return [th.distributions.Categorical(logits=part) for part in logits.masked_fill(~masks, -math.inf).split(sizes, dim=1)]
+    return [th.distributions.Categorical(logits=part) for part in logits.masked_fill(~masks, -math.inf).split(sizes, dim=1)]  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(("kind", "masks", "n"), [("multi", MULTI_MASKS, 5), ("binary", PAIR_MASKS, 3)])
@@ -110,10 +110,10 @@ def test_several_dimensions_are_a_product_of_categoricals(kind: str, masks: th.T
     th.testing.assert_close(kl(old, new), expected_kl)
     entropy = old.entropy()
     assert entropy is not None
-    th.testing.assert_close(entropy, th.stack([part.entropy() for part in expected[0]]).sum(0))
+    th.testing.assert_close(entropy, th.stack([part.entropy() for part in expected[0]]).sum(0))  # type: ignore[no-untyped-call]
     for _ in range(20):
         actions = old.sample()
-        log_prob = th.stack([part.log_prob(actions[:, i]) for i, part in enumerate(expected[0])]).sum(0)
+        log_prob = th.stack([part.log_prob(actions[:, i]) for i, part in enumerate(expected[0])]).sum(0)  # type: ignore[no-untyped-call]
         th.testing.assert_close(old.log_prob(actions), log_prob)
         assert log_prob.isfinite().all()
     assert old.log_prob(old.mode()).isfinite().all()
@@ -131,7 +131,7 @@ def test_metrics_are_hessians_and_forbidden_logits_do_not_matter(kind: str, mask
     def kl_to(new: th.Tensor) -> th.Tensor:
         return kl(old, of_kind(kind, new.view(3, n), masks)).sum()
 
-    matrix = hessian(kl_to, logits.flatten())
+    matrix = hessian(kl_to, logits.flatten())  # type: ignore[no-untyped-call]
     tangent = th.randn(3, n, generator=th.Generator().manual_seed(1), dtype=th.float64)
     parts = th.split(tangent, [part.shape[1] for part in at], dim=1)
     product = th.cat(family.metric(at)(parts), dim=1).flatten()
@@ -175,7 +175,7 @@ def test_sb3_contribs_distributions_have_closed_forms(theirs: Any) -> None:
     size = 4 if isinstance(theirs, contrib.MaskableBernoulliDistribution) else 5
     logits = th.randn(2, 1, size, generator=th.Generator().manual_seed(0))
     masks = th.tensor([[1, 0, 1, 1, 0][:size]]).bool()
-    ours = [masked(theirs, masks).proba_distribution(part) for part in logits]  # type: ignore[call-arg]
+    ours = [masked(theirs, masks).proba_distribution(part) for part in logits]
     kls = []
     for mask in (None, masks):
         family = distribution_family(theirs)
@@ -200,6 +200,6 @@ def test_other_distributions_are_refused() -> None:
 
 def test_masks_of_other_states_are_refused() -> None:
     with pytest.raises(ValueError, match="there must be one action mask for each of the 2 observations, not 1"):
-        masked(CategoricalDistribution(3), MASK).proba_distribution(th.zeros(2, 3))  # type: ignore[call-arg]
+        masked(CategoricalDistribution(3), MASK).proba_distribution(th.zeros(2, 3))
     with pytest.raises(ValueError, match="there must be one action mask for each of the 2 observations, not 1"):
-        masked(BernoulliDistribution(1), MASK[:, :2]).proba_distribution(th.zeros(2, 1))  # type: ignore[call-arg]
+        masked(BernoulliDistribution(1), MASK[:, :2]).proba_distribution(th.zeros(2, 1))

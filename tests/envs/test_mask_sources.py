@@ -18,6 +18,11 @@ from tests.masked_envs import SPACES, MaskedEnv
 from tests.toy_envs import ACTIONS, RandomEnv
 
 
+def masks_of(env: Any) -> np.ndarray:
+    mask: np.ndarray = env.unwrapped.mask
+    return mask
+
+
 class OwnMasks(DummyVecEnv):
     """A VecEnv that computes the masks of all its environments itself."""
 
@@ -25,15 +30,15 @@ class OwnMasks(DummyVecEnv):
         return np.stack([env.unwrapped.mask for env in self.envs])  # type: ignore[attr-defined]
 
 
-def vec_env(where: str, n_envs: int = 2, cls: type[VecEnv] = DummyVecEnv, **kwargs: Any) -> VecEnv:
-    return cls([partial(MaskedEnv, where=where, **kwargs)] * n_envs)  # type: ignore[call-arg]
+def vec_env(where: str, **kwargs: Any) -> VecEnv:
+    return DummyVecEnv([partial(MaskedEnv, where=where, **kwargs)] * 2)
 
 
 WRAPPED: dict[str, Callable[[], VecEnv]] = {
     "vec_env": lambda: VecMonitor(OwnMasks([MaskedEnv, MaskedEnv])),
     "env_method": lambda: VecMonitor(vec_env("env_method")),
     "monitor": lambda: LeanVecEnv([lambda: Monitor(gym.wrappers.TimeLimit(MaskedEnv(length=50), 3))]),
-    "action_masker": lambda: DummyVecEnv([lambda: ActionMasker(MaskedEnv(where="info"), lambda env: env.unwrapped.mask)]),
+    "action_masker": lambda: DummyVecEnv([lambda: ActionMasker(MaskedEnv(where="info"), masks_of)]),
     "info": lambda: VecMonitor(vec_env("info")),
     "observation": lambda: VecMonitor(vec_env("observation")),
     "normalized": lambda: VecNormalize(vec_env("observation")),
@@ -147,9 +152,7 @@ def test_a_mask_that_is_missing_in_an_info_is_refused() -> None:
     source = (env.reset(), find_mask_source(env))[1]
     _, _, dones, infos = env.step(source.masks(None).argmax(axis=1))
     source.observe(infos, dones)
-    with pytest.raises(
-        ValueError, match=r"environment 0 at step 1 of the rollout is missing: its info has no key 'action_mask'"
-    ):
+    with pytest.raises(ValueError, match=r"environment 0 at step 1 of the rollout is missing: its info has no"):
         source.masks(None)
 
 
