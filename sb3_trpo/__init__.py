@@ -7,6 +7,7 @@ from sb3_trpo.algorithms.maskable import MaskableTRPO
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.distributions.table import register_family
+from sb3_trpo.envs.masked_vec_env import MaskedVecEnv
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.snapshots.pickled_state import deepcopy_state
 from sb3_trpo.snapshots.simulator import register_simulator
@@ -17,6 +18,7 @@ __all__ = [
     "TRPO",
     "CnnPolicy",
     "MaskableTRPO",
+    "MaskedVecEnv",
     "MlpPolicy",
     "MultiInputPolicy",
     "PaperCnnPolicy",

@@ -115,7 +115,8 @@ class MaskLayout:
 
 def _booleans(numbers: np.ndarray, owner: Owner) -> np.ndarray:
     """Convert masks of numbers, shape (n_masks, size), to booleans."""
-    if numbers.dtype.kind in "iu" and numbers.itemsize == 1 and numbers.view(np.uint8).max() <= 1:
+    # integers of one byte are common, and this way of looking at them is the fastest
+    if numbers.dtype.kind in "iu" and numbers.itemsize == 1 and not numbers.tobytes().translate(None, b"\0\1"):
         return numbers.view(np.bool_)
     array = numbers.astype(np.bool_)
     wrong = numbers != array

@@ -23,7 +23,7 @@ class Pictured(MaskedEnv):
         super().__init__(where=where)
         self.render_mode = render_mode
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         return np.zeros((32, 32, 3), dtype=np.uint8)
 
 

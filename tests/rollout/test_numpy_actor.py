@@ -300,7 +300,7 @@ def test_masked_draws_are_allowed_and_follow_the_masked_distribution(actions: st
     with th.no_grad():
         distribution = masked(policy.action_dist, th.from_numpy(masks))
         outputs = policy.action_net(policy.mlp_extractor.forward_actor(th.from_numpy(obs)))
-        distribution.proba_distribution(outputs)  # type: ignore[call-arg]
+        distribution.proba_distribution(outputs)
         rows = th.from_numpy(drawn.astype(np.float32))
         rows = rows.flatten() if actions == "discrete" else rows
         log_probs = actor.log_probs(rows, th.from_numpy(masks))

@@ -134,4 +134,4 @@ def test_entries_of_the_masked_algorithm() -> None:
     assert not inspect.signature(TRPO).parameters.keys() - taxi.keys() - without_gsde
     arguments = {name: value for name, value in taxi.items() if name not in ("n_envs", "n_timesteps")}
     env = gym.make("Taxi-v4" if "Taxi-v4" in gym.registry else "Taxi-v3")
-    assert ALGOS["maskable_trpo"](env=env, **arguments).mask_source == "info"
+    assert MaskableTRPO(env=env, **arguments).mask_source == "info"
