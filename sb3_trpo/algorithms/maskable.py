@@ -103,11 +103,18 @@ class MaskableTRPO(TRPO):
     def _extra_bytes(self) -> dict[str, int]:
         return {**super()._extra_bytes(), "action masks": MaskLayout.of(self.action_space).size}
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[int, BaseCallback]:
         before = self._last_obs
-        result = super()._setup_learn(*args, **kwargs)
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
         if self._use_masking:
-            self._look_for_masks(was_reset=self._last_obs is not before)
+            self._look_for_masks(was_reset=reset_num_timesteps or self._last_obs is not before)
         return result
 
     def _look_for_masks(self, was_reset: bool) -> None:
@@ -147,10 +154,12 @@ class MaskableTRPO(TRPO):
             changes a mask before the step; see also :class:`~sb3_trpo.rollout.collector.RolloutCollector`
         :raises RuntimeError: if there is no observation to begin with
         """
-        source = self._masks if use_masking and self._use_masking else None
-        self.interface.mask_source = source
-        if source is not None:
-            source.begin()
+        self.interface.mask_source = None
+        if use_masking and self._use_masking:
+            if self._masks is None or self._masks.env is not env:  # `learn` was not called
+                self._masks = find_mask_source(env, self.mask_source)
+            self._masks.begin()
+            self.interface.mask_source = self._masks
             self.trained_with_masks = True
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 

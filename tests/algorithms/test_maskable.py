@@ -39,7 +39,17 @@ from sb3_trpo.step.flat import flatten
 from sb3_trpo.step.report import Outcome
 from sb3_trpo.update.fisher import FisherVectorProduct
 from sb3_trpo.update.surrogate import Surrogate
-from tests.helpers import actor_parameters, batch_of, collect, jacobian, make_policy, matrix_of, perturb, why_not_fast
+from tests.helpers import (
+    OwnBuffer,
+    actor_parameters,
+    batch_of,
+    collect,
+    jacobian,
+    make_policy,
+    matrix_of,
+    perturb,
+    why_not_fast,
+)
 from tests.masked_envs import SPACES, MaskedEnv
 from tests.toy_envs import ACTIONS, OBSERVATIONS, RandomEnv
 
@@ -324,6 +334,17 @@ def test_a_rollout_continues_with_the_masks_of_its_last_state() -> None:
         model.learn(64)
 
 
+def test_a_rollout_without_learn_has_masks_too() -> None:
+    model, like = model_of(MaskedEnv()), model_of(MaskedEnv(where="info"))
+    for one in (model, like):
+        _, callback = one._setup_learn(64)
+        one._masks = None
+        callback.on_training_start({}, {})
+        assert one.env is not None
+        assert one.collect_rollouts(one.env, callback, one.rollout_buffer, one.n_steps)
+        assert one.interface.mask_source is not None
+
+
 def test_masking_may_begin_later() -> None:
     class Lenient(MaskedEnv):
         def step(self, action: Any) -> Any:
@@ -352,14 +373,10 @@ def test_sb3_contribs_buffers_and_policies(observations: str, actions: str) -> N
 
 
 def test_a_buffer_whose_samples_have_no_masks_is_refused() -> None:
-    from tests.helpers import OwnBuffer
-
-    class WithoutMasks(OwnBuffer):
-        def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
-            return super()._get_samples(batch_inds, env)
-
-    model = model_of(MaskedEnv(), rollout_buffer_class=WithoutMasks)
-    with pytest.raises(ValueError, match=r"custom `get` must give `action_masks` with its samples; .*WithoutMasks has none"):
+    model = model_of(MaskedEnv(), rollout_buffer_class=OwnBuffer)
+    with pytest.raises(
+        ValueError, match=r"custom `get` must give `action_masks` with its samples; .*RolloutBufferSamples has none"
+    ):
         model.learn(64)
 
 
