@@ -76,7 +76,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         callback.on_rollout_start()
         integers = IntegerCheck(rollout_buffer)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
-        watch = PolicyWatch(self.policy, callback)
+        watch, step = PolicyWatch(self.policy, callback), self._observed_step(env)
         try:
             while n_steps < n_rollout_steps:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -92,7 +92,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 action_masks = recorder.action_masks
                 check_finite("action", actions, n_steps)
                 clipped_actions = to_env(actions)
-                new_obs, rewards, dones, infos = self._step(env, clipped_actions)
+                new_obs, rewards, dones, infos = step(clipped_actions)
                 self.num_timesteps += env.num_envs
                 callback.update_locals(locals())
                 if not callback.on_step():
@@ -114,18 +114,22 @@ class RolloutCollector(OnPolicyAlgorithm):
         self.logger.record("time/collect_seconds", time.perf_counter() - started)
         return True
 
-    def _step(self, env: VecEnv, actions: np.ndarray) -> VecEnvStepReturn:
-        """Step the environments, and let the source of the action masks know."""
+    def _observed_step(self, env: VecEnv) -> Callable[[np.ndarray], VecEnvStepReturn]:
+        """Make the function that steps the environments and lets the source of the action masks know."""
         source = self.interface.mask_source
         if source is None:
-            return env.step(actions)
-        try:
-            new_obs, rewards, dones, infos = env.step(actions)
-        except Exception as error:
-            source.explain(error, actions)
-            raise
-        source.observe(infos, dones)
-        return new_obs, rewards, dones, infos
+            return env.step
+
+        def step(actions: np.ndarray) -> VecEnvStepReturn:
+            try:
+                new_obs, rewards, dones, infos = env.step(actions)
+            except Exception as error:
+                source.explain(error, actions)
+                raise
+            source.observe(infos, dones)
+            return new_obs, rewards, dones, infos
+
+        return step
 
     def _check_observations(self, observations: Any, n_envs: int, step: int) -> None:
         """Refuse observations whose shape is not the space's, or that are not finite."""
