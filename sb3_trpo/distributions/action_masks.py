@@ -16,6 +16,8 @@ from sb3_trpo.checks import described
 MASKABLE_SPACES = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 """Action spaces whose actions can be masked."""
 
+_BOOL = np.dtype(np.bool_)
+
 Owner = Callable[[int], str]
 """Maps the number of a mask to the words that name it in a message."""
 
@@ -78,7 +80,7 @@ class MaskLayout:
             array = np.empty(0)
         if array.shape != (n_masks, self.size):
             self._refuse_shape(masks, n_masks, owner)
-        if array.dtype != np.bool_:
+        if array.dtype is not _BOOL:
             array = _booleans(array, owner)
         if n_masks == 1 and len(self.sizes) == 1 and np.count_nonzero(array):  # several times as fast as the general form
             return array
