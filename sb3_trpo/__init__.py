@@ -5,11 +5,13 @@ from importlib.metadata import version
 from sb3_trpo.actor.plain_policy import register_extractor
 from sb3_trpo.algorithms.dual import DualTRPO
 from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
+from sb3_trpo.algorithms.maskable import MaskableTRPO
 from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.arguments.defaults import SB3_CONTRIB_DEFAULTS
 from sb3_trpo.distributions.table import register_family
+from sb3_trpo.envs.masked_vec_env import MaskedVecEnv
 from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.reading.policy_files import load_policy, load_vec_normalize
 from sb3_trpo.saving.resume_callback import ResumeCallback
@@ -25,6 +27,8 @@ __all__ = [
     "CnnPolicy",
     "DualTRPO",
     "KLPenaltyTRPO",
+    "MaskableTRPO",
+    "MaskedVecEnv",
     "MlpPolicy",
     "MultiInputPolicy",
     "NaturalPolicyGradient",

@@ -11,6 +11,7 @@ from sb3_trpo.actor.interface import Linearisation, Objective
 from sb3_trpo.actor.plain_policy import Layers, PlainPolicy, Reason, in_blocks
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
+from sb3_trpo.distributions.masked import masked
 from sb3_trpo.distributions.table import distribution_family
 from sb3_trpo.distributions.validation import unchecked_distributions
 from sb3_trpo.step.flat import unflatten_like
@@ -35,14 +36,14 @@ class HandActor:
         assert isinstance(states.observations, th.Tensor)
         outputs = in_blocks(self._layers, self._encode, states.observations.numpy())
         with th.no_grad():
-            return self._head(th.from_numpy(outputs), self._log_std)
+            return self._head(th.from_numpy(outputs), self._log_std, states.action_masks)
 
     def gradient(self, objective: Objective, chunk: Batch, parameters: Sequence[th.nn.Parameter]) -> th.Tensor:
         """See :meth:`ActorNetwork.gradient`."""
         traces = [self._layers.trace(features) for features in self._blocks(chunk.states)]
         outputs = th.from_numpy(np.concatenate([trace[-1] for trace in traces])).requires_grad_()
         log_std = None if self._log_std is None else self._log_std.detach().requires_grad_()
-        total = objective(chunk, self._head(outputs, log_std)).sum()
+        total = objective(chunk, self._head(outputs, log_std, chunk.states.action_masks)).sum()
         leaves = [outputs] if log_std is None else [outputs, log_std]
         cotangent, *log_std_gradient = th.autograd.grad(total, leaves)
         sums = _Sums(self._layers, parameters)
@@ -56,14 +57,16 @@ class HandActor:
         """See :meth:`ActorNetwork.linearise`."""
         traces = [self._layers.trace(features) for features in self._blocks(chunk.states)]
         with th.no_grad():
-            distribution = self._head(th.from_numpy(np.concatenate([trace[-1] for trace in traces])), self._log_std)
+            outputs = th.from_numpy(np.concatenate([trace[-1] for trace in traces]))
+            distribution = self._head(outputs, self._log_std, chunk.states.action_masks)
         return _HandLinearisation(self._layers, self._log_std, distribution, traces, chunk, parameters)
 
-    def _head(self, outputs: th.Tensor, log_std: th.Tensor | None) -> Distribution:
+    def _head(self, outputs: th.Tensor, log_std: th.Tensor | None, masks: th.Tensor | None) -> Distribution:
+        distribution = self._dist if masks is None else masked(self._dist, masks)
         with unchecked_distributions():
             if log_std is None:
-                return self._dist.proba_distribution(outputs)
-            return self._dist.proba_distribution(outputs, log_std)
+                return distribution.proba_distribution(outputs)
+            return distribution.proba_distribution(outputs, log_std)
 
     def _blocks(self, states: States) -> Iterator[np.ndarray]:
         assert isinstance(states.observations, th.Tensor)

@@ -35,6 +35,7 @@ from sb3_trpo.originals import altered_method, hooks_of, is_original, watched_gl
 from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from sb3_trpo.policies.image_normalization import ImageNormalization
+from sb3_trpo.policies.maskable import MaskableCnnPolicy, MaskableMlpPolicy
 
 Layers: TypeAlias = Mlp | Cnn
 """A network with Jacobian products, on NumPy arrays."""
@@ -94,6 +95,9 @@ _FUNCTIONS: Sequence[tuple[Any, str]] = (
     *((th, name) for name in ("tanh", "sigmoid")),
 )
 """The functions that methods of policies, layers and distributions call, by the modules in which these find them."""
+
+_POLICIES = (ActorCriticPolicy, ActorCriticCnnPolicy, CnnPolicy, PaperCnnPolicy, MaskableMlpPolicy, MaskableCnnPolicy)
+"""Policies that compute what SB3's MLP or CNN policy does; the maskable ones do once the actions are restricted."""
 
 _DISTRIBUTIONS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
 """Distributions whose parameters are the network's output, except for the normalisation of logits and the std."""
@@ -212,7 +216,7 @@ def in_blocks(layers: Layers, encode: Encode, observations: np.ndarray) -> np.nd
 
 
 def _unknown_class(policy: ActorCriticPolicy) -> str | None:
-    if type(policy) not in (ActorCriticPolicy, ActorCriticCnnPolicy, CnnPolicy, PaperCnnPolicy):
+    if type(policy) not in _POLICIES:
         return f"the policy is a {type(policy).__name__}"
     return None
 

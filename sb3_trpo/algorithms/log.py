@@ -31,6 +31,7 @@ class Update(NamedTuple):
     :param n_updates: number of updates so far
     :param seconds: duration of the update
     :param target_kl: δ of this update, nats
+    :param forced_fraction: share of the states in which action masks allow one action only; None: there are no masks
     """
 
     step: StepReport
@@ -39,6 +40,7 @@ class Update(NamedTuple):
     n_updates: int
     seconds: float
     target_kl: float
+    forced_fraction: float | None = None
 
 
 def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer: RolloutBuffer) -> None:
@@ -55,6 +57,8 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
     for key, value in _step_metrics(update.step, update.target_kl).items():
         logger.record(key, value)
     logger.record("train/entropy", update.entropy)
+    if update.forced_fraction is not None:
+        logger.record("train/forced_fraction", update.forced_fraction)
     finite = [loss for loss in update.losses if np.isfinite(loss)]
     if finite:
         logger.record("train/value_loss", np.mean(finite))

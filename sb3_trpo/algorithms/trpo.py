@@ -40,13 +40,14 @@ from sb3_trpo.arguments.hyperparameters import (
     warn_of_uneven_minibatches,
 )
 from sb3_trpo.arguments.live_changes import InUse
-from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class
+from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class, why_not_trainable
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout, read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
 from sb3_trpo.checks import SEED, check, check_integers, described, integer, optional, to_float
+from sb3_trpo.distributions.action_masks import forced_fraction
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.distributions.squashed import install_keeping_tanh
 from sb3_trpo.envs.dead_workers import dead_workers_named
@@ -164,6 +165,13 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
     }
     extra_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments that a subclass adds to TRPO's, by the names of their attributes."""
+    supported_action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (
+        spaces.Box,
+        spaces.Discrete,
+        spaces.MultiDiscrete,
+        spaces.MultiBinary,
+    )
+    """Action spaces that the algorithm knows."""
     step_rule: ClassVar[StepRule] = staticmethod(trust_region_step)
     """The function that takes the policy step; a subclass with another rule also overrides :meth:`_step_settings`."""
     workers: Workers = ALONE
@@ -231,7 +239,7 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             device=device,
             seed=seed,
             _init_setup_model=False,
-            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            supported_action_spaces=self.supported_action_spaces,
         )
         if n_steps is None and self.env is not None:
             self.n_steps = default_n_steps(self.n_envs)
@@ -261,7 +269,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
     def _setup_model(self) -> None:
         if not hasattr(self, "n_envs"):  # a saved model has it
             raise ValueError("`env` must be an environment or the id of one, not None")
-        check_policy_class(self.policy_class, self.policy_aliases, self.interface_class is not PolicyInterface)
+        own_interface = self.interface_class is not PolicyInterface
+        check_policy_class(self.policy_class, self.policy_aliases, own_interface, self.why_not_policy)
         self._check_hyperparameters()
         warn_of_uneven_minibatches(self.n_steps, self.n_envs, self.batch_size)
         check_discrete("observation_space", self.observation_space)
@@ -269,8 +278,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         check_actions(self.action_space)
         check_images(self.observation_space, self.policy_class, self.policy_kwargs)
         if self.env is not None and self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer):  # will be filled
-            check_memory(self.observation_space, self.n_steps, self.n_envs)
-        super()._setup_model()
+            check_memory(self.observation_space, self.n_steps, self.n_envs, self._extra_bytes())
+        self._make_policy_and_buffer()
         set_default_std(self.policy, self.policy_kwargs)
         if self.clipped_gaussian:
             clip_gaussian(self.policy)
@@ -282,6 +291,23 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         layers = first_layers(plain_policy(self.interface))
         self._initial_weights = [] if isinstance(layers, Reason) else [layer.weight.detach().clone() for layer in layers]
         self._in_use = InUse.of(self)
+
+    @staticmethod
+    def why_not_policy(policy_class: Any) -> str | None:
+        """
+        Tell why the algorithm cannot train policies of a class.
+
+        :param policy_class: any class, or anything else
+        :return: the reason; None if it can
+        """
+        return why_not_trainable(policy_class)
+
+    def _make_policy_and_buffer(self) -> None:
+        super()._setup_model()
+
+    def _extra_bytes(self) -> dict[str, int]:
+        """Return the bytes of what a rollout stores for each transition besides SB3's arrays, by name."""
+        return {}
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = make_schedule("learning_rate", self.learning_rate)
@@ -406,8 +432,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             detach_action_dist(self.policy)
             self._n_updates += 1
             seconds = time.perf_counter() - started
-            target_kl = self._scheduled("target_kl")
-            update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds, target_kl)
+            target_kl, forced = self._scheduled("target_kl"), forced_fraction(batch.states.action_masks, self.action_space)
+            update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds, target_kl, forced)
             log_update(self.logger, update, self.policy, self.rollout_buffer)
 
     def _prepare_update(self) -> None:

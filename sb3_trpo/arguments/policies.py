@@ -1,7 +1,7 @@
 """Checks of the policy: that TRPO can train its class, and that the present conditions let it learn."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch as th
@@ -14,6 +14,12 @@ from stable_baselines3.common.policies import (
 
 from sb3_trpo.checks import described
 from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies.maskable import (
+    MaskableCnnPolicy,
+    MaskableMlpPolicy,
+    MaskableMultiInputPolicy,
+    is_contrib_maskable,
+)
 
 _CALLS = {"forward": 1, "get_distribution": 1, "predict_values": 1, "evaluate_actions": 2}
 """Methods through which feed-forward policies are called, with their number of arguments: observations, and actions."""
@@ -38,21 +44,38 @@ def why_not_trainable(policy_class: Any) -> str | None:
     return None
 
 
-def check_policy_class(policy_class: Any, aliases: Iterable[str], own_interface: bool) -> None:
+def why_not_maskable(policy_class: Any) -> str | None:
     """
-    Check that TRPO can train policies of a class.
+    Tell why TRPO with action masks cannot train policies of a class.
+
+    :param policy_class: any class, or anything else
+    :return: the reason; None if it can: TRPO can, or the class is one of sb3-contrib's maskable policies
+    """
+    return None if is_contrib_maskable(policy_class) else why_not_trainable(policy_class)
+
+
+def check_policy_class(
+    policy_class: Any,
+    aliases: Iterable[str],
+    own_interface: bool,
+    why_not: Callable[[Any], str | None] = why_not_trainable,
+) -> None:
+    """
+    Check that an algorithm can train policies of a class.
 
     :param policy_class: the class that the user gives or names
     :param aliases: names of policies that may be given instead
     :param own_interface: whether the algorithm calls policies through its own interface, which may suit any class
+    :param why_not: tells why the algorithm cannot train policies of a class, or None if it can
     :raises TypeError: saying why it cannot and what is needed
     """
-    reason = why_not_trainable(policy_class)
+    reason = why_not(policy_class)
     if reason is None or (own_interface and isinstance(policy_class, type) and issubclass(policy_class, BasePolicy)):
         return
+    hint = "; it takes action masks: use MaskableTRPO" if is_contrib_maskable(policy_class) else ""
     raise TypeError(
         f"`policy` must be one of the names {', '.join(aliases)}, or a subclass of Stable-Baselines3's ActorCriticPolicy "
-        f"without recurrence and masks; {described(policy_class)} {reason}"
+        f"without recurrence and masks; {described(policy_class)} {reason}{hint}"
     )
 
 
@@ -63,6 +86,9 @@ STANDARD = (
     CnnPolicy,
     PaperCnnPolicy,
     MultiInputPolicy,
+    MaskableMlpPolicy,
+    MaskableCnnPolicy,
+    MaskableMultiInputPolicy,
 )
 """Policies whose networks SB3's ``MlpExtractor`` builds from ``net_arch``. It ignores keys that it does not know."""
 

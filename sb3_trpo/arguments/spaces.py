@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 
 from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
+from sb3_trpo.policies.maskable import MaskableCnnPolicy, MaskableMultiInputPolicy
 
 _SMALLEST = {NatureCNN: NormalizedCNN.smallest, NormalizedCNN: NormalizedCNN.smallest, PaperCNN: PaperCNN.smallest}
 """Smallest width and height, in pixels, for the convolutions of each extractor."""
@@ -20,6 +21,8 @@ _DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {
     PaperCnnPolicy: PaperCnnPolicy.default_extractor,
     ActorCriticCnnPolicy: NatureCNN,
     MultiInputPolicy: CombinedExtractor,
+    MaskableCnnPolicy: MaskableCnnPolicy.default_extractor,
+    MaskableMultiInputPolicy: CombinedExtractor,
     MultiInputActorCriticPolicy: CombinedExtractor,
 }
 """Default features extractors of the policies that this package knows."""
@@ -147,23 +150,26 @@ def check_actions(space: spaces.Space[Any]) -> None:
         )
 
 
-def check_memory(space: spaces.Space[Any], n_steps: int, n_envs: int) -> None:
+def check_memory(space: spaces.Space[Any], n_steps: int, n_envs: int, extra: dict[str, int] | None = None) -> None:
     """
     Check that a rollout's observations fit into the machine's memory, if the system reports its size.
 
     :param space: the observation space
     :param n_steps: steps of a rollout
     :param n_envs: number of environments
+    :param extra: bytes of whatever else each step of an environment takes, by name
     :raises ValueError: naming the memory that is needed and the memory of the machine
     """
     names = getattr(os, "sysconf_names", {})
     if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
         return
     size, memory = _bytes(space), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    needed = n_steps * n_envs * size
+    extra = extra or {}
+    needed = n_steps * n_envs * (size + sum(extra.values()))
     if 0 < memory < needed:
+        others = "".join(f" and {name} of {bytes_:,} bytes" for name, bytes_ in extra.items())
         raise ValueError(
-            f"`n_steps * n_envs` = {n_steps} * {n_envs} observations of {size:,} bytes need {needed / 1e9:.1f} GB, "
+            f"`n_steps * n_envs` = {n_steps} * {n_envs} observations of {size:,} bytes{others} need {needed / 1e9:.1f} GB, "
             f"but the machine has {memory / 1e9:.1f} GB of memory; lower `n_steps`"
         )
 

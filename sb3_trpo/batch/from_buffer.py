@@ -60,6 +60,7 @@ def read_batch(buffer: RolloutBuffer, action_space: spaces.Space[Any], state_fie
     else:
         samples = _all_samples(buffer)
         states, actions = States(**state_fields(samples)), samples.actions
+        actions = actions if actions.is_floating_point() else actions.float()  # as in SB3's layout, whatever the space's dtype
         log_prob, advantages, returns = samples.old_log_prob, samples.advantages, samples.returns
     if isinstance(action_space, spaces.Discrete):
         actions = actions.long().flatten()

@@ -26,7 +26,9 @@ from sb3_trpo.saving.atomic import written_aside
 
 
 @contextmanager
-def patched_zoo(trusted: bool = False, own_packages: Sequence[str] = (), plots: bool = False) -> Iterator[None]:
+def patched_zoo(
+    trusted: bool = False, own_packages: Sequence[str] = (), plots: bool = False, masked: bool = False
+) -> Iterator[None]:
     """
     Patch the Zoo while a command runs.
 
@@ -37,6 +39,7 @@ def patched_zoo(trusted: bool = False, own_packages: Sequence[str] = (), plots: 
     :param trusted: whether saved files may run the code that they contain
     :param own_packages: packages that the user names on the command line
     :param plots: whether the command reads the results of ``all_plots``
+    :param masked: whether the models need action masks
     """
     import rl_zoo3  # here, because only the commands need it
     from rl_zoo3 import exp_manager, utils
@@ -65,9 +68,25 @@ def patched_zoo(trusted: bool = False, own_packages: Sequence[str] = (), plots: 
             stack.enter_context(_replaced(module, "create_test_env", chosen.normalize))
         stack.enter_context(_replaced(subprocess, "call", _record_with_ours(trusted)))
         stack.enter_context(_replaced(utils, "create_test_env", _record_as_trained))
+        if masked:
+            _pass_masks(stack, (rl_zoo3, utils))
         stack.enter_context(_replaced(utils, "get_latest_run_id", _latest_with_a_model))
         stack.enter_context(_replaced(ExperimentManager, "create_envs", _evaluate_as_trained))
         yield
+
+
+def _pass_masks(stack: ExitStack, modules: Sequence[Any]) -> None:
+    """Let models receive action masks in evaluations and in the scripts that make their environments in some modules."""
+    from stable_baselines3.common import callbacks
+
+    from sb3_trpo.algorithms.maskable import MaskableTRPO
+    from sb3_trpo.command_line.masks import MaskedEvaluation
+
+    evaluation = MaskedEvaluation()
+    stack.enter_context(_replaced(MaskableTRPO, "predict", evaluation.predict))
+    stack.enter_context(_replaced(callbacks, "evaluate_policy", evaluation.evaluate))
+    for module in modules:
+        stack.enter_context(_replaced(module, "create_test_env", evaluation.remember))
 
 
 @contextmanager

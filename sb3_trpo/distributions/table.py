@@ -16,9 +16,10 @@ from stable_baselines3.common.distributions import (
 
 from sb3_trpo.checks import described
 from sb3_trpo.distributions.clipped_gaussian import ClippedGaussian, ClippedGaussianDistribution
-from sb3_trpo.distributions.discrete import Bernoulli, Categorical
+from sb3_trpo.distributions.discrete import Bernoulli, Categorical, ContribCategorical, MaskedBernoulli
 from sb3_trpo.distributions.family import DistributionFamily
 from sb3_trpo.distributions.gaussian import Gaussian
+from sb3_trpo.distributions.masked import CONTRIB, MaskedBernoulliDistribution
 from sb3_trpo.distributions.sample_estimate import SampleEstimate
 
 D = TypeVar("D", bound=Distribution)
@@ -37,6 +38,12 @@ class _Entry(NamedTuple):
 
 
 _FAMILIES: dict[type[Distribution], _Entry] = {}
+
+_BY_NAME: dict[tuple[str, str], _Entry] = {
+    (CONTRIB, name): _Entry(lambda _: ContribCategorical(), None)
+    for name in ("MaskableCategoricalDistribution", "MaskableMultiCategoricalDistribution")
+}
+"""Entries of classes that need not be installed, by module and name."""
 
 
 def register_family(
@@ -72,9 +79,10 @@ def distribution_family(distribution: Distribution) -> DistributionFamily:
     :return: its family
     """
     for parent in type(distribution).__mro__:
-        if parent in _FAMILIES:
-            entry = _FAMILIES[parent]
-            overrides_log_prob = type(distribution).log_prob is not parent.log_prob
+        entry = _FAMILIES.get(parent) or _BY_NAME.get((parent.__module__, parent.__name__))
+        if entry is not None:
+            known: Any = parent
+            overrides_log_prob = type(distribution).log_prob is not known.log_prob
             if overrides_log_prob or (entry.holds is not None and type(distribution.distribution) is not entry.holds):
                 return SampleEstimate()
             family = entry.make_family(distribution)
@@ -94,3 +102,4 @@ for _gaussian in (DiagGaussianDistribution, SquashedDiagGaussianDistribution, St
 register_family(CategoricalDistribution, lambda _: Categorical(), th.distributions.Categorical)
 register_family(MultiCategoricalDistribution, lambda _: Categorical(), list)
 register_family(BernoulliDistribution, lambda _: Bernoulli(), th.distributions.Bernoulli)
+register_family(MaskedBernoulliDistribution, lambda _: MaskedBernoulli(), th.distributions.Bernoulli)

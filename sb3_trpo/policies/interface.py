@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
@@ -19,6 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
+from sb3_trpo.batch.stored_masks import mask_rows, stored_masks
+from sb3_trpo.distributions.masked import masked
 from sb3_trpo.distributions.squashed import with_samples
 from sb3_trpo.originals import is_original
 
@@ -40,15 +42,48 @@ class Acted(NamedTuple):
     log_probs: th.Tensor
 
 
+class MaskSource(Protocol):
+    """A place where action masks come from."""
+
+    def masks(self, observations: Obs) -> np.ndarray:
+        """
+        Ask which actions are possible in the present states of the environments.
+
+        :param observations: their observations
+        :return: shape (n_envs, n), bool; at least one action of each environment is possible
+        :raises ValueError: if a mask is none, naming environment and step
+        """
+
+    def observe(self, infos: Sequence[dict[str, Any]], dones: np.ndarray) -> None:
+        """
+        Take note of a step.
+
+        :param infos: one per environment
+        :param dones: whether an episode ended with the step, shape (n_envs,)
+        """
+
+    def explain(self, error: Exception, actions: np.ndarray) -> None:
+        """
+        Explain an error in a step, if an action was forbidden, or has become so since the environment was asked.
+
+        :param error: the error
+        :param actions: the actions of the step, shape (n_envs, ...)
+        :raises ValueError: naming environment and step, if the mask now forbids the action, or did before
+        """
+
+
 class PolicyInterface:
     """
     Calls SB3's feed-forward actor-critic policies.
 
-    To use policies that need more than the observations, override these methods in a subclass, and name that in
+    To use policies that need more than observations and action masks, override these methods in a subclass, and name that in
     ``interface_class`` of the algorithm.
 
     :param policy: the policy
     """
+
+    mask_source: MaskSource | None = None
+    """The source of the action masks; None: all actions are possible."""
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
@@ -62,7 +97,27 @@ class PolicyInterface:
         :param starts: whether an episode begins, shape (n_envs,)
         :return: the states, on the policy's device
         """
-        return States(obs_as_tensor(observations, self.policy.device))
+        return States(obs_as_tensor(observations, self.policy.device), self.present_masks(observations))
+
+    def present_masks(self, observations: Obs) -> th.Tensor | None:
+        """
+        Ask the source of the action masks for those of the present states.
+
+        :param observations: the observations of the environments
+        :return: shape (n_envs, n), bool, on the policy's device; None: all actions are possible
+        """
+        if self.mask_source is None:
+            return None
+        return th.from_numpy(self.mask_source.masks(observations)).to(self.policy.device)
+
+    def restricted(self, states: States) -> AbstractContextManager[ActorCriticPolicy]:
+        """
+        Lend the policy with a distribution of its own, which gives no probability to actions that the states' masks forbid.
+
+        :param states: B states; without masks, all actions are possible
+        :return: the context of :func:`own_distribution`
+        """
+        return own_distribution(self.policy, states.action_masks)
 
     def terminal(self, observations: Obs, envs: Sequence[int]) -> States:
         """
@@ -82,6 +137,8 @@ class PolicyInterface:
         :param step: index of the step in the rollout
         :param states: states of this step
         """
+        if states.action_masks is not None:
+            mask_rows(buffer, states.action_masks.shape[1])[step] = states.action_masks.cpu().numpy()
 
     def state_fields(self, rollout: Any) -> dict[str, Any]:
         """
@@ -90,7 +147,9 @@ class PolicyInterface:
         :param rollout: a full rollout buffer, or samples of one
         :return: its arrays or tensors, one row per transition, by their names in :class:`~sb3_trpo.batch.states.States`
         """
-        return {"observations": rollout.observations}
+        if self.mask_source is None:
+            return {"observations": rollout.observations}
+        return {"observations": rollout.observations, "action_masks": stored_masks(rollout)}
 
     def arrange(self, batch: Batch, n_envs: int) -> Batch:
         """
@@ -113,7 +172,7 @@ class PolicyInterface:
         :return: actions, values and log-probabilities, without a graph; saturated actions of squashed gSDE are kept as
             :class:`~sb3_trpo.distributions.squashed.KeepingTanh` describes
         """
-        with th.no_grad(), own_distribution(self.policy) as policy:
+        with th.no_grad(), self.restricted(states) as policy:
             acted = Acted(*policy(states.observations))
             actions = with_samples(policy.action_dist, acted.actions)
             if actions is acted.actions:
@@ -145,8 +204,14 @@ class PolicyInterface:
         :param states: B states
         :return: the distribution, with its graph
         """
-        with own_distribution(self.policy) as policy:
-            return policy.get_distribution(states.observations)
+        with self.restricted(states) as policy:
+            distribution = policy.get_distribution(states.observations)
+            if states.action_masks is not None and distribution is not policy.action_dist:
+                raise ValueError(
+                    f"action masks need a policy that draws its actions from its `action_dist`; the {type(policy).__name__} "
+                    f"makes a {type(distribution).__name__} of its own"
+                )
+            return distribution
 
     def values(self, states: States) -> th.Tensor:
         """
@@ -196,7 +261,7 @@ class PolicyInterface:
         :param states: B states
         :param actions: actions taken there
         """
-        with own_distribution(self.policy) as policy:
+        with self.restricted(states) as policy:
             policy.evaluate_actions(states.observations, actions)
 
     def reset_noise(self, n_envs: int) -> None:
@@ -210,17 +275,20 @@ class PolicyInterface:
 
 
 @contextmanager
-def own_distribution(policy: ActorCriticPolicy) -> Iterator[ActorCriticPolicy]:
+def own_distribution(policy: ActorCriticPolicy, action_masks: th.Tensor | None = None) -> Iterator[ActorCriticPolicy]:
     """
     Lend a policy with a distribution of its own, which no other thread can set to other states.
 
     :param policy: the policy
+    :param action_masks: the actions that are possible in the states for which the policy is lent, shape (B, n), bool; None:
+        all
     :return: a policy that shares everything with it except ``action_dist``; attributes that it sets while it is lent are set
         in the policy too
     """
     attributes = vars(policy)
     lent: ActorCriticPolicy = object.__new__(type(policy))
-    vars(lent).update(attributes, action_dist=copy.copy(policy.action_dist))
+    own = copy.copy(policy.action_dist) if action_masks is None else masked(policy.action_dist, action_masks)
+    vars(lent).update(attributes, action_dist=own)
     before = dict(vars(lent))
     try:
         yield lent

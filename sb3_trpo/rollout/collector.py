@@ -10,6 +10,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_trpo.actor.plain_policy import Reason
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
@@ -26,8 +27,9 @@ class RolloutCollector(OnPolicyAlgorithm):
     ``OnPolicyAlgorithm`` with a faster and stricter ``collect_rollouts``.
 
     Callbacks find ``obs_tensor``, ``new_obs``, ``rewards``, ``dones``, ``infos``, ``actions``, ``clipped_actions``,
-    ``values``, ``log_probs``, ``n_steps`` and ``rollout_buffer`` among the locals, as in SB3. Where values and
-    log-probabilities are deferred, ``values`` and ``log_probs`` are NaN tensors of the right shape until the rollout ends.
+    ``values``, ``log_probs``, ``n_steps`` and ``rollout_buffer`` among the locals, as in SB3, and ``action_masks``, which is
+    None if all actions are possible. Where values and log-probabilities are deferred, ``values`` and ``log_probs`` are NaN
+    tensors of the right shape until the rollout ends.
     """
 
     interface_class: ClassVar[type[PolicyInterface]] = PolicyInterface
@@ -39,7 +41,9 @@ class RolloutCollector(OnPolicyAlgorithm):
     def interface(self) -> PolicyInterface:
         """Return the interface through which the package calls the policy."""
         if self._interface is None or self._interface.policy is not self.policy:
-            self._interface = self.interface_class(self.policy)
+            before, self._interface = self._interface, self.interface_class(self.policy)
+            if before is not None:
+                self._interface.mask_source = before.mask_source
         return self._interface
 
     def collect_rollouts(
@@ -73,7 +77,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         self._begin_rollout(callback)
         integers = IntegerCheck(rollout_buffer)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
-        watch = PolicyWatch(self.policy, callback)
+        watch, step = PolicyWatch(self.policy, callback), self._observed_step(env)
         try:
             while n_steps < n_rollout_steps:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -86,9 +90,10 @@ class RolloutCollector(OnPolicyAlgorithm):
                     recorder, to_env = ImmediateRecorder(self.interface, rollout_buffer, env, self.gamma), self._env_actions()
                     watch = PolicyWatch(self.policy, callback)
                 obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, self._last_episode_starts, n_steps)
+                action_masks = recorder.action_masks
                 check_finite("action", actions, n_steps)
                 clipped_actions = to_env(actions)
-                new_obs, rewards, dones, infos = env.step(clipped_actions)
+                new_obs, rewards, dones, infos = step(clipped_actions)
                 self.num_timesteps += env.num_envs
                 callback.update_locals(locals())
                 if not callback.on_step():
@@ -109,6 +114,23 @@ class RolloutCollector(OnPolicyAlgorithm):
         callback.on_rollout_end()
         self.logger.record("time/collect_seconds", time.perf_counter() - started)
         return True
+
+    def _observed_step(self, env: VecEnv) -> Callable[[np.ndarray], VecEnvStepReturn]:
+        """Make the function that steps the environments and lets the source of the action masks know."""
+        source = self.interface.mask_source
+        if source is None:
+            return env.step
+
+        def step(actions: np.ndarray) -> VecEnvStepReturn:
+            try:
+                new_obs, rewards, dones, infos = env.step(actions)
+            except Exception as error:
+                source.explain(error, actions)
+                raise
+            source.observe(infos, dones)
+            return new_obs, rewards, dones, infos
+
+        return step
 
     def _check_observations(self, observations: Any, n_envs: int, step: int) -> None:
         """Refuse observations whose shape is not the space's, or that are not finite."""
@@ -145,7 +167,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         plain = fast_policy(self.interface, buffer)
         if isinstance(plain, Reason):
             return ImmediateRecorder(self.interface, buffer, env, self.gamma)
-        return DeferredRecorder(plain, buffer, self.gamma, n_steps, env.num_envs)
+        return DeferredRecorder(plain, buffer, self.gamma, n_steps, env.num_envs, self.interface.mask_source)
 
     def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:
         """Choose how to bring actions within the bounds of the space: squashed ones are scaled, others clipped."""

@@ -16,6 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_trpo.actor.mlp import ParameterViews
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
+from sb3_trpo.distributions.masked import masked
 
 Array: TypeAlias = np.ndarray
 
@@ -46,6 +47,7 @@ class NumpyActor:
         if self._gaussian:
             self._log_std = ParameterViews([(policy._parameters, "log_std")])
         self._choose = _CHOOSERS[type(policy.action_dist)](policy)
+        self._forbid = _force if isinstance(policy.action_dist, BernoulliDistribution) else _forbid
         # the user may have told NumPy to raise, which torch never does; asking at every step would take a microsecond
         self._told_to_raise = "raise" in np.geterr().values()
         # output of the network and std of every step, for the log-probabilities
@@ -54,20 +56,21 @@ class NumpyActor:
         self._log_stds = np.empty((n_steps, 1, shape[2]), dtype=np.float32)
         self._noise = _NOISE[type(policy.action_dist)](shape).numpy()
 
-    def act(self, observations: Array, step: int) -> Array:
+    def act(self, observations: Array, step: int, masks: Array | None = None) -> Array:
         """
         Draw the actions of one step.
 
         :param observations: shape (n_envs, ...)
         :param step: index of the step in the rollout
+        :param masks: the actions that are possible, shape (n_envs, n), bool; None: all
         :return: shape (n_envs, ...), as the policy's ``forward`` returns them
         """
         if not self._told_to_raise:
-            return self._draw(observations, step)
+            return self._draw(observations, step, masks)
         with np.errstate(all="ignore"):
-            return self._draw(observations, step)
+            return self._draw(observations, step, masks)
 
-    def _draw(self, observations: Array, step: int) -> Array:
+    def _draw(self, observations: Array, step: int, masks: Array | None) -> Array:
         self._layers.refresh()  # a callback may have changed the weights
         self.outputs[step] = output = self._layers(self._encode(observations))
         noise = self._noise[step]
@@ -75,13 +78,17 @@ class NumpyActor:
             self._log_std.refresh()
             self._log_stds[step] = log_std = self._log_std.arrays[0]
             noise = noise * np.exp(log_std)
-        return self._choose(output + noise).reshape(-1, *self._shape)
+        noisy = output + noise
+        if masks is not None:  # after the noise, so that not even rounding lets a forbidden action win
+            noisy = self._forbid(noisy, masks)
+        return self._choose(noisy).reshape(-1, *self._shape)
 
-    def log_probs(self, actions: th.Tensor) -> th.Tensor:
+    def log_probs(self, actions: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
         """
         Compute the log-probabilities of the rollout's actions under the distributions that drew them.
 
         :param actions: shape (B, d); (B,) for one discrete action; those of the first B / n_envs steps
+        :param masks: the actions that were possible, shape (B, n), bool; None: all
         :return: shape (B,), nats
         """
         _, n_envs, size = self.outputs.shape
@@ -89,8 +96,14 @@ class NumpyActor:
         parts = [th.from_numpy(self.outputs[:n_steps]).view(-1, size)]
         if self._gaussian:
             parts.append(th.from_numpy(self._log_stds[:n_steps]).expand(n_steps, n_envs, size).reshape(-1, size))
-        blocks = zip(*(th.split(part, _BLOCK_ROWS) for part in (actions, *parts)), strict=True)
-        return th.cat([self._distribution.proba_distribution(*block).log_prob(taken) for taken, *block in blocks])
+        rows = range(0, len(actions), _BLOCK_ROWS)
+        blocks = zip(rows, *(th.split(part, _BLOCK_ROWS) for part in (actions, *parts)), strict=True)
+        log_probs = []
+        for row, taken, *block in blocks:
+            of_block = None if masks is None else masks[row : row + _BLOCK_ROWS]
+            distribution = self._distribution if of_block is None else masked(self._distribution, of_block)
+            log_probs.append(distribution.proba_distribution(*block).log_prob(taken))
+        return th.cat(log_probs)
 
 
 # An action is a fixed function of the network's output plus noise: Gaussian noise times the standard deviation for Box,
@@ -101,6 +114,16 @@ _NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
     MultiCategoricalDistribution: lambda shape: th.empty(shape, dtype=th.float32).exponential_().log_().neg_(),
     BernoulliDistribution: lambda shape: th.rand(shape, dtype=th.float32).logit_(),
 }
+
+
+def _forbid(noisy: Array, masks: Array) -> Array:
+    """Let forbidden values lose: their outputs, shape (n_envs, n), become -inf."""
+    return np.where(masks, noisy, -np.inf)
+
+
+def _force(noisy: Array, masks: Array) -> Array:
+    """Let binary actions, of shape (n_envs, d), be on or off where their pair of masks allows nothing else."""
+    return np.where(masks[:, ::2], np.where(masks[:, 1::2], noisy, -np.inf), np.inf)
 
 
 def _largest_of_each(policy: ActorCriticPolicy) -> Callable[[Array], Array]:

@@ -15,8 +15,10 @@ from sb3_trpo.actor.choose import plain_policy
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.batch.advantages import generalized_advantages
 from sb3_trpo.batch.states import Observations
+from sb3_trpo.batch.stored_masks import mask_rows
+from sb3_trpo.distributions.action_masks import MaskLayout, refuse_forbidden
 from sb3_trpo.originals import altered_method
-from sb3_trpo.policies.interface import Obs, PolicyInterface
+from sb3_trpo.policies.interface import MaskSource, Obs, PolicyInterface
 from sb3_trpo.rollout.bootstrap import Infos, numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.numpy_actor import NumpyActor
@@ -45,6 +47,9 @@ def fast_policy(interface: PolicyInterface, buffer: RolloutBuffer) -> PlainPolic
 
 class Recorder(Protocol):
     """A way to act in a rollout and record it."""
+
+    action_masks: np.ndarray | None
+    """The actions that were possible when :meth:`act` was called last, shape (n_envs, n), bool; None: all."""
 
     def act(self, obs: Obs, starts: np.ndarray, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """
@@ -104,12 +109,15 @@ class ImmediateRecorder:
         self._buffer = buffer
         self._env = env
         self._gamma = gamma
+        self.action_masks: np.ndarray | None = None
 
     def act(self, obs: Obs, starts: np.ndarray, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """See :meth:`Recorder.act`."""
         # copied: a VecEnv may write the next observation into the same array
         self._obs = {key: np.array(value) for key, value in obs.items()} if isinstance(obs, dict) else np.array(obs)
         self._states = self._interface.present(self._obs, self._env, starts)
+        masks = self._states.action_masks
+        self.action_masks = None if masks is None else masks.cpu().numpy()
         actions, self._values, self._log_probs = torch_act(self._interface, self._states, step)
         return self._states.observations, actions.cpu().numpy(), self._values, self._log_probs
 
@@ -117,6 +125,9 @@ class ImmediateRecorder:
         self, step: int, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray, infos: Infos, dones: np.ndarray
     ) -> None:
         """See :meth:`Recorder.record`."""
+        if self.action_masks is not None:
+            layout = MaskLayout.of(self._interface.policy.action_space)
+            refuse_forbidden(layout, self.action_masks[None], actions[None], step)
         check_finite("value", self._values.cpu().numpy(), step)
         check_finite("log-probability of the action", self._log_probs.cpu().numpy(), step)
         ended = timeouts(infos, dones)
@@ -149,10 +160,24 @@ class DeferredRecorder:
     :param gamma: discount factor
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
+    :param mask_source: the source of the action masks; None: all actions are possible
     """
 
-    def __init__(self, plain: PlainPolicy, buffer: RolloutBuffer, gamma: float, n_steps: int, n_envs: int) -> None:
+    def __init__(
+        self,
+        plain: PlainPolicy,
+        buffer: RolloutBuffer,
+        gamma: float,
+        n_steps: int,
+        n_envs: int,
+        mask_source: MaskSource | None = None,
+    ) -> None:
+        self.action_masks: np.ndarray | None = None
+        self._mask_source = mask_source
         self._policy = plain.policy
+        if mask_source is not None:
+            self._layout = MaskLayout.of(plain.policy.action_space)
+            self._masks = mask_rows(buffer, self._layout.size)
         self._buffer = buffer
         self._gamma = gamma
         self._actor = NumpyActor(plain, n_steps, n_envs)
@@ -170,7 +195,9 @@ class DeferredRecorder:
         """See :meth:`Recorder.act`."""
         assert isinstance(obs, np.ndarray)
         self._buffer.observations[step] = obs.reshape(self._buffer.observations.shape[1:])
-        actions = self._actor.act(obs, step)
+        if self._mask_source is not None:
+            self.action_masks = self._masks[step] = self._mask_source.masks(obs)
+        actions = self._actor.act(obs, step, self.action_masks)
         check_finite("action distribution", self._actor.outputs[step], step)
         obs_tensor = self._obs_tensors[step]
         if not self._on_cpu:
@@ -200,8 +227,12 @@ class DeferredRecorder:
         actions = th.from_numpy(buffer.actions[:n_steps].reshape(len(rows), -1)).float()
         if isinstance(self._policy.action_space, spaces.Discrete):
             actions = actions.flatten()
+        masks: th.Tensor | None = None
+        if self._mask_source is not None:
+            refuse_forbidden(self._layout, self._masks[:n_steps], buffer.actions[:n_steps], 0)
+            masks = th.from_numpy(self._masks[:n_steps]).flatten(end_dim=1)
         with th.no_grad():
-            log_probs = self._actor.log_probs(actions)
+            log_probs = self._actor.log_probs(actions, masks)
         del self._actor  # its arrays are as large as the rollout, and callbacks keep the recorder alive
         buffer.values[:n_steps] = self._predict(rows).reshape(n_steps, buffer.n_envs)
         buffer.log_probs[:n_steps] = log_probs.numpy().reshape(n_steps, buffer.n_envs)

@@ -27,11 +27,13 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_policy, refuse_unknown
 from sb3_trpo.arguments.policies import why_not_trainable
 from sb3_trpo.checks import BOOLEAN, check, described
+from sb3_trpo.policies.maskable import is_contrib_maskable
 from sb3_trpo.reading.fields import read_fields, rebuild_field
 from sb3_trpo.reading.pickles import NotRebuiltError
 from sb3_trpo.reading.trust import is_trusted
 from sb3_trpo.reading.weights import read_weights
 from sb3_trpo.saving.atomic import SavePath
+from sb3_trpo.saving.from_contrib import contrib_class, is_maskable_module, own_form
 from sb3_trpo.saving.untrusted import check_entry_names, plain_copy, read_model
 
 M = TypeVar("M", bound=OnPolicyAlgorithm)
@@ -211,14 +213,17 @@ def is_on_policy(names: set[str]) -> bool:
     return "gae_lambda" in names
 
 
-def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
+def has_trainable_policy(
+    model: BaseAlgorithm, why_not: Callable[[Any], str | None] = why_not_trainable
+) -> TypeGuard[OnPolicyAlgorithm]:
     """
     Tell whether a model is on-policy and TRPO can train its policy: actor-critic, neither recurrent nor masked.
 
     :param model: any model
+    :param why_not: tells why the algorithm cannot train policies of a class, or None if it can
     :return: whether TRPO can
     """
-    return isinstance(model, OnPolicyAlgorithm) and why_not_trainable(type(model.policy)) is None
+    return isinstance(model, OnPolicyAlgorithm) and why_not(type(model.policy)) is None
 
 
 def load_on_policy(
@@ -229,7 +234,7 @@ def load_on_policy(
     own: Sequence[str] = (),
 ) -> BaseAlgorithm:
     """
-    Load a model that PPO, A2C or another on-policy algorithm has saved; nothing in the file runs.
+    Load a model that PPO, A2C, sb3-contrib's MaskablePPO or another on-policy algorithm has saved; nothing in the file runs.
 
     :param path: path to the zip file, or a file object
     :param device: device to load to
@@ -241,13 +246,17 @@ def load_on_policy(
         rebuilt
     """
     path = saved_file(path)
-    names = saved_names(path, is_trusted(trusted))
+    data = _saved_data(path, is_trusted(trusted))
+    names = set(data)
     if not is_on_policy(names):
         raise ValueError(f"{path} does not hold a PPO model or another on-policy model")
+    parts = [data.get(name) for name in ("policy_class", "rollout_buffer_class")]
+    masked = any(isinstance(part, dict) and is_maskable_module(str(part.get("__module__"))) for part in parts)
+    read: type[BaseAlgorithm] = contrib_class("MaskablePPO") if masked else PPO
     used = _transferred_names(names, own)
-    source = _source(path, PPO, trusted, custom_objects, lambda data: set(data) - set(used))
+    source = _source(path, read, trusted, custom_objects, lambda data: set(data) - set(used))
     try:
-        model = _read_weights(path, source, partial(PPO.load, device=device, custom_objects=source.objects))
+        model = _read_weights(path, source, partial(read.load, device=device, custom_objects=source.objects))
     except TypeError as error:
         raise ValueError(f"{path} holds a policy that PPO cannot build: {error}") from error
     _refuse_changes(model, source.fixed)
@@ -416,10 +425,12 @@ def continue_as_trpo(
     if not isinstance(model, BaseAlgorithm):
         device, own = arguments.get("device", "auto"), getattr(cls, "extra_arguments", ())
         model = load_on_policy(model, device, trusted, custom_objects, own)
-    if not has_trainable_policy(model):
+    if not has_trainable_policy(model, getattr(cls, "why_not_policy", why_not_trainable)):
+        masks = is_contrib_maskable(type(model.policy))
         raise ValueError(
             "`from_ppo` needs an on-policy model with neither recurrence nor masks, not a "
             f"{type(model).__name__} with a {type(model.policy).__name__}"
+            f"{'; use MaskableTRPO.from_ppo' if masks else ''}"
         )
     env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
     if env is None:
@@ -427,7 +438,8 @@ def continue_as_trpo(
     env = cls._wrap_env(env, model.verbose)
     check_for_correct_spaces(env, model.observation_space, model.action_space)
     settings = transferred_settings(model, getattr(cls, "extra_arguments", ()))
-    trpo = cls(type(model.policy), env, **{**settings, **arguments})
+    policy_class, settings = own_form(type(model.policy), settings, model.action_space)
+    trpo = cls(policy_class, env, **{**settings, **arguments})
     try:
         trpo.policy.load_state_dict(model.policy.state_dict())
     except RuntimeError as error:

@@ -1,6 +1,6 @@
 """
 Registers this package with RL Zoo: after an import, ``trpo`` there means this package's TRPO, ``vine_trpo`` its vine sampling,
-and ``npg``, ``kl_penalty_trpo`` and ``dual_trpo`` its other step rules.
+``npg``, ``kl_penalty_trpo`` and ``dual_trpo`` its other step rules, and ``maskable_trpo`` TRPO with action masks.
 
 ``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else; the ``sb3-trpo`` command
 (:mod:`sb3_trpo.command_line`) imports it before every script of the Zoo.
@@ -13,6 +13,7 @@ from rl_zoo3.utils import ALGOS
 
 from sb3_trpo.algorithms.dual import DualTRPO
 from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
+from sb3_trpo.algorithms.maskable import MaskableTRPO
 from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
@@ -25,6 +26,7 @@ ALGORITHMS = {
     "npg": NaturalPolicyGradient,
     "kl_penalty_trpo": KLPenaltyTRPO,
     "dual_trpo": DualTRPO,
+    "maskable_trpo": MaskableTRPO,
 }
 """The classes by their names in RL Zoo."""
 
@@ -54,5 +56,6 @@ HYPERPARAMS_SAMPLER.update(
     npg=sample_hyperparameters,
     kl_penalty_trpo=sample_kl_penalty,
     dual_trpo=sample_dual,
+    maskable_trpo=sample_hyperparameters,
 )
 HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, convert_hyperparameters))

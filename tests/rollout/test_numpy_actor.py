@@ -16,8 +16,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_trpo import TRPO
+from sb3_trpo.distributions.action_masks import MaskLayout
+from sb3_trpo.distributions.masked import masked
 from sb3_trpo.rollout.numpy_actor import NumpyActor
 from tests.helpers import plain, why_not_plain_actor
+from tests.masked_envs import SPACES
 from tests.toy_envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
 
 ACTIVATIONS = [nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid, nn.Mish, nn.Softsign, nn.Identity]
@@ -279,3 +282,39 @@ def test_patched_class_acts_without_numpy(monkeypatch: pytest.MonkeyPatch) -> No
 def test_other_policies_act_without_numpy(policy: Any, observations: str, kwargs: dict[str, Any], reason: str) -> None:
     model = TRPO(policy, RandomEnv(OBSERVATIONS[observations]), n_steps=8, batch_size=8, **kwargs)
     assert reason in (why_not_plain_actor(model.policy) or "")
+
+
+@pytest.mark.parametrize("actions", SPACES)
+def test_masked_draws_are_allowed_and_follow_the_masked_distribution(actions: str) -> None:
+    policy, n = make_policy(actions), 20_000
+    with th.no_grad():
+        policy.action_net.weight.mul_(0.2)  # type: ignore[operator]
+    layout = MaskLayout.of(policy.action_space)
+    masks = np.zeros((n, layout.size), dtype=bool)
+    masks[:, layout.starts] = True
+    masks[:, -1] = True  # the last choice keeps two values, and the others one
+    obs = np.full((n, 3), 0.3, dtype=np.float32)
+    actor = NumpyActor(plain(policy), 1, n)
+    drawn = actor.act(obs, 0, masks).reshape(n, -1)
+    assert len(layout.forbidden(masks, drawn)) == 0
+    with th.no_grad():
+        distribution = masked(policy.action_dist, th.from_numpy(masks))
+        outputs = policy.action_net(policy.mlp_extractor.forward_actor(th.from_numpy(obs)))
+        distribution.proba_distribution(outputs)
+        rows = th.from_numpy(drawn.astype(np.float32))
+        rows = rows.flatten() if actions == "discrete" else rows
+        log_probs = actor.log_probs(rows, th.from_numpy(masks))
+        th.testing.assert_close(log_probs, distribution.log_prob(rows), atol=1e-5, rtol=1e-5)
+    share = float((drawn[:, -1] > 0).mean())
+    expected = float(log_probs[drawn[:, -1] > 0][0].exp())
+    assert share == pytest.approx(expected, abs=0.015)
+    assert 0.02 < expected < 0.98
+
+
+def test_not_even_infinite_noise_lets_a_forbidden_action_win() -> None:
+    policy = make_policy("discrete")
+    actor = NumpyActor(plain(policy), 1, 2)
+    actor._noise[:] = np.inf
+    actor._noise[..., 1] = -1e30
+    masks = np.array([[False, True, False]] * 2)
+    assert actor.act(np.zeros((2, 3), dtype=np.float32), 0, masks).tolist() == [1, 1]

@@ -16,7 +16,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
-from sb3_trpo import TRPO, VineTRPO
+from sb3_trpo import TRPO, MaskableTRPO, VineTRPO
 from sb3_trpo.zoo import ALGORITHMS, hyperparameters_file
 
 # the Zoo and the libraries that it plots and searches with warn of each other
@@ -51,6 +51,8 @@ def manager(env_id: str, folder: Path, **kwargs: Any) -> ExperimentManager:
 def test_registered() -> None:
     assert ALGOS["trpo"] is TRPO
     assert ALGOS["vine_trpo"] is VineTRPO
+    assert ALGOS["maskable_trpo"] is MaskableTRPO
+    assert hyperparameters_file("vine_trpo") == hyperparameters_file()
     assert HYPERPARAMS_SAMPLER["trpo"].__module__ == HYPERPARAMS_CONVERTER["trpo"].__module__ == "sb3_trpo.zoo.search_space"
 
 
@@ -146,3 +148,15 @@ def test_search_space_of_continuous_actions() -> None:
     model = TRPO(env="Pendulum-v1", policy="MlpPolicy", device="cpu", **settings)
     assert model.policy.log_std_init == trial.params["log_std_init"]
     assert trial.user_attrs["gamma"] == pytest.approx(1 - trial.params["one_minus_gamma"])
+
+
+def test_entries_of_the_masked_algorithm() -> None:
+    entries = yaml.safe_load(hyperparameters_file("maskable_trpo").read_text())
+    assert entries.keys() == {"default", "Taxi-v4", "Taxi-v3"}
+    taxi = entries["Taxi-v4"]
+    assert taxi == entries["Taxi-v3"]
+    without_gsde = NOT_IN_ENTRIES | {"use_sde", "sde_sample_freq", "clipped_gaussian"}
+    assert not inspect.signature(TRPO).parameters.keys() - taxi.keys() - without_gsde
+    arguments = {name: value for name, value in taxi.items() if name not in ("n_envs", "n_timesteps")}
+    env = gym.make("Taxi-v4" if "Taxi-v4" in gym.registry else "Taxi-v3")
+    assert MaskableTRPO(env=env, **arguments).mask_source == "info"
