@@ -3,10 +3,19 @@
 from importlib.metadata import version
 
 from sb3_trpo.actor.plain_policy import register_extractor
+from sb3_trpo.algorithms.recurrent import RecurrentTRPO
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.distributions.table import register_family
-from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies import (
+    CnnLstmPolicy,
+    CnnPolicy,
+    MlpLstmPolicy,
+    MlpPolicy,
+    MultiInputLstmPolicy,
+    MultiInputPolicy,
+    PaperCnnPolicy,
+)
 from sb3_trpo.snapshots.pickled_state import deepcopy_state
 from sb3_trpo.snapshots.simulator import register_simulator
 
@@ -14,10 +23,14 @@ __version__ = version("sb3-trpo")
 
 __all__ = [
     "TRPO",
+    "CnnLstmPolicy",
     "CnnPolicy",
+    "MlpLstmPolicy",
     "MlpPolicy",
+    "MultiInputLstmPolicy",
     "MultiInputPolicy",
     "PaperCnnPolicy",
+    "RecurrentTRPO",
     "VineTRPO",
     "__version__",
     "deepcopy_state",

@@ -38,7 +38,7 @@ from sb3_trpo.arguments.hyperparameters import (
     warn_of_uneven_minibatches,
 )
 from sb3_trpo.arguments.live_changes import InUse
-from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class
+from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class, why_not_trainable
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
@@ -154,6 +154,8 @@ class TRPO(RolloutCollector):
     }
     extra_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments that a subclass adds to TRPO's, by the names of their attributes."""
+    source_models: ClassVar[str] = "with neither recurrence nor masks"
+    """The models that :meth:`from_ppo` continues, in words."""
     step_rule: ClassVar[StepRule] = staticmethod(trust_region_step)
     """The function that takes the policy step; a subclass with another rule also overrides :meth:`_step_settings`."""
     workers: Workers = ALONE
@@ -260,7 +262,7 @@ class TRPO(RolloutCollector):
             check_memory(self.observation_space, self.n_steps, self.n_envs)
         super()._setup_model()
         if self.clipped_gaussian:
-            clip_gaussian(self.policy)
+            clip_gaussian(self.policy, self.interface_class.distribution_methods)
         install_keeping_tanh(self.policy)
         detach_action_dist(self.policy)
         output = output_layer(self.interface) if self.normalize_returns else None
@@ -412,6 +414,10 @@ class TRPO(RolloutCollector):
         """Return the batch of the policy step; a subclass may estimate the same surrogate from another one."""
         return rollout
 
+    def _derivative_batch(self, batch: Batch, chunk_size: int) -> Batch:
+        """Return the batch of gradient and products; a subclass may cut the same transitions into shorter units."""
+        return batch
+
     def _pose_problem(
         self,
         network: ActorNetwork,
@@ -435,15 +441,18 @@ class TRPO(RolloutCollector):
             why_not = Outcome.NO_TRUST_REGION
         elif not (self.workers.any(bool(advantages.any())) or ent_coef):
             why_not = Outcome.ZERO_SIGNAL
+        batch = batch.with_advantages(advantages)
+        derivatives = self._derivative_batch(batch, chunk_size)
         problem = PolicyProblem(
             network,
             parameters if why_not is None else [],
-            batch.with_advantages(advantages),
+            batch,
             ent_coef,
             chunk_size,
-            self._subsets(batch),
+            self._subsets(derivatives),
             self.workers,
             Coordinates(inputs.units, inputs.layers.actor, parameters) if inputs and why_not is None else None,
+            derivatives,
         )
         return problem, why_not
 
@@ -637,6 +646,16 @@ class TRPO(RolloutCollector):
         model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs, custom_objects)
         detach_action_dist(model.policy)  # SB3 has drawn gSDE's noise
         return model
+
+    @classmethod
+    def why_not_policy(cls, policy_class: Any) -> str | None:
+        """
+        Tell why this algorithm cannot continue with policies of a class.
+
+        :param policy_class: any class, or anything else
+        :return: the reason; None if it can
+        """
+        return why_not_trainable(policy_class)
 
     @classmethod
     def from_ppo(

@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import (
 
 from sb3_trpo.checks import described
 from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies.recurrent import CnnLstmPolicy, MlpLstmPolicy, MultiInputLstmPolicy
 
 _CALLS = {"forward": 1, "get_distribution": 1, "predict_values": 1, "evaluate_actions": 2}
 """Methods through which feed-forward policies are called, with their number of arguments: observations, and actions."""
@@ -63,6 +64,9 @@ _STANDARD = (
     CnnPolicy,
     PaperCnnPolicy,
     MultiInputPolicy,
+    MlpLstmPolicy,
+    CnnLstmPolicy,
+    MultiInputLstmPolicy,
 )
 """Policies whose networks SB3's ``MlpExtractor`` builds from ``net_arch``. It ignores keys that it does not know."""
 

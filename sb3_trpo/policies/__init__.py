@@ -2,8 +2,20 @@
 
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
+from sb3_trpo.policies.recurrent import CnnLstmPolicy, MlpLstmPolicy, MultiInputLstmPolicy
 
-__all__ = ["CnnPolicy", "MlpPolicy", "MultiInputPolicy", "NormalizedCNN", "PaperCNN", "PaperCnnPolicy"]
+__all__ = [
+    "CnnLstmPolicy",
+    "CnnPolicy",
+    "MlpLstmPolicy",
+    "MlpPolicy",
+    "MultiInputLstmPolicy",
+    "MultiInputPolicy",
+    "NormalizedCNN",
+    "PaperCNN",
+    "PaperCnnPolicy",
+]
 
-for _public in (CnnPolicy, MultiInputPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy):
+_LSTM = (CnnLstmPolicy, MlpLstmPolicy, MultiInputLstmPolicy)
+for _public in (CnnPolicy, MultiInputPolicy, NormalizedCNN, PaperCNN, PaperCnnPolicy, *_LSTM):
     _public.__module__ = __name__  # saved models refer to classes by module: to this one, wherever the file is

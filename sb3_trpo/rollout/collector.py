@@ -38,9 +38,13 @@ class RolloutCollector(OnPolicyAlgorithm):
     @property
     def interface(self) -> PolicyInterface:
         """Return the interface through which the package calls the policy."""
-        if self._interface is None or self._interface.policy is not self.policy:
+        previous = self._interface
+        if previous is None or previous.policy is not self.policy:
             self._interface = self.interface_class(self.policy)
-        return self._interface
+            if previous is not None:
+                self._interface.take_over(previous)
+            return self._interface
+        return previous
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -89,7 +93,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 clipped_actions = to_env(actions)
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
                 self.num_timesteps += env.num_envs
-                callback.update_locals(locals())
+                callback.update_locals({**locals(), **self._callback_locals()})
                 if not callback.on_step():
                     self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
                     return False
@@ -104,7 +108,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         except BaseException:
             self._last_obs = None
             raise
-        callback.update_locals(locals())
+        callback.update_locals({**locals(), **self._callback_locals()})
         callback.on_rollout_end()
         self.logger.record("time/collect_seconds", time.perf_counter() - started)
         return True
@@ -116,6 +120,10 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     def _before_step(self, step: int) -> None:
         """Do what a subclass needs before every step of the environments."""
+
+    def _callback_locals(self) -> dict[str, Any]:
+        """Return what callbacks find among the locals in addition."""
+        return {}
 
     def _after_rollout(self, env: VecEnv) -> None:
         """Do what a subclass needs when the buffer is full."""

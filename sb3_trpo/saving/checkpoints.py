@@ -25,7 +25,6 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
 
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_policy, refuse_unknown
-from sb3_trpo.arguments.policies import why_not_trainable
 from sb3_trpo.checks import BOOLEAN, check, described
 from sb3_trpo.saving.atomic import SavePath
 
@@ -167,14 +166,15 @@ def is_on_policy(names: set[str]) -> bool:
     return "gae_lambda" in names
 
 
-def has_trainable_policy(model: BaseAlgorithm) -> TypeGuard[OnPolicyAlgorithm]:
+def has_trainable_policy(model: BaseAlgorithm, cls: type[Any]) -> TypeGuard[OnPolicyAlgorithm]:
     """
-    Tell whether a model is on-policy and TRPO can train its policy: actor-critic, neither recurrent nor masked.
+    Tell whether a model is on-policy and a class of this package can train its policy.
 
     :param model: any model
-    :return: whether TRPO can
+    :param cls: the class, whose ``why_not_policy`` is asked
+    :return: whether it can
     """
-    return isinstance(model, OnPolicyAlgorithm) and why_not_trainable(type(model.policy)) is None
+    return isinstance(model, OnPolicyAlgorithm) and cls.why_not_policy(type(model.policy)) is None
 
 
 def load_on_policy(path: SavePath, device: th.device | str) -> BaseAlgorithm:
@@ -338,10 +338,10 @@ def continue_as_trpo(cls: type[M], model: BaseAlgorithm | SavePath, env: GymEnv 
     refuse_policy(arguments, "model")
     if not isinstance(model, BaseAlgorithm):
         model = load_on_policy(model, arguments.get("device", "auto"))
-    if not has_trainable_policy(model):
+    if not has_trainable_policy(model, cls):
+        kind = getattr(cls, "source_models", "")
         raise ValueError(
-            "`from_ppo` needs an on-policy model with neither recurrence nor masks, not a "
-            f"{type(model).__name__} with a {type(model.policy).__name__}"
+            f"`from_ppo` needs an on-policy model {kind}, not a {type(model).__name__} with a {type(model.policy).__name__}"
         )
     env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()
     if env is None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -103,7 +104,7 @@ class _AutogradEpoch:
         trained = {id(parameter) for parameter in parameters}
         extractor = interface.policy.vf_features_extractor if interface.has_separable_values() else None
         fixed = extractor is not None and not any(id(parameter) in trained for parameter in extractor.parameters())
-        self._features = self._compute_features() if fixed else None
+        self._features = replace(data.batch.states, observations=self._compute_features()) if fixed else None
 
     def __call__(self) -> Iterator[float]:
         batch = self._data.batch
@@ -113,7 +114,7 @@ class _AutogradEpoch:
             if self._features is None:
                 values = self._interface.values(batch.states_at(units))
             else:
-                values = self._interface.values_from_features(self._features[rows])
+                values = self._interface.values_from_features(self._features.take(units, batch.device))
             weights = None if batch.weights is None else batch.weights[rows]
             yield _differentiate_loss(values, batch.returns[rows], weights, self._parameters, self._workers)
 
