@@ -1,7 +1,9 @@
 """Rollouts in windows, the units of recurrent policies: consecutive steps of one environment within one episode."""
 
+from __future__ import annotations
+
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch as th
 
@@ -26,26 +28,57 @@ def in_windows(batch: Batch, n_envs: int, memory: tuple[th.Tensor, ...]) -> Batc
     assert starts is not None
     if len(batch) % n_envs or any(len(part) != n_envs for part in memory):
         raise ValueError(f"the rollout needs the memory of its {n_envs} environments before its first step")
-    n_steps = len(batch) // n_envs
-    begins = (starts != 0).view(n_steps, n_envs).T.cpu().clone()  # environment by environment
-    fresh = begins.clone()
-    begins[:, 0] = True
-    first = begins.flatten().nonzero().flatten()
-    lengths = th.diff(first, append=first.new_tensor([len(batch)]))
-    order = th.argsort(lengths, stable=True)
-    first, lengths = first[order], lengths[order]
-    unit_starts = lengths.cumsum(0) - lengths
-    rows = th.repeat_interleave(first - unit_starts, lengths) + th.arange(len(batch))
-    continued = ~fresh.flatten()[first]
-    of_units = tuple(_masked(part[(first // n_steps).to(part.device)], continued) for part in memory)
-    batch = _reordered(batch, rows % n_steps * n_envs + rows // n_steps)
+    windows = Windows.of((starts != 0).view(-1, n_envs).cpu())
+    unit_starts = windows.lengths.cumsum(0) - windows.lengths
+    batch = _reordered(batch, windows.rows)
+    of_units = tuple(windows.memory(part) for part in memory)
     return replace(batch, states=replace(batch.states, memory=of_units, unit_starts=unit_starts))
 
 
-def _masked(memory: th.Tensor, continued: th.Tensor) -> th.Tensor:
-    """Replace the memory of the windows that begin with an episode by zeros."""
-    keep = continued.to(memory.device).view(-1, *[1] * (memory.dim() - 1))
-    return th.where(keep, memory, th.zeros_like(memory))
+class Windows(NamedTuple):
+    """
+    The windows of T steps of N environments, sorted from the shortest to the longest.
+
+    :param rows: positions of their steps in time-major order, window by window, shape (T * N,)
+    :param lengths: number of steps of each, shape (U,)
+    :param envs: environment of each, shape (U,)
+    :param continued: whether the first step continues an episode, shape (U,), bool
+    """
+
+    rows: th.Tensor
+    lengths: th.Tensor
+    envs: th.Tensor
+    continued: th.Tensor
+
+    @classmethod
+    def of(cls, starts: th.Tensor) -> Windows:
+        """
+        Cut steps where episodes begin.
+
+        :param starts: whether an episode begins, shape (T, N), bool, on the CPU
+        :return: the windows
+        """
+        n_steps, n_envs = starts.shape
+        begins = starts.T.clone()  # environment by environment
+        begins[:, 0] = True
+        first = begins.flatten().nonzero().flatten()
+        lengths = th.diff(first, append=first.new_tensor([starts.numel()]))
+        order = th.argsort(lengths, stable=True)
+        first, lengths = first[order], lengths[order]
+        env_major = th.repeat_interleave(first - (lengths.cumsum(0) - lengths), lengths) + th.arange(starts.numel())
+        rows = env_major % n_steps * n_envs + env_major // n_steps
+        return cls(rows, lengths, first // n_steps, ~starts.T.flatten()[first])
+
+    def memory(self, memory: th.Tensor) -> th.Tensor:
+        """
+        Select the memory before the first step of each window.
+
+        :param memory: memory of the environments before the first of all steps, shape (N, ...)
+        :return: shape (U, ...); zeros where an episode begins
+        """
+        of_windows = memory[self.envs.to(memory.device)]
+        keep = self.continued.to(memory.device).view(-1, *[1] * (memory.dim() - 1))
+        return th.where(keep, of_windows, th.zeros_like(of_windows))
 
 
 def _reordered(batch: Batch, rows: th.Tensor) -> Batch:

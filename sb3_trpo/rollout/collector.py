@@ -12,13 +12,16 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trpo.actor.plain_policy import Reason
+from sb3_trpo.actor.plain_recurrent import PlainRecurrentPolicy
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
 from sb3_trpo.distributions.squashed import without_samples
 from sb3_trpo.policies.interface import PolicyInterface
+from sb3_trpo.policies.recurrent_interface import RecurrentInterface
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.observation_checks import IntegerCheck, check_shapes
 from sb3_trpo.rollout.policy_changes import PolicyWatch
 from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Recorder, fast_policy
+from sb3_trpo.rollout.recurrent_recorder import RecurrentRecorder
 
 
 class RolloutCollector(OnPolicyAlgorithm):
@@ -95,6 +98,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 self.num_timesteps += env.num_envs
                 callback.update_locals({**locals(), **self._callback_locals()})
                 if not callback.on_step():
+                    recorder.abandon()
                     self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
                     return False
                 check_finite("reward", rewards, n_steps, self._vec_normalize_env)
@@ -145,6 +149,9 @@ class RolloutCollector(OnPolicyAlgorithm):
         plain = fast_policy(self.interface, buffer)
         if isinstance(plain, Reason):
             return ImmediateRecorder(self.interface, buffer, env, self.gamma)
+        if isinstance(plain, PlainRecurrentPolicy):
+            assert isinstance(self.interface, RecurrentInterface)
+            return RecurrentRecorder(self.interface, plain, buffer, self.gamma, n_steps, env.num_envs)
         return DeferredRecorder(plain, buffer, self.gamma, n_steps, env.num_envs)
 
     def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:

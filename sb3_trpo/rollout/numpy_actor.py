@@ -69,13 +69,22 @@ class NumpyActor:
 
     def _draw(self, observations: Array, step: int) -> Array:
         self._layers.refresh()  # a callback may have changed the weights
-        self.outputs[step] = output = self._layers(self._encode(observations))
+        self.outputs[step] = output = self.evaluate(self._encode(observations))
         noise = self._noise[step]
         if self._gaussian:
             self._log_std.refresh()
             self._log_stds[step] = log_std = self._log_std.arrays[0]
             noise = noise * np.exp(log_std)
         return self._choose(output + noise).reshape(-1, *self._shape)
+
+    def evaluate(self, features: Array) -> Array:
+        """
+        Compute the output of the actor for one step; a subclass whose policy has memory also advances that.
+
+        :param features: the encoded observations, shape (n_envs, n_in)
+        :return: shape (n_envs, n_out)
+        """
+        return self._layers(features)
 
     def log_probs(self, actions: th.Tensor) -> th.Tensor:
         """
