@@ -415,7 +415,7 @@ class TRPO(RolloutCollector):
         return rollout
 
     def _derivative_batch(self, batch: Batch, chunk_size: int) -> Batch:
-        """Return the batch of gradient and products; a subclass may cut the same transitions into shorter units."""
+        """Return the batch of all derivatives; a subclass may cut the same transitions into shorter units."""
         return batch
 
     def _pose_problem(
@@ -521,6 +521,7 @@ class TRPO(RolloutCollector):
         """Regress the values on the returns, and return the loss of each mini-batch."""
         if not (parameters and self.n_critic_updates):
             return []
+        batch = self._derivative_batch(batch, chunk_size)
         scale, output = TargetScale(), output_layer(interface) if self.normalize_returns else None
         with watched_actor(interface, plain, batch), ExitStack() as coordinates:
             if inputs is not None:

@@ -18,6 +18,10 @@ _FIXED = ("input_size", "hidden_size", "num_layers", "batch_first", "bidirection
 """Arguments of torch's recurrent layers that the policy sets, or that it cannot use."""
 
 
+class ContradictoryMemoryError(ValueError, AssertionError):
+    """Refuses arguments of a recurrent policy. It is an ``AssertionError`` too, as which sb3-contrib refuses them."""
+
+
 class MlpLstmPolicy(ActorCriticPolicy):
     """
     An actor-critic policy with memory.
@@ -57,9 +61,13 @@ class MlpLstmPolicy(ActorCriticPolicy):
         self.lstm_output_dim = lstm_hidden_size
         super().__init__(*args, **kwargs)
         if shared_lstm and enable_critic_lstm:
-            raise ValueError("`shared_lstm=True` needs `enable_critic_lstm=False`: the critic reads the actor's LSTM")
+            raise ContradictoryMemoryError(
+                "`shared_lstm=True` needs `enable_critic_lstm=False`: the critic reads the actor's LSTM"
+            )
         if shared_lstm and not self.share_features_extractor:
-            raise ValueError("`shared_lstm=True` needs `share_features_extractor=True`: the LSTM reads one extractor")
+            raise ContradictoryMemoryError(
+                "`shared_lstm=True` needs `share_features_extractor=True`: the LSTM reads one extractor"
+            )
         self.lstm_hidden_size = lstm_hidden_size
         self.n_lstm_layers = n_lstm_layers
         self.shared_lstm = shared_lstm

@@ -118,27 +118,32 @@ class RecurrentInterface(PolicyInterface):
         return replace(batch, states=states)
 
     def _memories_of_pieces(self, states: States, longest: int) -> Memory:
-        """Run the actor through windows piece by piece, and collect the memory before each piece; the critic's are zeros."""
-        rnn = self.policy.lstm_actor
+        """Run actor and critic through windows piece by piece, and collect the memory before each piece."""
+        with th.no_grad():
+            parts = [
+                self._memory_before_pieces(self.policy.lstm_actor, self._actor_features(self.policy, states), states, longest)
+            ]
+            if self.policy.lstm_critic is not None:
+                features = self._critic_features(self.policy, states)
+                parts.append(self._memory_before_pieces(self.policy.lstm_critic, features, states, longest))
+        return tuple(tensor for part in parts for tensor in part)
+
+    def _memory_before_pieces(self, rnn: nn.RNNBase, features: th.Tensor, states: States, longest: int) -> Memory:
         lengths, window = cut_lengths(states.unit_lengths, longest)
         n_pieces = th.bincount(window)
         first = n_pieces.cumsum(0) - n_pieces
         pieces = States(states.observations, unit_starts=lengths.cumsum(0) - lengths)
-        result = self._no_memory(len(window))
-        with th.no_grad():
-            features = self._actor_features(self.policy, states)
-            memory = [part.clone() for part in self._memory_of(rnn, states)]
-            for i in range(int(n_pieces.max())):
-                for part, value in zip(result, memory, strict=False):
-                    part[first[n_pieces > i] + i] = value[n_pieces > i]
-                goes_on = n_pieces > i + 1
-                if not goes_on.any():
-                    break
-                piece = first[goes_on] + i
+        result, memory = no_memory(rnn, len(window)), self._memory_of(rnn, states)
+        present = th.arange(len(n_pieces))
+        for i in range(int(n_pieces.max())):
+            for part, value in zip(result, memory, strict=True):
+                part[first[present] + i] = value
+            goes_on = n_pieces[present] > i + 1
+            present = present[goes_on]
+            if len(present):
+                piece = first[present] + i
                 before = tuple(part[goes_on] for part in memory)
-                _, after = run_sequences(rnn, features[pieces.rows_of(piece)], lengths[piece], before)
-                for part, value in zip(memory, after, strict=True):
-                    part[goes_on] = value
+                _, memory = run_sequences(rnn, features[pieces.rows_of(piece)], lengths[piece], before)
         return result
 
     def act(self, states: States) -> Acted:
