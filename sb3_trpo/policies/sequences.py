@@ -53,10 +53,11 @@ def run_sequences(rnn: nn.RNNBase, features: th.Tensor, lengths: th.Tensor, memo
     :param memory: state before the first step of each sequence
     :return: outputs in the order of the inputs, shape (B, hidden), and the state after the last step of each sequence
     """
-    n, steps = len(lengths), int(lengths.max())
-    if steps * n == len(features):  # of equal lengths
-        outputs, after = rnn(features.view(n, steps, -1).transpose(0, 1), _to_torch(rnn, memory))
-        return outputs.transpose(0, 1).reshape(len(features), -1), _from_torch(after)
+    # packed even if no step is missing: on the CPU, torch differentiates packed sequences several times as fast
+    if len(features) == len(lengths):  # a single step of each
+        packed = nn.utils.rnn.PackedSequence(features, th.tensor([len(features)]))
+        outputs, after = rnn(packed, _to_torch(rnn, memory))
+        return outputs.data, _from_torch(after)
     order = th.argsort(lengths, descending=True, stable=True)
     positions, alive = packed_positions(lengths, order)
     positions, order = positions.to(features.device), order.to(features.device)
