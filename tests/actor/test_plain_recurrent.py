@@ -50,10 +50,11 @@ def hessian_of_kl(interface: RecurrentInterface, batch: Batch, parameters: list[
     return jacobian(gradient, parameters)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+    ("kind", "space"), [*((kind, "box") for kind in KINDS), *(("lstm", space) for space in SPACES if space != "box")]
+)
 def test_fisher_matrix_is_the_hessian_of_the_kl(kind: str, space: str) -> None:
-    policy = make_policy(SPACES[space], **{**KINDS[kind], "lstm_hidden_size": 3, "net_arch": [3]})
+    policy = make_policy(SPACES[space], **{**KINDS[kind], "lstm_hidden_size": 2, "net_arch": [2]})
     interface, batch = RecurrentInterface(policy), make_windows(policy, (1, 3, 2))
     parameters = reached_parameters(interface, Reason("any"), batch, 100)
     expected = hessian_of_kl(interface, batch, parameters)
@@ -67,7 +68,7 @@ def test_fisher_matrix_is_the_hessian_of_the_kl(kind: str, space: str) -> None:
 
 @pytest.mark.parametrize("full_std", [True, False])
 def test_fisher_matrix_with_gsde(full_std: bool) -> None:
-    policy = make_policy(use_sde=True, full_std=full_std, lstm_hidden_size=3, net_arch=[3])
+    policy = make_policy(use_sde=True, full_std=full_std, lstm_hidden_size=2, net_arch=[2])
     interface, batch = RecurrentInterface(policy), make_windows(policy, (1, 3, 2))
     parameters = reached_parameters(interface, Reason("any"), batch, 100)
     expected = hessian_of_kl(interface, batch, parameters)
@@ -101,7 +102,8 @@ def test_by_hand_is_by_autograd(kind: str, space: str) -> None:
         results = []
         for network in (hand, autograd):
             surrogate = Surrogate(network, batch, 0.01, chunk_size, parameters)
-            assert surrogate.evaluate().kl == 0.0
+            # torch's LSTM rounds differently with a graph and without
+            assert surrogate.evaluate().kl == (0.0 if network is hand else pytest.approx(0.0, abs=1e-12))
             gradient = surrogate.gradient_at_old
             assert gradient is not None
             product = FisherVectorProduct(network, parameters, batch, chunk_size, th.tensor([0, 2, 3]))
