@@ -54,9 +54,7 @@ def make_policy(action_space: spaces.Space[Any] = BOX, **kwargs: Any) -> MlpLstm
 def random_memory(policy: MlpLstmPolicy, n: int) -> tuple[th.Tensor, ...]:
     layers = [rnn for rnn in (policy.lstm_actor, policy.lstm_critic) if rnn is not None]
     generator = th.Generator().manual_seed(2)
-    return tuple(
-        th.randn(part.shape, generator=generator, dtype=part.dtype) for rnn in layers for part in no_memory(rnn, n)
-    )
+    return tuple(th.randn(part.shape, generator=generator, dtype=part.dtype) for rnn in layers for part in no_memory(rnn, n))
 
 
 def make_windows(policy: MlpLstmPolicy, lengths: tuple[int, ...] = (1, 3, 2, 5)) -> Batch:

@@ -76,14 +76,15 @@ class MlpLstmPolicy(ActorCriticPolicy):
         self.rnn_type = rnn_type
         self.lstm_hidden_state_shape = (n_lstm_layers, 1, lstm_hidden_size)
         self.lstm_actor = self._make_rnn()
-        self.critic = None if shared_lstm or enable_critic_lstm else nn.Linear(self.features_dim, lstm_hidden_size)
+        self.critic = None if shared_lstm or enable_critic_lstm else nn.Linear(int(self.features_dim), lstm_hidden_size)
         self.lstm_critic = self._make_rnn() if enable_critic_lstm else None
         schedule = args[2] if len(args) > 2 else kwargs["lr_schedule"]
         self.optimizer = self.optimizer_class(self.parameters(), lr=schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _make_rnn(self) -> nn.RNNBase:
         make: Any = _RNN_TYPES[self.rnn_type]
-        rnn: nn.RNNBase = make(self.features_dim, self.lstm_hidden_size, num_layers=self.n_lstm_layers, **self.lstm_kwargs)
+        n_inputs = int(self.features_dim)  # SB3 counts those of a MultiDiscrete with NumPy, which torch refuses
+        rnn: nn.RNNBase = make(n_inputs, self.lstm_hidden_size, num_layers=self.n_lstm_layers, **self.lstm_kwargs)
         return rnn
 
     def _build_mlp_extractor(self) -> None:

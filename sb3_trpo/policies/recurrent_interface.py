@@ -91,7 +91,7 @@ class RecurrentInterface(PolicyInterface):
         """Find the observations, and where episodes begin."""
         starts = rollout.episode_starts
         if rollout.generator_ready:  # `get` has sorted the other arrays by environment, and left this one as it was
-            starts = rollout.swap_and_flatten(starts)
+            starts = rollout.swap_and_flatten(starts).flatten()
         return {**super().state_fields(rollout), "episode_starts": starts}
 
     def arrange(self, batch: Batch, n_envs: int) -> Batch:

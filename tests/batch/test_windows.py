@@ -15,7 +15,9 @@ def rollout(starts: th.Tensor) -> Batch:
     """Four steps of two environments; the numbers of a transition are 10 * environment + step."""
     n_steps, n_envs = starts.shape
     numbers = (10.0 * th.arange(n_envs) + th.arange(n_steps)[:, None]).flatten()
-    states = States({"a": numbers[:, None], "b": -numbers}, action_masks=numbers[:, None] > 5.0, episode_starts=starts.flatten())
+    states = States(
+        {"a": numbers[:, None], "b": -numbers}, action_masks=numbers[:, None] > 5.0, episode_starts=starts.flatten()
+    )
     return Batch(states, numbers, numbers, numbers, numbers, weights=numbers)
 
 

@@ -32,9 +32,7 @@ def both(**kwargs: Any) -> tuple[MlpLstmPolicy, RecurrentActorCriticPolicy]:
 @pytest.mark.parametrize("kind", LSTMS)
 def test_weights_are_those_of_contrib_and_can_be_exchanged(kind: str) -> None:
     ours, theirs = both(**KINDS[kind])
-    for (name, value), (their_name, expected) in zip(
-        ours.state_dict().items(), theirs.state_dict().items(), strict=True
-    ):
+    for (name, value), (their_name, expected) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
         assert name == their_name
         assert th.equal(value, expected)
     theirs.load_state_dict(ours.state_dict())
