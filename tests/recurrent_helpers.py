@@ -9,7 +9,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_trpo import MlpLstmPolicy, RecurrentTRPO
+from sb3_trpo import TRPO, MlpLstmPolicy, RecurrentTRPO
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
 from sb3_trpo.policies.recurrent_interface import RecurrentInterface
@@ -72,13 +72,14 @@ def make_windows(policy: MlpLstmPolicy, lengths: tuple[int, ...] = (1, 3, 2, 5))
     return Batch(states, actions, log_prob, advantages, returns)
 
 
-def act_again(model: RecurrentTRPO) -> tuple[th.Tensor, th.Tensor]:
+def act_again(model: TRPO) -> tuple[th.Tensor, th.Tensor]:
     """Outputs and values of the present policy, step by step over the rollout's observations from its first memory."""
     interface, buffer = model.interface, model.rollout_buffer
     assert isinstance(interface, RecurrentInterface)
     again = RecurrentInterface(model.policy)
     again.memory = interface.first_memory
-    outputs, values = [], []
+    outputs: list[Any] = []
+    values = []
     for step in range(buffer.buffer_size):
         begins = th.from_numpy(buffer.episode_starts[step] != 0)
         if step == 0:  # zeroed already
@@ -98,7 +99,5 @@ class Adding(nn.RNN):
     def __init__(self, weight: float) -> None:
         super().__init__(1, 1, nonlinearity="relu")
         with th.no_grad():
-            for parameter in self.parameters():
-                parameter.zero_()
-            self.weight_ih_l0.fill_(1.0)
-            self.weight_hh_l0.fill_(weight)
+            for name, parameter in self.named_parameters():
+                parameter.fill_({"weight_ih_l0": 1.0, "weight_hh_l0": weight}.get(name, 0.0))

@@ -45,7 +45,8 @@ def hessian_of_kl(interface: RecurrentInterface, batch: Batch, parameters: list[
         names = [name for name in part.arg_constraints if name in vars(part)]
         frozen.append(type(part)(**{name: getattr(part, name).detach() for name in names[-2:]}, validate_args=False))
     new = flat(interface.distribution(batch.states))
-    kl = sum(th.distributions.kl_divergence(o, n).sum() for o, n in zip(frozen, new, strict=True)) / len(batch)
+    kls = [th.distributions.kl_divergence(o, n).sum() for o, n in zip(frozen, new, strict=True)]
+    kl = th.stack(kls).sum() / len(batch)
     gradient = th.cat([g.flatten() for g in th.autograd.grad(kl, parameters, create_graph=True)])
     return jacobian(gradient, parameters)
 

@@ -84,10 +84,11 @@ def test_steps_are_the_sequence(rnn: type[nn.RNNBase], n_layers: int) -> None:
 def test_weights_that_change_are_read() -> None:
     case = Case(nn.GRU, 1)
     before = case.network(case.sequences)
+    rnn: Any = case.rnn
     with th.no_grad():
-        case.rnn.weight_hh_l0.mul_(2.0)
+        rnn.weight_hh_l0.mul_(2.0)
     close(case.network(case.sequences), case.torch()[0])
-    case.rnn.weight_hh_l0 = nn.Parameter(th.zeros_like(case.rnn.weight_hh_l0))
+    rnn.weight_hh_l0 = nn.Parameter(th.zeros_like(rnn.weight_hh_l0))
     case.network.refresh()
     close(case.network(case.sequences), case.torch()[0])
     assert not np.allclose(before, case.network(case.sequences))

@@ -37,7 +37,7 @@ def kl_of_acting_again(model: RecurrentTRPO) -> float:
     old, _ = act_again(model)
     model.train()
     new, _ = act_again(model)
-    normals = [th.distributions.Normal(*th.tensor_split(part.double(), 2, dim=2)) for part in (old, new)]
+    normals = [th.distributions.Normal(part[..., :2].double(), part[..., 2:].double()) for part in (old, new)]
     return th.distributions.kl_divergence(*normals).sum(dim=2).mean().item()
 
 
@@ -100,13 +100,14 @@ class FlatLstm(FlattenExtractor):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         i, _, g, o = self.gates(super().forward(observations)).chunk(4, dim=1)
-        return o.sigmoid() * (i.sigmoid() * g.tanh()).tanh()
+        h: th.Tensor = o.sigmoid() * (i.sigmoid() * g.tanh()).tanh()
+        return h
 
 
 def test_without_recurrent_weights_the_step_is_that_of_trpo() -> None:
     model = make_model(policy_kwargs={"enable_critic_lstm": False}, n_critic_updates=0)
-    rnn = model.policy.lstm_actor
-    assert isinstance(rnn, nn.LSTM)
+    recurrent: Any = model.policy
+    rnn = recurrent.lstm_actor
     with th.no_grad():
         perturb([rnn.weight_ih_l0, rnn.bias_ih_l0], 0.3)
         rnn.weight_hh_l0.zero_()
@@ -116,12 +117,13 @@ def test_without_recurrent_weights_the_step_is_that_of_trpo() -> None:
     rnn.bias_hh_l0.requires_grad_(False)
     options: dict[str, Any] = {"features_extractor_class": FlatLstm, "net_arch": [4], "share_features_extractor": False}
     plain = TRPO("MlpPolicy", make_env(), **{**SETTINGS, "n_critic_updates": 0}, policy_kwargs=options)
+    feed_forward: Any = plain.policy
     with th.no_grad():
-        gates = plain.policy.pi_features_extractor.gates
+        gates = feed_forward.pi_features_extractor.gates
         gates.weight.copy_(rnn.weight_ih_l0)
         gates.bias.copy_(rnn.bias_ih_l0)
     for part in ("mlp_extractor", "action_net"):
-        getattr(plain.policy, part).load_state_dict(getattr(model.policy, part).state_dict())
+        getattr(feed_forward, part).load_state_dict(getattr(recurrent, part).state_dict())
     collect(model)
     collect(plain)
     for name, value in vars(model.rollout_buffer).items():
@@ -135,7 +137,7 @@ def test_without_recurrent_weights_the_step_is_that_of_trpo() -> None:
     assert model.last_step.kl == pytest.approx(plain.last_step.kl, rel=1e-3)
     assert model.last_step.surrogate_gain == pytest.approx(plain.last_step.surrogate_gain, rel=1e-3)
     th.testing.assert_close(rnn.weight_ih_l0.detach(), gates.weight.detach(), rtol=1e-3, atol=1e-5)
-    th.testing.assert_close(model.policy.action_net.weight, plain.policy.action_net.weight, rtol=1e-3, atol=1e-5)
+    th.testing.assert_close(recurrent.action_net.weight, feed_forward.action_net.weight, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("observations", OBSERVATIONS)
@@ -146,7 +148,7 @@ def test_every_observation_space(observations: str) -> None:
     model = make_model(env, policy, n_steps=12, policy_kwargs=extractor).learn(24)
     assert model.last_step is not None
     assert model.last_step.accepted
-    actions, state = model.predict(env.reset(), episode_start=np.ones(2, dtype=bool))  # type: ignore[arg-type]
+    actions, state = model.predict(env.reset(), episode_start=np.ones(2, dtype=bool))
     assert actions.shape == (2,)
     assert state is not None
     assert state[0].shape == (1, 2, 5)
@@ -199,8 +201,8 @@ def test_save_and_load(kind: str, tmp_path: Path) -> None:
     assert loaded.bptt_length == 4
     obs = np.ones((2, 3), dtype=np.float32)
     _, state = model.predict(obs)
-    for part, expected in zip(loaded.predict(obs, state, deterministic=True), model.predict(obs, state, deterministic=True)):
-        np.testing.assert_array_equal(part, expected)
+    actions = [m.predict(obs, state, deterministic=True)[0] for m in (loaded, model)]
+    np.testing.assert_array_equal(actions[0], actions[1])
     assert isinstance(loaded.interface, RecurrentInterface)
     assert loaded.interface.memory == ()  # not saved
     loaded.learn(72, reset_num_timesteps=False)
@@ -222,7 +224,8 @@ def test_from_recurrent_ppo_and_back(kind: str, from_file: bool, tmp_path: Path)
     np.testing.assert_allclose(model.predict(obs, state, deterministic=True)[0], expected[0], rtol=1e-5)
     model.learn(72)
     theirs.policy.load_state_dict(model.policy.state_dict())
-    np.testing.assert_allclose(theirs.predict(obs)[1], model.predict(obs)[1], rtol=1e-4, atol=1e-6)
+    states: list[Any] = [m.predict(obs)[1] for m in (theirs, model)]
+    np.testing.assert_allclose(states[0], states[1], rtol=1e-4, atol=1e-6)
 
 
 def test_other_models_are_refused() -> None:
@@ -267,9 +270,10 @@ def test_a_loop_that_forgets_the_state_is_told_once() -> None:
                 _, state = model.predict(obs, state)
         for _ in range(30):  # first steps of episodes
             model.predict(obs, episode_start=np.ones(3, dtype=bool))
+    for _ in range(9):
+        model.predict(obs)
     with pytest.warns(UserWarning, match="without `state`, so the policy has no memory"):
-        for _ in range(10):
-            model.predict(obs)
+        model.predict(obs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(30):

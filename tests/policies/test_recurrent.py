@@ -19,9 +19,9 @@ from tests.toy_envs import RandomEnv
 LSTMS = [kind for kind in KINDS if "gru" not in kind]
 
 
-def both(**kwargs: Any) -> tuple[MlpLstmPolicy, RecurrentActorCriticPolicy]:
+def both(**kwargs: Any) -> tuple[MlpLstmPolicy, Any]:
     """Our policy and sb3-contrib's with the same arguments and seed."""
-    policies = []
+    policies: list[Any] = []
     for policy_class in (MlpLstmPolicy, RecurrentActorCriticPolicy):
         th.manual_seed(0)
         policies.append(policy_class(OBSERVATIONS, BOX, lambda _: 1e-3, **SMALL, **kwargs))
@@ -166,7 +166,7 @@ def test_classes_of_contrib_become_ours() -> None:
 
 
 class Overriding(MlpLstmPolicy):
-    def predict_values(self, *args: Any) -> th.Tensor:  # type: ignore[override]
+    def predict_values(self, *args: Any) -> th.Tensor:
         return super().predict_values(*args)
 
 
