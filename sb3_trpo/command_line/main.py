@@ -24,7 +24,8 @@ class Script(NamedTuple):
     defaults: tuple[str, ...] = ()
 
 
-_ALGO = ("--algo", "trpo")
+_ALGORITHMS = ("trpo", "vine_trpo", "trpo_lstm")
+_ALGO = ("--algo", _ALGORITHMS[0])
 _FOLDER = ("--folder", "logs")
 _HYPERPARAMETERS = "{hyperparameters}"
 _SINGLE_FRAMES = "frameskip:1"
@@ -93,8 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from sb3_trpo.zoo import hyperparameters_file
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-trpo: {error}. The commands need RL Zoo: pip install 'sb3-trpo[zoo]'") from error
-    script = SCRIPTS[command]
-    defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file())) for default in script.defaults]
+    script, algorithm = SCRIPTS[command], _algorithm(options)
+    defaults = [default.replace(_HYPERPARAMETERS, str(hyperparameters_file(algorithm))) for default in script.defaults]
     if command in _HUB:
         patch_hub()
     import_module(script.module.rpartition(".")[0])
@@ -107,10 +108,17 @@ def _refuse_other_algorithms(script: Script, options: Sequence[str]) -> None:
     """Refuse other algorithms, except in plots, because the default hyperparameters are TRPO's."""
     if script.module.startswith("rl_zoo3.plots."):
         return
-    for named in (value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")):
-        if named not in ("trpo", "vine_trpo"):
-            instead = f"python -m {script.module}"
-            raise SystemExit(f"sb3-trpo: `--algo` must be trpo or vine_trpo, not {named!r}; for others use `{instead}`")
+    named = _algorithm(options)
+    if named not in _ALGORITHMS:
+        instead = f"python -m {script.module}"
+        allowed = f"{', '.join(_ALGORITHMS[:-1])} or {_ALGORITHMS[-1]}"
+        raise SystemExit(f"sb3-trpo: `--algo` must be {allowed}, not {named!r}; for others use `{instead}`")
+
+
+def _algorithm(options: Sequence[str]) -> str:
+    """Find the algorithm that the options name last."""
+    named = [value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")]
+    return named[-1] if named else _ALGORITHMS[0]
 
 
 def _check_requirements(command: str, options: Sequence[str]) -> None:
