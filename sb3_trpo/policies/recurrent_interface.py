@@ -149,8 +149,9 @@ class RecurrentInterface(PolicyInterface):
     def act(self, states: States) -> Acted:
         """Draw an action in every state, and keep the memory after it."""
         with th.no_grad(), own_distribution(self.policy) as policy:
-            distribution, latent_pi, after_pi = self._act_distribution(policy, states)
-            latent_vf, after_vf = self._critic_latent(policy, self._critic_features(policy, states), states, latent_pi)
+            pi_features, vf_features = policy._both_features(states.observations)
+            distribution, latent_pi, after_pi = self._act_distribution(policy, pi_features, states)
+            latent_vf, after_vf = self._critic_latent(policy, vf_features, states, latent_pi)
             values = policy.value_net(policy.mlp_extractor.forward_critic(latent_vf))
             actions = with_samples(distribution, distribution.get_actions())
             log_probs = distribution.log_prob(actions)
@@ -160,7 +161,7 @@ class RecurrentInterface(PolicyInterface):
     def distribution(self, states: States) -> Distribution:
         """Compute the action distribution."""
         with own_distribution(self.policy) as policy:
-            return self._act_distribution(policy, states)[0]
+            return self._act_distribution(policy, self._actor_features(policy, states), states)[0]
 
     def values(self, states: States) -> th.Tensor:
         """Compute the values."""
@@ -202,10 +203,11 @@ class RecurrentInterface(PolicyInterface):
         n = n_memory_parts(self.policy.lstm_actor)
         return RecurrentStates(parts[:n], parts[n:] or parts[:n])
 
-    def _act_distribution(self, policy: MlpLstmPolicy, states: States) -> tuple[Distribution, th.Tensor, Memory]:
+    def _act_distribution(
+        self, policy: MlpLstmPolicy, features: th.Tensor, states: States
+    ) -> tuple[Distribution, th.Tensor, Memory]:
         """Compute the distribution, the actor's latent, and its memory after each unit. All distributions are made here."""
         rnn = policy.lstm_actor
-        features = self._actor_features(policy, states)
         latent, after = run_sequences(rnn, features, states.unit_lengths, self._memory_of(rnn, states))
         distribution = policy._get_action_dist_from_latent(policy.mlp_extractor.forward_actor(latent))
         return distribution, latent, after

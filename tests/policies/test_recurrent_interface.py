@@ -139,13 +139,17 @@ def test_the_memory_outlives_the_replacement_of_a_policy() -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_visit_runs_every_layer(shared: bool) -> None:
+@pytest.mark.parametrize("method", ["visit", "act"])
+def test_a_shared_extractor_runs_once(shared: bool, method: str) -> None:
     policy = make_policy(share_features_extractor=shared)
     interface, batch = RecurrentInterface(policy), make_windows(policy)
     calls: list[nn.Module] = []
     for module in policy.modules():
         module.register_forward_hook(lambda module, args, output: calls.append(module))
-    interface.visit(batch.states, batch.actions)
+    if method == "visit":
+        interface.visit(batch.states, batch.actions)
+    else:
+        interface.act(batch.states)
     extractors = {policy.pi_features_extractor, policy.vf_features_extractor}
     assert len([call for call in calls if call in extractors]) == len(extractors) == (1 if shared else 2)
     assert {policy.lstm_actor, policy.lstm_critic} <= set(calls)
