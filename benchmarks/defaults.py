@@ -2,8 +2,9 @@
 Train every algorithm with its defaults, as people type them, and compare the final models.
 
 There is no wrapper and no setting: ``TRPO("MlpPolicy", env)`` of this package and of sb3-contrib, and
-``PPO("MlpPolicy", env)`` of SB3. Budgets are 1M env steps for MuJoCo and RL Zoo's for the other tasks. The runs that are still
-missing are made one by one, so the command can be stopped and started again, or started several times at once::
+``PPO("MlpPolicy", env)`` of SB3; the games have SB3's usual wrapper and four frames, and "CnnPolicy". Budgets are 1M env steps
+for MuJoCo and the games, and RL Zoo's for the other tasks. The runs that are still missing are made one by one, so the command
+can be stopped and started again, or started several times at once::
 
     python -m benchmarks.defaults --out runs/defaults           # trains what is missing; days on one core
     python -m benchmarks.defaults --out runs/defaults --report  # prints the table of the runs so far
@@ -21,9 +22,10 @@ import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 from benchmarks.common.arms import LABELS, OURS, PEER
+from benchmarks.common.environments import is_game
 from benchmarks.common.paths import RESULTS
 from benchmarks.common.runs import Runs, finals, read_runs
-from benchmarks.common.scores import bootstrap, half_width, mean_improvement, probability_of_improvement
+from benchmarks.common.scores import bootstrap, half_width, holm, mean_improvement, probability_of_improvement
 from benchmarks.common.tables import print_head, print_row
 
 MUJOCO = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer", "Reacher", "Pusher", "InvertedDoublePendulum")
@@ -35,8 +37,16 @@ BUDGETS = {f"{name}-v5": 1_000_000 for name in MUJOCO} | {
     "LunarLander-v3": 200_000,
     "LunarLanderContinuous-v3": 100_000,
     "BipedalWalker-v3": 1_000_000,
+    "PongNoFrameskip-v4": 1_000_000,
+    "BreakoutNoFrameskip-v4": 1_000_000,
 }
 """Env steps for each environment."""
+
+TIED = ("CartPole-v1", "Acrobot-v1", "InvertedDoublePendulum-v5", "MountainCarContinuous-v0")
+"""
+Environments that do not count in the probability of improvement. Seed 0 of both peers solved the first three and did not solve
+the last; they were named before this package's final runs.
+"""
 
 N_SEEDS = {OURS: 10, PEER: 5, "sb3_ppo": 5}
 """Number of seeds of each algorithm, from 0 on."""
@@ -97,6 +107,8 @@ def train(out: Path, name: str, env_id: str, seed: int) -> None:
             print(f"{folder} is being trained, or its lock was left behind: {folder}.lock", flush=True)
             return
         options = ["--algo", name, "--env", env_id, "--steps", str(BUDGETS[env_id]), "--seed", str(seed)]
+        if is_game(env_id):
+            options += ["--eval-freq", "250000", "--eval-episodes", "5"]
         subprocess.run([sys.executable, "-m", "benchmarks.train", *options, "--out", str(folder)], check=True)
         for unused in ("model.zip", "curve.png"):
             (folder / unused).unlink(missing_ok=True)
@@ -110,14 +122,14 @@ def print_table(runs: Runs) -> None:
     """
     peers = [name for name in N_SEEDS if name != OURS]
     print_head("env", *(LABELS[name] for name in N_SEEDS), *(f"against {LABELS[name]}" for name in peers))
-    for env_id in filter(runs.__contains__, BUDGETS):
-        scores = {name: finals(runs[env_id].get(name, [])) for name in N_SEEDS}
-        against = [comparison(scores[OURS], scores[name]) for name in peers]
-        print_row(env_id, *map(summary, scores.values()), *against)
+    scores = {env_id: {name: finals(runs[env_id].get(name, [])) for name in N_SEEDS} for env_id in BUDGETS if env_id in runs}
+    against = [comparisons({env_id: (sides[OURS], sides[name]) for env_id, sides in scores.items()}) for name in peers]
+    for env_id, sides in scores.items():
+        print_row(env_id, *map(summary, sides.values()), *(texts.get(env_id, "") for texts in against))
     for name in peers:
-        shared = [env for env in runs if min(len(runs[env].get(side, [])) for side in (OURS, name)) > 1]
+        shared = [env for env, sides in scores.items() if env not in TIED and min(len(sides[OURS]), len(sides[name])) > 1]
         if shared:
-            strata = [finals(runs[env][side]) for side in (OURS, name) for env in shared]
+            strata = [scores[env][side] for side in (OURS, name) for env in shared]
             low, high = bootstrap(mean_improvement, strata)
             improvement = f"{mean_improvement(strata):.2f} [{low:.2f}, {high:.2f}]"
             print(f"\nProbability of improvement over {LABELS[name]}, {len(shared)} environments: {improvement}")
@@ -132,12 +144,20 @@ def summary(scores: np.ndarray) -> str:
     return f"{scores.mean():.{digits}f}{interval} ({len(scores)})"
 
 
-def comparison(ours: np.ndarray, peer: np.ndarray) -> str:
-    """Write the probability that a run of ours is better, and the p-value of Welch's test of the means."""
-    if min(len(ours), len(peer)) < 2:
-        return ""
-    p = stats.ttest_ind(ours, peer, equal_var=False).pvalue
-    return f"{probability_of_improvement(ours, peer):.2f}, p = {p:.3f}"
+def comparisons(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
+    """
+    Compare two sides on every environment where both have two seeds or more.
+
+    :param pairs: scores of ours and of the peer, by environment
+    :return: the probability that a run of ours is better, and the p-value of Welch's test of the means after Holm's correction
+    """
+    tested = {env_id: pair for env_id, pair in pairs.items() if min(map(len, pair)) > 1}
+    equal = {env_id: np.ptp(np.concatenate(pair)) == 0.0 for env_id, pair in tested.items()}  # the test needs a deviation
+    p_values = [1.0 if equal[env] else stats.ttest_ind(*pair, equal_var=False).pvalue for env, pair in tested.items()]
+    return {
+        env_id: f"{probability_of_improvement(*pair):.2f}, p = {p:.3f}"
+        for (env_id, pair), p in zip(tested.items(), holm(p_values), strict=True)
+    }
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -26,7 +26,7 @@ from benchmarks.common.parts import split
 from benchmarks.common.picture import picture
 from benchmarks.common.processes import alone
 from benchmarks.common.run_record import PACKAGES
-from benchmarks.common.speed_cases import SHARED, UPDATES, WHOLE_RUNS, Case
+from benchmarks.common.speed_cases import OURS_ONLY, UPDATES, WHOLE_RUNS, Case
 from benchmarks.common.tables import print_head, print_row, print_speed_head
 from benchmarks.common.timing import Comparison, in_turns, seconds
 from benchmarks.common.training_speed import Models, blank_rollout, learn, update_alone, update_memory, whole_run
@@ -42,7 +42,7 @@ def compare(measure: Callable[[Models, int], Comparison], case: Case, device: st
 
 def share_of_bare_env(env_id: str, rounds: int) -> Comparison:
     """Compare whole runs with random steps of the bare environment, in env steps per second."""
-    model = TRPO("MlpPolicy", env_id, device="cpu", **SHARED)
+    model = TRPO("MlpPolicy", env_id, device="cpu", **OURS_ONLY)
     model.learn(model.n_steps)
     env = gym.make(env_id).unwrapped
     env.reset(seed=0)
@@ -63,7 +63,7 @@ def peak_memory(n_steps: int) -> float:
     :param n_steps: samples
     :return: MB
     """
-    model = TRPO("MlpPolicy", "HalfCheetah-v5", device="cpu", **{**SHARED, "n_steps": 512})
+    model = TRPO("MlpPolicy", "HalfCheetah-v5", device="cpu", **{**OURS_ONLY, "n_steps": 512})
     model.learn(512)
     model.n_steps = n_steps
     buffer = blank_rollout(model, n_steps)
@@ -85,7 +85,7 @@ def profile(env_id: str, rounds: int, n_steps: int = 2048) -> list[tuple[str, fl
     :param n_steps: env steps of an iteration
     :return: microseconds an env step of every part, of the rest, and of all
     """
-    model = TRPO("MlpPolicy", env_id, device="cpu", **{**SHARED, "n_steps": n_steps})
+    model = TRPO("MlpPolicy", env_id, device="cpu", **{**OURS_ONLY, "n_steps": n_steps})
     model.learn(n_steps)
     with split() as records:
         total = sum(learn(model) for _ in range(rounds))

@@ -2,7 +2,8 @@
 Train one model, evaluate it as it learns, and save the results.
 
 The script writes to the output folder: ``curve.csv`` (one row per evaluation), ``curve.png``, ``model.zip`` and ``run.json``
-(the command, the versions and the final score). Evaluations are deterministic and use raw rewards and a separate environment.
+(the command, the versions and the final score). Evaluations use raw rewards and a separate environment. They are
+deterministic, except in Atari games, which ``CnnPolicy`` plays behind ``AtariWrapper`` and four stacked frames.
 Example::
 
     python -m benchmarks.train --env HalfCheetah-v5 --steps 1e6 --seed 0 --out runs/halfcheetah
@@ -11,11 +12,10 @@ Example::
 import argparse
 import sys
 
-from stable_baselines3.common.env_util import make_vec_env
-
 from benchmarks.common.arms import ALGORITHMS
 from benchmarks.common.command_line import add_evaluations, count, parse_settings, training_parser
 from benchmarks.common.curve_callbacks import CurveCallback
+from benchmarks.common.environments import is_game, make_env
 from benchmarks.common.learning_curves import draw_runs
 from benchmarks.common.run_record import PACKAGES, write_run
 
@@ -35,11 +35,14 @@ def main(arguments: list[str]) -> int:
     """Train, evaluate and save; return the exit status."""
     options = parse(arguments)
     cls, hyperparameters = ALGORITHMS[options.algo].cls, parse_settings(options.set)
-    model = cls("MlpPolicy", options.env, seed=options.seed, device="cpu", **hyperparameters)
+    game = is_game(options.env)
+    policy, env = ("CnnPolicy", make_env(options.env, 1, options.seed)) if game else ("MlpPolicy", options.env)
+    model = cls(policy, env, seed=options.seed, device="cpu", **hyperparameters)
     options.out.mkdir(parents=True, exist_ok=True)
     labels = [options.algo, options.env, options.seed]
-    eval_env = make_vec_env(options.env, seed=options.seed + 10_000)
-    curve = CurveCallback(options.out / "curve.csv", labels, eval_env, options.eval_freq, options.eval_episodes)
+    eval_env = make_env(options.env, 1, options.seed + 10_000)
+    path, how_often = options.out / "curve.csv", (options.eval_freq, options.eval_episodes)
+    curve = CurveCallback(path, labels, eval_env, *how_often, deterministic=not game)
     model.learn(options.steps, callback=curve, progress_bar=options.progress)
     mean, std = curve.evaluate(options.final_episodes)
 
@@ -47,7 +50,7 @@ def main(arguments: list[str]) -> int:
     draw_runs(options.out / "curve.png", [options.out / "curve.csv"])
     result = {"mean_return": mean, "std_return": std, "episodes": options.final_episodes}
     write_run(options.out, "benchmarks.train", arguments, result, PACKAGES)
-    print(f"{options.env}: {mean:.1f} ± {std:.1f} over {options.final_episodes} deterministic episodes")
+    print(f"{options.env}: {mean:.1f} ± {std:.1f} over {options.final_episodes} episodes")
     print(f"model: {options.out / 'model.zip'}\nlearning curve: {options.out / 'curve.png'}")
     if options.at_least is not None and mean < options.at_least:
         print(f"the score is under {options.at_least}", file=sys.stderr)

@@ -29,6 +29,7 @@ class CurveCallback(BaseCallback):
     :param eval_freq: env steps between two evaluations
     :param episodes: episodes of an evaluation
     :param clock: what ``train_seconds`` is read from
+    :param deterministic: whether the evaluated policy takes its most likely action
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class CurveCallback(BaseCallback):
         eval_freq: int,
         episodes: int,
         clock: Callable[[], float] = time.perf_counter,
+        deterministic: bool = True,
     ) -> None:
         super().__init__()
+        self.deterministic = deterministic
         self.path = path
         self.labels = labels
         self.eval_env = eval_env
@@ -67,7 +70,7 @@ class CurveCallback(BaseCallback):
         """
         before = self.clock()
         sync_envs_normalization(self.training_env, self.eval_env)
-        returns, _ = evaluate_policy(self.model, self.eval_env, episodes, return_episode_rewards=True)
+        returns, _ = evaluate_policy(self.model, self.eval_env, episodes, self.deterministic, return_episode_rewards=True)
         row = [self.model.num_timesteps, f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}"]
         row += [f"{before - self.started - self.evaluating:.1f}", updates(self.model)]
         _append(self.path, [*self.labels, *row])

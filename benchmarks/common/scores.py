@@ -84,6 +84,20 @@ def probability_of_improvement(ours: np.ndarray, peer: np.ndarray) -> float:
     return float(np.mean((gain > 0.0) + 0.5 * (gain == 0.0)))
 
 
+def holm(p_values: list[float]) -> list[float]:
+    """
+    Correct the p-values of several tests, so that the chance of any false alarm stays at their level (Holm 1979).
+
+    :param p_values: one a test
+    :return: corrected values in the same order, at most 1
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(np.argsort(p_values)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
 def mean_improvement(strata: list[np.ndarray]) -> float:
     """
     Average the probability of improvement over environments.

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from benchmarks.common.arms import ALGORITHMS, PEER
 from benchmarks.common.training_speed import Models
-from sb3_trpo import TRPO
+from sb3_trpo import SB3_CONTRIB_DEFAULTS, TRPO
 
 SHARED: dict[str, Any] = {
     "n_steps": 2048,
@@ -19,6 +19,9 @@ SHARED: dict[str, Any] = {
     "cg_max_steps": 15,
     "seed": 0,
 }
+"""Settings of both TRPOs."""
+OURS_ONLY: dict[str, Any] = {**SB3_CONTRIB_DEFAULTS, **SHARED}
+"""The same, and sb3-contrib's values of the settings that have other defaults here."""
 PPO_SETTINGS: dict[str, Any] = {"n_steps": 2048, "seed": 0}
 
 
@@ -60,7 +63,7 @@ class Case:
         settings = {**SHARED, **self.settings}
         peer: Any = ALGORITHMS[self.peer].cls
         peer_settings = settings if self.peer == PEER else PPO_SETTINGS
-        ours = TRPO("MlpPolicy", self._make_env(), device=device, **settings)
+        ours = TRPO("MlpPolicy", self._make_env(), device=device, **{**OURS_ONLY, **settings})
         return ours, peer("MlpPolicy", self._make_env(), device=device, **peer_settings)
 
     def _make_env(self) -> Any:

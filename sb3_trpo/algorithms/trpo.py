@@ -28,6 +28,7 @@ from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.actor.reached_parameters import check_repeatable, reached_parameters, watched_actor
 from sb3_trpo.algorithms.log import Update, log_update
+from sb3_trpo.arguments.defaults import default_n_steps, set_default_std
 from sb3_trpo.arguments.hyperparameters import (
     check_hyperparameters,
     did_you_mean,
@@ -93,13 +94,16 @@ class TRPO(RolloutCollector):
     step by a backtracking line search. Then it fits the critic by regression.
     Paper: https://arxiv.org/abs/1502.05477.
 
-    The arguments of sb3-contrib's TRPO keep their names, order and defaults, except the default of ``target_kl``.
+    The arguments of sb3-contrib's TRPO keep their names and order. Some have other defaults, which suit more tasks without
+    tuning; ``TRPO(policy, env, **SB3_CONTRIB_DEFAULTS)`` brings theirs back.
 
     :param policy: the policy to use (MlpPolicy, CnnPolicy, PaperCnnPolicy, MultiInputPolicy, or a class)
     :param env: the environment to learn from (if registered in Gym, can be str)
     :param learning_rate: learning rate of the critic; a number, a schedule of the progress remaining (1 to 0), or RL Zoo's
         ``"lin_0.001"``, which decays to 0
-    :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions
+    :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions. None: 1,024
+        divided by the number of environments, at least 64, rounded up to whole mini-batches of 128; the attribute is that
+        number
     :param batch_size: mini-batch size of the critic
     :param gamma: discount factor
     :param cg_max_steps: largest number of Fisher-vector products of the conjugate gradient solver
@@ -119,7 +123,8 @@ class TRPO(RolloutCollector):
         on the whole rollout)
     :param stats_window_size: number of episodes over which the logged success rate, length and reward are averaged
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
-    :param policy_kwargs: additional arguments of the policy; without ``share_features_extractor=True``, actor and critic of
+    :param policy_kwargs: additional arguments of the policy; without ``log_std_init``, the standard policies begin with a
+        standard deviation of exp(-1), unless they use gSDE; without ``share_features_extractor=True``, actor and critic of
         CnnPolicy and MultiInputPolicy have separate features extractors; without ``features_extractor_class``, CnnPolicy
         uses :class:`~sb3_trpo.policies.aliases.NormalizedCNN`
     :param verbose: 0 no output, 1 info, 2 debug
@@ -166,11 +171,11 @@ class TRPO(RolloutCollector):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         learning_rate: float | Schedule | str = 1e-3,
-        n_steps: int = 2048,
+        n_steps: int | None = None,
         batch_size: int = 128,
         gamma: float = 0.99,
-        cg_max_steps: int = 15,
-        cg_damping: float = 0.1,
+        cg_max_steps: int = 10,
+        cg_damping: float = 1.0,
         line_search_shrinking_factor: float = 0.8,
         line_search_max_iter: int = 10,
         n_critic_updates: int = 10,
@@ -180,7 +185,7 @@ class TRPO(RolloutCollector):
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         normalize_advantage: bool = True,
-        target_kl: float | Schedule | str = 0.02,
+        target_kl: float | Schedule | str = 0.03,
         sub_sampling_factor: int = 1,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -197,8 +202,8 @@ class TRPO(RolloutCollector):
         max_grad_norm: float | None = None,
         chunk_size: int | None = None,
         clipped_gaussian: bool = False,
-        normalize_observations: bool = False,
-        normalize_returns: bool = False,
+        normalize_observations: bool = True,
+        normalize_returns: bool = True,
         **unsupported: Never,
     ) -> None:
         refuse_arguments(unsupported, type(self))
@@ -206,7 +211,7 @@ class TRPO(RolloutCollector):
             policy,
             env,
             learning_rate=learning_rate,  # type: ignore[arg-type]
-            n_steps=n_steps,
+            n_steps=n_steps,  # type: ignore[arg-type]
             gamma=gamma,
             gae_lambda=gae_lambda,
             ent_coef=ent_coef,  # type: ignore[arg-type]
@@ -225,6 +230,8 @@ class TRPO(RolloutCollector):
             _init_setup_model=False,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
+        if n_steps is None and self.env is not None:
+            self.n_steps = default_n_steps(self.n_envs)
         check_net_arch(self.policy_class, self.policy_kwargs)  # not of a saved model, whose networks are as they are
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps
@@ -261,6 +268,7 @@ class TRPO(RolloutCollector):
         if self.env is not None and self.rollout_buffer_class in (None, RolloutBuffer, DictRolloutBuffer):  # will be filled
             check_memory(self.observation_space, self.n_steps, self.n_envs)
         super()._setup_model()
+        set_default_std(self.policy, self.policy_kwargs)
         if self.clipped_gaussian:
             clip_gaussian(self.policy, self.interface_class.distribution_methods)
         install_keeping_tanh(self.policy)

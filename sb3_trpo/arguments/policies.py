@@ -57,7 +57,7 @@ def check_policy_class(policy_class: Any, aliases: Iterable[str], own_interface:
     )
 
 
-_STANDARD = (
+STANDARD = (
     ActorCriticPolicy,
     ActorCriticCnnPolicy,
     MultiInputActorCriticPolicy,
@@ -82,7 +82,7 @@ def check_net_arch(policy_class: Any, policy_kwargs: Any) -> None:
     net_arch = policy_kwargs.get("net_arch") if isinstance(policy_kwargs, dict) else None
     if isinstance(net_arch, list) and net_arch:  # SB3 reads the first element if that is a dict
         net_arch = net_arch[0]
-    if policy_class not in _STANDARD or not isinstance(net_arch, dict):
+    if policy_class not in STANDARD or not isinstance(net_arch, dict):
         return
     unknown = ", ".join(described(key) for key in net_arch if key not in ("pi", "vf"))
     if unknown:

@@ -302,6 +302,7 @@ def part_of(whole: TRPO, envs: list[int], batch_size: int) -> TRPO:
     for name in ("observations", "actions", "rewards", "returns", "values", "log_probs", "advantages", "episode_starts"):
         getattr(ours, name)[:] = getattr(theirs, name)[:, envs]
     ours.full, ours.pos = True, 64
+    part.num_timesteps = 64 * len(envs)
     return part
 
 

@@ -362,6 +362,7 @@ def test_first_step_is_sb3_contribs_with_its_kl_times_the_dimensions() -> None:
         settings = {**SMALL, "n_steps": 256, "cg_max_steps": 40, "target_kl": 0.001 * factor, "cg_damping": 0.1 * factor}
         if cls is TRPO:
             settings["cg_tol"] = 1e-6
+            settings |= {"normalize_observations": False, "policy_kwargs": {"log_std_init": 0.0}}
         model: Any = cls("MlpPolicy", env, n_critic_updates=0, **settings)
         _, callback = model._setup_learn(256)
         callback.on_training_start({}, {})

@@ -330,7 +330,7 @@ def test_branches_with_equal_q_values_give_no_signal() -> None:
         def step(self, action: Any) -> Any:
             return super().step(1)
 
-    model = VineTRPO("MlpPolicy", DummyVecEnv([Indifferent]), **SMALL)
+    model = VineTRPO("MlpPolicy", DummyVecEnv([Indifferent]), **SMALL, normalize_observations=False)
     batch = collected(model)
     assert (batch.advantages == 0.0).all()  # all branches see the same random numbers
     model.train()
@@ -364,7 +364,7 @@ def test_every_kind_of_policy_takes_a_step(policy: str, observations: str, actio
     model = VineTRPO(policy, env, **SMALL, **kwargs).learn(300)
     assert model.last_step is not None
     assert model.last_step.outcome in (Outcome.ACCEPTED, Outcome.LINE_SEARCH_FAILED)
-    assert model.last_step.kl <= 0.02
+    assert model.last_step.kl <= 0.03
 
 
 def test_actions_of_gsde_differ_within_a_state() -> None:

@@ -8,6 +8,7 @@ from benchmarks.common.scores import (
     bootstrap,
     difference,
     half_width,
+    holm,
     interquartile_mean,
     interquartile_mean_over,
     mean_improvement,
@@ -81,3 +82,9 @@ def test_welch_of_equal_samples_is_symmetric_around_no_difference() -> None:
     assert middle == 0.0
     assert low == pytest.approx(-high)
     assert welch(scores + 5.0, scores) == pytest.approx((5.0, low + 5.0, high + 5.0))
+
+
+def test_holm_multiplies_by_the_number_of_tests_that_are_left() -> None:
+    assert holm([0.03, 0.01, 0.04]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

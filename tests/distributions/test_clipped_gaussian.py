@@ -132,7 +132,7 @@ def collect(model: TRPO) -> TRPO:
 
 
 def test_rollout_has_the_clipped_log_probabilities() -> None:
-    model = collect(make())
+    model = collect(make(policy_kwargs={"log_std_init": 0.0}))
     batch = batch_of(model)
     assert (np.abs(batch.actions.numpy()) > 0.3).mean() > 0.5  # most are beyond a bound, and the buffer keeps them as drawn
     with th.no_grad():
@@ -185,7 +185,7 @@ def test_vine_takes_it() -> None:
     kwargs: dict[str, Any] = {"n_steps": 64, "batch_size": 64, "n_branch_states": 16, "branch_length": 4, "seed": 0}
     model = VineTRPO("MlpPolicy", "Pendulum-v1", clipped_gaussian=True, **kwargs).learn(64)
     assert model.last_step is not None
-    assert 0.0 < model.last_step.kl <= 0.02
+    assert 0.0 < model.last_step.kl <= 0.03
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ def test_from_ppo_keeps_frozen_parameters_frozen() -> None:
 def test_a_file_without_some_settings_still_loads(tmp_path: Path) -> None:
     TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=16).save(tmp_path / "model", exclude=["cg_max_steps", "cg_tol"])
     model = TRPO.load(tmp_path / "model", RandomEnv())
-    assert (model.cg_max_steps, model.cg_tol) == (15, 0.005)
+    assert (model.cg_max_steps, model.cg_tol) == (10, 0.005)
     model.learn(64)
 
 

@@ -130,7 +130,7 @@ def test_the_bound_holds_and_the_logged_kl_is_the_policys(shifts: list[float]) -
     assert seen.found[0][0] is Outcome.GATHERING
     assert sum(outcome is Outcome.ACCEPTED for outcome, *_ in seen.found) > 8
     for _, logged, measured in seen.found:
-        assert measured <= 0.02 * (1.0 + 1e-3)
+        assert measured <= 0.03 * (1.0 + 1e-3)
         assert logged == pytest.approx(measured, rel=0.02, abs=1e-5)
 
 

@@ -1,0 +1,67 @@
+"""The defaults of sb3-contrib's TRPO, and those of ours that depend on the environment."""
+
+import math
+from typing import Any
+
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from sb3_trpo.arguments.policies import STANDARD
+
+SB3_CONTRIB_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "n_steps": 2048,
+    "batch_size": 128,
+    "gamma": 0.99,
+    "cg_max_steps": 15,
+    "cg_damping": 0.1,
+    "line_search_shrinking_factor": 0.8,
+    "line_search_max_iter": 10,
+    "n_critic_updates": 10,
+    "gae_lambda": 0.95,
+    "target_kl": 0.01,
+    "policy_kwargs": {"log_std_init": 0.0},
+    "normalize_observations": False,
+    "normalize_returns": False,
+}
+"""
+The arguments with which ``TRPO(policy, env, **SB3_CONTRIB_DEFAULTS)`` uses sb3-contrib's defaults. Its KL is averaged over the
+d action dimensions, ours is summed: for the same trust region, multiply ``target_kl`` and ``cg_damping`` by d.
+"""
+
+_ROLLOUT = 1024
+"""Least number of transitions of a rollout by default."""
+
+_BATCH = 128
+"""Default mini-batch of the critic, which the default rollout is a multiple of."""
+
+_LEAST_STEPS = 64
+"""Smallest number of steps of each environment in a rollout by default: shorter ones estimate advantages from the critic."""
+
+_LOG_STD = -1.0
+"""Logarithm of a Gaussian's initial standard deviation by default."""
+
+
+def default_n_steps(n_envs: int) -> int:
+    """
+    Compute the rollout length that makes 1,024 transitions, or the next multiple of the mini-batch.
+
+    :param n_envs: number of environments
+    :return: steps of each environment
+    """
+    unit = _BATCH // math.gcd(_BATCH, n_envs)
+    return unit * math.ceil(max(_LEAST_STEPS, _ROLLOUT / n_envs) / unit)
+
+
+def set_default_std(policy: ActorCriticPolicy, policy_kwargs: dict[str, Any]) -> None:
+    """
+    Let a new standard policy with a Gaussian begin with the default standard deviation, unless the user chose one.
+
+    :param policy: the policy, as SB3 makes it
+    :param policy_kwargs: the user's arguments of the policy
+    """
+    gaussian = type(policy.action_dist) is DiagGaussianDistribution  # gSDE's deviation has another meaning
+    if type(policy) in STANDARD and gaussian and "log_std_init" not in policy_kwargs:
+        policy.log_std_init = _LOG_STD
+        nn.init.constant_(policy.log_std, _LOG_STD)

@@ -1,0 +1,79 @@
+import inspect
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import sb3_contrib
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_trpo import SB3_CONTRIB_DEFAULTS, TRPO, VineTRPO
+from sb3_trpo.arguments.defaults import default_n_steps
+from tests.toy_envs import RandomEnv
+
+
+@pytest.mark.parametrize(("n_envs", "n_steps"), [(1, 1024), (2, 512), (3, 384), (7, 256), (8, 128), (16, 64), (100, 64)])
+def test_a_rollout_is_a_multiple_of_the_minibatch(n_envs: int, n_steps: int) -> None:
+    assert default_n_steps(n_envs) == n_steps
+    assert n_steps * n_envs % 128 == 0
+
+
+def test_n_steps_is_a_plain_number() -> None:
+    assert TRPO("MlpPolicy", "CartPole-v1").n_steps == 1024
+    model = TRPO("MlpPolicy", DummyVecEnv([RandomEnv] * 8))
+    assert type(model.n_steps) is int
+    assert model.n_steps == model.rollout_buffer.buffer_size == 128
+    assert VineTRPO("MlpPolicy", "CartPole-v1").n_steps == 1024
+
+
+def test_a_larger_number_of_environments_keeps_the_saved_rollout_length(tmp_path: Any) -> None:
+    TRPO("MlpPolicy", RandomEnv(), n_steps=64, batch_size=64).save(tmp_path / "model")
+    assert TRPO.load(tmp_path / "model", DummyVecEnv([RandomEnv] * 2)).n_steps == 64
+
+
+def log_std(model: TRPO) -> float:
+    values = list(set(model.policy.log_std.flatten().tolist()))
+    assert len(values) == 1
+    assert model.policy._get_constructor_parameters()["log_std_init"] == values[0]
+    return float(values[0])
+
+
+def test_gaussians_begin_with_the_default_deviation_unless_one_is_chosen() -> None:
+    kwargs: dict[str, Any] = {"n_steps": 8, "batch_size": 8}
+    model = TRPO("MlpPolicy", RandomEnv(), policy_kwargs={"net_arch": [8]}, **kwargs)
+    assert log_std(model) == -1.0
+    assert model.policy_kwargs == {"net_arch": [8]}
+    assert log_std(TRPO("MlpPolicy", RandomEnv(), policy_kwargs={"log_std_init": 0.5}, **kwargs)) == 0.5
+    assert log_std(TRPO("MlpPolicy", RandomEnv(), use_sde=True, **kwargs)) == 0.0
+    assert log_std(TRPO(ActorCriticPolicy, RandomEnv(), **kwargs)) == -1.0
+    assert not hasattr(TRPO("MlpPolicy", RandomEnv(action_space=spaces.Discrete(2)), **kwargs).policy, "log_std")
+
+
+def test_a_custom_policy_keeps_its_own_deviation() -> None:
+    class Custom(ActorCriticPolicy):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{"log_std_init": 0.25, **kwargs})
+
+    assert log_std(TRPO(Custom, RandomEnv(), n_steps=8, batch_size=8)) == 0.25
+
+
+def test_a_loaded_policy_keeps_its_deviation(tmp_path: Any) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8, policy_kwargs={"log_std_init": 0.5})
+    with th.no_grad():
+        model.policy.log_std.fill_(0.125)
+    model.save(tmp_path / "model")
+    assert TRPO.load(tmp_path / "model").policy.log_std.tolist() == [0.125, 0.125]
+
+
+def test_sb3_contribs_defaults_are_those_of_its_class() -> None:
+    theirs = {name: argument.default for name, argument in inspect.signature(sb3_contrib.TRPO).parameters.items()}
+    ours = {name: argument.default for name, argument in inspect.signature(TRPO).parameters.items()}
+    new = {"policy_kwargs": None, "normalize_observations": False, "normalize_returns": False}
+    assert {name: value for name, value in SB3_CONTRIB_DEFAULTS.items() if name not in new} == {
+        name: theirs[name] for name in SB3_CONTRIB_DEFAULTS.keys() - new
+    }
+    assert all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys() - SB3_CONTRIB_DEFAULTS.keys())
+    model = TRPO("MlpPolicy", gym.make("Pendulum-v1"), **SB3_CONTRIB_DEFAULTS)
+    assert (model.n_steps, model.target_kl, model.normalize_observations, log_std(model)) == (2048, 0.01, False, 0.0)
