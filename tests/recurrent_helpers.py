@@ -17,7 +17,10 @@ from sb3_trpo.policies.sequences import no_memory
 from tests.helpers import BOX, OBSERVATIONS, DoubleFlatten, draw, perturb
 from tests.toy_envs import RandomEnv
 
-SETTINGS: dict[str, Any] = {"n_steps": 24, "batch_size": 24, "seed": 0, "device": "cpu", "n_critic_updates": 2}
+SETTINGS: dict[str, Any] = {
+    **{"n_steps": 24, "batch_size": 24, "seed": 0, "device": "cpu", "n_critic_updates": 2, "target_kl": 0.02},
+    **{"cg_damping": 0.1, "normalize_observations": False, "normalize_returns": False},
+}
 SMALL: dict[str, Any] = {"lstm_hidden_size": 5, "net_arch": [4]}
 KINDS: dict[str, dict[str, Any]] = {
     "lstm": {},
