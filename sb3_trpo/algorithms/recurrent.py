@@ -36,7 +36,8 @@ class RecurrentTRPO(TRPO):
     :param env: the environment to learn from (if registered in Gym, can be str)
     :param n_steps: env steps for each environment per update; gradients reach back to the first of them
 
-    All other arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO` are arguments here too, in the same order.
+    All other arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO` are arguments here too, in the same order; the default of
+    ``cg_damping`` is 0.1.
     ``sub_sampling_factor`` and ``fisher_sample_fraction`` take whole windows: the steps of one environment in one episode. So
     do the critic's mini-batches. The new argument is given by name:
 
@@ -64,7 +65,7 @@ class RecurrentTRPO(TRPO):
         batch_size: int = 128,
         gamma: float = 0.99,
         cg_max_steps: int = 10,
-        cg_damping: float = 1.0,
+        cg_damping: float = 0.1,
         line_search_shrinking_factor: float = 0.8,
         line_search_max_iter: int = 10,
         n_critic_updates: int = 10,
