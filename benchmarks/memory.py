@@ -12,6 +12,7 @@ medians::
 
 import argparse
 import os
+import sys
 import tempfile
 from contextlib import redirect_stdout
 from typing import Any
@@ -172,25 +173,30 @@ def rollout_bytes(model_class: Any, n_steps: int, n_envs: int, hidden: int) -> i
     return kept
 
 
-def main() -> None:
-    """Print the three tables."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="turns of both sides")
     parser.add_argument("--steps", type=int, default=STEPS, help="env steps of a whole run")
-    arguments = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Print the three tables."""
+    options = parse(arguments)
     th.set_num_threads(1)
     print_head("whole run", "RecurrentTRPO, steps/s", "RecurrentPPO, steps/s", "times as fast")
     with tempfile.TemporaryDirectory() as folder:
         for env_id in TASKS:
             pair = (zoo_model("trpo_lstm", env_id, folder), zoo_model("ppo_lstm", env_id, folder))
-            _print(env_id, whole_run(pair, arguments.steps, arguments.rounds), "{:,.0f}")
+            _print(env_id, whole_run(pair, options.steps, options.rounds), "{:,.0f}")
     pair = (image_model(RecurrentTRPO, fisher_sample_fraction=0.25, n_critic_updates=4), image_model(RecurrentPPO))
-    _print("Dict of images", whole_run(pair, arguments.steps // 16, arguments.rounds), "{:,.0f}")
+    _print("Dict of images", whole_run(pair, options.steps // 16, options.rounds), "{:,.0f}")
     print()
     print_head("update alone", "RecurrentTRPO, s", "RecurrentPPO, s", "times as fast")
     for env_id in TASKS:
         for hidden in (64, 256):
-            _print(f"{env_id}, {hidden} units", updates(env_id, hidden, arguments.rounds), "{:.2f}")
+            _print(f"{env_id}, {hidden} units", updates(env_id, hidden, options.rounds), "{:.2f}")
     print()
     print_head("rollout, 256 units", "RecurrentTRPO, MB", "RecurrentPPO, MB", "share")
     for n_steps, n_envs in ((128, 8), (2048, 32)):
@@ -203,4 +209,4 @@ def _print(name: str, result: Comparison, form: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -107,6 +107,7 @@ class RecurrentTRPO(TRPO):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        self.policy_class = own_class(self.policy_class)  # a file, or an object that replaces its class, may name another
         reason = self.why_not_policy(self.policy_class)
         if reason is not None:
             names = ", ".join(self.policy_aliases)

@@ -66,7 +66,9 @@ class RecurrentInterface(PolicyInterface):
         fresh = self._no_memory(len(begins))
         if [part.shape for part in self.memory] != [part.shape for part in fresh]:  # a new model, or other environments
             return fresh
-        return tuple(th.where(begins.view(-1, 1, 1), *pair) for pair in zip(fresh, self.memory, strict=True))
+        begins = begins.view(-1, 1, 1).to(self.policy.device)
+        kept = (part.to(self.policy.device) for part in self.memory)
+        return tuple(th.where(begins, *pair) for pair in zip(fresh, kept, strict=True))
 
     def _no_memory(self, n: int) -> Memory:
         return tuple(part for rnn in self._layers() for part in no_memory(rnn, n))
@@ -77,8 +79,8 @@ class RecurrentInterface(PolicyInterface):
 
     def terminal(self, observations: Obs, envs: Sequence[int]) -> States:
         """Read the states in which a time limit cut episodes off: the memory is that after the last step."""
-        rows = th.tensor(envs, device=self.policy.device)
-        return replace(super().terminal(observations, envs), memory=tuple(part[rows] for part in self.memory))
+        memory = tuple(part[list(envs)] for part in self.memory)
+        return replace(super().terminal(observations, envs), memory=memory)
 
     def store(self, buffer: Any, step: int, states: States) -> None:
         """Store the memory before the first step; the update computes that of all others."""

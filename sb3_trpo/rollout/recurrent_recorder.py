@@ -1,6 +1,6 @@
 """Acts with a plain recurrent policy in NumPy, and computes the critic's values of a whole rollout in one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch as th
@@ -86,9 +86,9 @@ class RecurrentRecorder(DeferredRecorder):
         begins = self._starts[step] = np.asarray(starts, dtype=bool)
         if step == 0:
             self._interface.first_memory = first = self._interface.memory_before(th.from_numpy(begins))
-            self._actor.memory = self._plain.memory_of(tuple(part.numpy() for part in first), critic=False)
+            self._actor.memory = self._plain.memory_of(_arrays(first), critic=False)
             n = len(self._actor.memory)
-            self._unknown = tuple(th.full_like(part, th.nan) for part in first[n:])
+            self._unknown = tuple(th.full(part.shape, th.nan) for part in first[n:])
         elif begins.any():
             keep = ~begins[:, None, None]
             self._actor.memory = tuple(part * keep for part in self._actor.memory)
@@ -101,9 +101,9 @@ class RecurrentRecorder(DeferredRecorder):
         """Run the critic over the steps so far; keep its memory at the end of each window, and after the last step."""
         assert self._network is not None
         self._network.refresh()
-        self._windows = windows = Windows.of(th.from_numpy(self._starts[:n_steps]))
+        windows = Windows.of(th.from_numpy(self._starts[:n_steps]))
         first = self._plain.memory_of(self._interface.first_memory, critic=True)
-        memory = tuple(windows.memory(part).numpy() for part in first)
+        memory = _arrays([windows.memory(part) for part in first])
         observations = self._buffer.observations[:n_steps].reshape(-1, *self._buffer.obs_shape)
         rows = windows.rows.numpy()
         inputs = self._plain.encode(observations.take(rows, axis=0))
@@ -132,7 +132,7 @@ class RecurrentRecorder(DeferredRecorder):
         if self._network is None:
             return super()._last_values(last_obs, dones)
         before = self._interface.memory_before(th.from_numpy(np.asarray(dones, dtype=bool)))
-        memory = self._plain.memory_of(tuple(part.numpy() for part in before), critic=True)
+        memory = self._plain.memory_of(_arrays(before), critic=True)
         return self._step_critic(last_obs, memory)
 
     def _step_critic(self, observations: np.ndarray, memory: Memory) -> np.ndarray:
@@ -144,6 +144,10 @@ class RecurrentRecorder(DeferredRecorder):
         """See :meth:`~sb3_trpo.rollout.recorders.Recorder.abandon`. The critic's memory must not stay unknown."""
         if self._unknown:
             self._run_critic(self._n_acted)
+
+
+def _arrays(memory: Sequence[th.Tensor]) -> Memory:
+    return tuple(part.cpu().numpy() for part in memory)
 
 
 def _no_values(observations: np.ndarray) -> np.ndarray:

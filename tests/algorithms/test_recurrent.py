@@ -9,6 +9,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -207,6 +208,13 @@ def test_save_and_load(kind: str, tmp_path: Path) -> None:
     assert loaded.interface.memory == ()  # not saved
     loaded.learn(72, reset_num_timesteps=False)
     assert loaded.num_timesteps == 216
+
+
+def test_a_file_that_names_the_class_of_contrib(tmp_path: Path) -> None:
+    model = make_model().learn(72)
+    model.save(tmp_path / "model.zip")
+    loaded = RecurrentTRPO.load(tmp_path / "model.zip", custom_objects={"policy_class": RecurrentActorCriticPolicy})
+    assert type(loaded.policy) is MlpLstmPolicy
 
 
 @pytest.mark.parametrize("kind", ["lstm", "two_layers", "shared", "critic_without"])
