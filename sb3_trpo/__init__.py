@@ -7,12 +7,21 @@ from sb3_trpo.algorithms.dual import DualTRPO
 from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
 from sb3_trpo.algorithms.maskable import MaskableTRPO
 from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
+from sb3_trpo.algorithms.recurrent import RecurrentTRPO
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.arguments.defaults import SB3_CONTRIB_DEFAULTS
 from sb3_trpo.distributions.table import register_family
 from sb3_trpo.envs.masked_vec_env import MaskedVecEnv
-from sb3_trpo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies import (
+    CnnLstmPolicy,
+    CnnPolicy,
+    MlpLstmPolicy,
+    MlpPolicy,
+    MultiInputLstmPolicy,
+    MultiInputPolicy,
+    PaperCnnPolicy,
+)
 from sb3_trpo.reading.policy_files import load_policy, load_vec_normalize
 from sb3_trpo.saving.resume_callback import ResumeCallback
 from sb3_trpo.snapshots.environments import ResumableEnv
@@ -24,15 +33,19 @@ __version__ = version("sb3-trpo")
 __all__ = [
     "SB3_CONTRIB_DEFAULTS",
     "TRPO",
+    "CnnLstmPolicy",
     "CnnPolicy",
     "DualTRPO",
     "KLPenaltyTRPO",
     "MaskableTRPO",
     "MaskedVecEnv",
+    "MlpLstmPolicy",
     "MlpPolicy",
+    "MultiInputLstmPolicy",
     "MultiInputPolicy",
     "NaturalPolicyGradient",
     "PaperCnnPolicy",
+    "RecurrentTRPO",
     "ResumableEnv",
     "ResumeCallback",
     "VineTRPO",

@@ -24,7 +24,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     namespace: dict[str, Any] = {"__name__": "example"}
     for code in blocks(page):
         exec(compile(code, page.name, "exec"), namespace)
-    assert namespace.keys() & {"TRPO", "VineTRPO", "MaskableTRPO", "BetaFamily"}
+    assert namespace.keys() & {"TRPO", "RecurrentTRPO", "VineTRPO", "MaskableTRPO", "BetaFamily"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

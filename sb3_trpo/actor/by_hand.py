@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.distributions import Distribution
 
 from sb3_trpo.actor.interface import Linearisation, Objective
-from sb3_trpo.actor.plain_policy import Layers, PlainPolicy, Reason, in_blocks
+from sb3_trpo.actor.plain_policy import Layers, PlainPolicy, Reason
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
 from sb3_trpo.distributions.masked import masked
@@ -28,13 +29,12 @@ class HandActor:
         assert not isinstance(plain.actor, Reason)
         self._dist = copy.copy(plain.policy.action_dist)  # a thread that predicts uses the policy's
         self._log_std = plain.log_std
-        self._encode = plain.encode
+        self._plain = plain
         self._layers = plain.actor
 
     def distribution(self, states: States) -> Distribution:
         """See :meth:`ActorNetwork.distribution`."""
-        assert isinstance(states.observations, th.Tensor)
-        outputs = in_blocks(self._layers, self._encode, states.observations.numpy())
+        outputs = self._plain.outputs(states)
         with th.no_grad():
             return self._head(th.from_numpy(outputs), self._log_std, states.action_masks)
 
@@ -68,10 +68,8 @@ class HandActor:
                 return distribution.proba_distribution(outputs)
             return distribution.proba_distribution(outputs, log_std)
 
-    def _blocks(self, states: States) -> Iterator[np.ndarray]:
-        assert isinstance(states.observations, th.Tensor)
-        for block in th.split(states.observations, self._layers.block_rows):
-            yield self._encode(block.numpy())
+    def _blocks(self, states: States) -> Iterator[Any]:
+        return self._plain.inputs(states, self._layers.block_rows)
 
 
 class _HandLinearisation:
@@ -82,7 +80,7 @@ class _HandLinearisation:
         layers: Layers,
         log_std: th.Tensor | None,
         distribution: Distribution,
-        traces: list[list[np.ndarray]],
+        traces: list[list[Any]],
         chunk: Batch,
         parameters: Sequence[th.nn.Parameter],
     ) -> None:
@@ -135,7 +133,7 @@ class _Sums:
         self._parts = dict(zip(map(id, parameters), unflatten_like(parameters, self.vector), strict=True))
         self._block = [np.empty(parameter.shape, dtype=np.float32) for parameter in layers.parameters]
 
-    def add_vjp(self, trace: list[np.ndarray], cotangent: th.Tensor) -> None:
+    def add_vjp(self, trace: list[Any], cotangent: th.Tensor) -> None:
         """Add Jᵀu of the network for one block."""
         self._layers.vjp(trace, cotangent.numpy(), self._block)
         for parameter, array in zip(self._layers.parameters, self._block, strict=True):

@@ -4,7 +4,9 @@ from sb3_trpo.actor.by_autograd import AutogradActor
 from sb3_trpo.actor.by_hand import HandActor
 from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
+from sb3_trpo.actor.plain_recurrent import PlainRecurrentPolicy
 from sb3_trpo.policies.interface import PolicyInterface
+from sb3_trpo.policies.recurrent_interface import RecurrentInterface
 
 
 def plain_policy(interface: PolicyInterface) -> PlainPolicy | Reason:
@@ -14,6 +16,8 @@ def plain_policy(interface: PolicyInterface) -> PlainPolicy | Reason:
     :param interface: interface to the policy
     :return: the policy as a plain one; otherwise the first reason why not
     """
+    if type(interface) is RecurrentInterface:
+        return PlainRecurrentPolicy.of(interface.policy)
     if type(interface) is not PolicyInterface:  # which may compute something else than its policy
         return Reason(f"the policy is called through a {type(interface).__name__}")
     return PlainPolicy.of(interface.policy)

@@ -194,16 +194,19 @@ class Mlp:
             values.append(x)
         return values
 
-    def jvp(self, trace: Sequence[Array], tangents: Sequence[Array]) -> Array:
+    def jvp(self, trace: Sequence[Array], tangents: Sequence[Array], inputs: Array | None = None) -> Array:
         """
         Compute J v, the change of the output with the parameters.
 
         :param trace: result of :meth:`trace`
         :param tangents: v, shaped like :attr:`parameters`
+        :param inputs: change of the input, shape (B, n_in); None: none
         :return: shape (B, n_out)
         """
         moved = trace[0].dot(tangents[0].T)
         moved += tangents[1]
+        if inputs is not None:
+            moved += inputs.dot(self._layers[0][0])
         for i, (weight, _) in enumerate(self._layers[1:], start=1):
             moved *= self._slope(i - 1, trace[i])
             moved = moved.dot(weight)
@@ -211,13 +214,15 @@ class Mlp:
             moved += tangents[2 * i + 1]
         return np.asarray(moved)
 
-    def vjp(self, trace: Sequence[Array], cotangent: Array, out: Sequence[Array]) -> None:
+    def vjp(self, trace: Sequence[Array], cotangent: Array, out: Sequence[Array], to_inputs: bool = False) -> Array:
         """
         Compute Jᵀu, the gradient of Σ u · output with respect to the parameters.
 
         :param trace: result of :meth:`trace`
         :param cotangent: u, shape (B, n_out)
         :param out: arrays to write to, shaped like :attr:`parameters`
+        :param to_inputs: whether to go on to the input
+        :return: gradient with respect to the input, shape (B, n_in), if that was asked for
         """
         if len(self._ones) != len(cotangent):
             self._ones = np.ones(len(cotangent), dtype=np.float32)
@@ -227,6 +232,7 @@ class Mlp:
             if i > 0:
                 cotangent = cotangent.dot(self._layers[i][0].T)
                 cotangent *= self._slope(i - 1, trace[i])
+        return cotangent.dot(self._layers[0][0].T) if to_inputs else cotangent
 
     def _slope(self, i: int, output: Array) -> Array:
         slope = self._activations[i].slope

@@ -5,10 +5,10 @@ by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch as th
@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from sb3_trpo.actor.cnn import Cnn, why_not_cnn
 from sb3_trpo.actor.mlp import Mlp, why_not_mlp
+from sb3_trpo.batch.states import States
 from sb3_trpo.checks import described
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
 from sb3_trpo.originals import altered_method, hooks_of, is_original, watched_globally
@@ -37,8 +38,62 @@ from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from sb3_trpo.policies.image_normalization import ImageNormalization
 from sb3_trpo.policies.maskable import MaskableCnnPolicy, MaskableMlpPolicy
 
-Layers: TypeAlias = Mlp | Cnn
-"""A network with Jacobian products, on NumPy arrays."""
+
+class Layers(Protocol):
+    """A network with Jacobian products, on NumPy arrays."""
+
+    block_rows: int
+    """Number of rows that are processed at a time."""
+
+    @property
+    def parameters(self) -> list[th.Tensor]:
+        """Return the parameters, in order."""
+
+    @property
+    def n_out(self) -> int:
+        """Return the number of output features."""
+
+    @property
+    def differentiable(self) -> bool:
+        """Tell whether :meth:`jvp` and :meth:`vjp` can be computed."""
+
+    def refresh(self) -> None:
+        """Read parameters again that were replaced, or that changed on another device."""
+
+    def __call__(self, x: Any, /) -> np.ndarray:
+        """
+        Evaluate the network.
+
+        :param x: encoded observations of B states
+        :return: shape (B, n_out)
+        """
+
+    def trace(self, x: Any, /) -> list[Any]:
+        """
+        Evaluate the network, and keep what its derivatives need.
+
+        :param x: encoded observations of B states
+        :return: any values, and at the end the output, shape (B, n_out)
+        """
+
+    def jvp(self, trace: list[Any], tangents: Sequence[np.ndarray], /) -> np.ndarray:
+        """
+        Compute J v, the change of the output with the parameters.
+
+        :param trace: result of :meth:`trace`
+        :param tangents: v, shaped like :attr:`parameters`
+        :return: shape (B, n_out)
+        """
+
+    def vjp(self, trace: list[Any], cotangent: np.ndarray, out: Sequence[np.ndarray], /) -> object:
+        """
+        Compute Jᵀu, the gradient of Σ u · output with respect to the parameters.
+
+        :param trace: result of :meth:`trace`
+        :param cotangent: u, shape (B, n_out)
+        :param out: arrays to write to, shaped like :attr:`parameters`
+        """
+
 
 Encode: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Maps observations of shape (B, ...) to the input of the first layer."""
@@ -114,6 +169,13 @@ class PlainPolicy:
     """
 
     policy: ActorCriticPolicy
+    classes: ClassVar[tuple[type[ActorCriticPolicy], ...]] = (
+        ActorCriticPolicy,
+        ActorCriticCnnPolicy,
+        CnnPolicy,
+        PaperCnnPolicy,
+    )
+    """The classes that compute this; subclasses may compute something else."""
 
     @classmethod
     def of(cls, policy: ActorCriticPolicy) -> PlainPolicy | Reason:
@@ -124,7 +186,7 @@ class PlainPolicy:
         :return: the policy as a plain one; otherwise the first reason why it is not plain
         """
         reason = (
-            _unknown_class(policy)
+            _unknown_class(policy, cls.classes)
             or _unknown_extractor(policy)
             or _unknown_network(policy)
             or _altered_behaviour(policy)
@@ -137,8 +199,9 @@ class PlainPolicy:
     def actor(self) -> Layers | Reason:
         """Return the layers from the encoded observation to the actor's output, or why they cannot be computed by hand."""
         policy = self.policy
-        if type(policy.action_dist) not in _DISTRIBUTIONS:
-            return Reason(f"the actions are drawn by a {type(policy.action_dist).__name__}")
+        reason = why_not_drawn(policy)
+        if reason is not None:
+            return Reason(reason)
         hidden = policy.mlp_extractor.policy_net
         return self.layers(self._of_extractor(policy.pi_features_extractor, hidden, policy.action_net))
 
@@ -170,6 +233,29 @@ class PlainPolicy:
             return lambda obs: np.concatenate([_one_hot(*pair) for pair in zip(obs.T, space.nvec, strict=True)], axis=1)
         return lambda obs: obs.reshape(len(obs), -1).astype(np.float32, copy=False)
 
+    def inputs(self, states: States, rows: int) -> Iterator[Any]:
+        """
+        Encode states as the actor's layers read them.
+
+        :param states: B states
+        :param rows: number of states in a block
+        :return: the input of each block
+        """
+        assert isinstance(states.observations, th.Tensor)
+        for block in th.split(states.observations, rows):
+            yield self.encode(block.numpy())
+
+    def outputs(self, states: States) -> np.ndarray:
+        """
+        Compute the actor's output.
+
+        :param states: B states
+        :return: shape (B, n_out)
+        """
+        assert isinstance(states.observations, th.Tensor)
+        assert not isinstance(self.actor, Reason)
+        return in_blocks(self.actor, self.encode, states.observations.numpy())
+
     def layers(self, modules: Sequence[nn.Module]) -> Layers | Reason:
         """
         Make a network of some of the policy's modules.
@@ -186,6 +272,18 @@ class PlainPolicy:
     @staticmethod
     def _of_extractor(extractor: nn.Module, hidden: Any, last: Any) -> list[nn.Module]:
         return [*_EXTRACTORS[type(extractor)](extractor), *hidden, last]
+
+
+def why_not_drawn(policy: ActorCriticPolicy) -> str | None:
+    """
+    Tell whether the network's output gives the action distribution.
+
+    :param policy: any policy
+    :return: None if it does; otherwise the reason why not
+    """
+    if type(policy.action_dist) in _DISTRIBUTIONS:
+        return None
+    return f"the actions are drawn by a {type(policy.action_dist).__name__}"
 
 
 def convolves(modules: Sequence[nn.Module]) -> bool:
@@ -215,8 +313,8 @@ def in_blocks(layers: Layers, encode: Encode, observations: np.ndarray) -> np.nd
     return results
 
 
-def _unknown_class(policy: ActorCriticPolicy) -> str | None:
-    if type(policy) not in _POLICIES:
+def _unknown_class(policy: ActorCriticPolicy, classes: Sequence[type]) -> str | None:
+    if type(policy) not in classes:
         return f"the policy is a {type(policy).__name__}"
     return None
 

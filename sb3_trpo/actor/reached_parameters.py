@@ -87,7 +87,8 @@ def watched_outputs(interface: PolicyInterface, batch: Batch) -> Parameters:
     :return: the parameters
     """
     with th.no_grad(), unchecked_distributions():
-        return tuple(output.clone() for output in _outputs(interface, batch.take(slice(0, _WATCHED_STATES))))
+        few = batch.take(batch.parts(_WATCHED_STATES)[0])
+        return tuple(output.clone() for output in _outputs(interface, few))
 
 
 def check_repeatable(interface: PolicyInterface, plain: PlainPolicy | Reason, batch: Batch) -> None:

@@ -60,6 +60,7 @@ class MaskableTRPO(TRPO):
     }
     extra_arguments: ClassVar[tuple[str, ...]] = ("mask_source",)
     supported_action_spaces = MASKABLE_SPACES
+    source_models = "without memory"
     trained_with_masks = False
     """Whether the model has ever collected a rollout with masks."""
     _use_masking = True
@@ -77,8 +78,8 @@ class MaskableTRPO(TRPO):
         self.mask_source = mask_source
         super().__init__(policy, env, *args, **kwargs)
 
-    @staticmethod
-    def why_not_policy(policy_class: Any) -> str | None:
+    @classmethod
+    def why_not_policy(cls, policy_class: Any) -> str | None:
         """
         Tell why the algorithm cannot train policies of a class.
 

@@ -172,6 +172,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         spaces.MultiBinary,
     )
     """Action spaces that the algorithm knows."""
+    source_models: ClassVar[str] = "with neither recurrence nor masks"
+    """The models that :meth:`from_ppo` continues, in words."""
     step_rule: ClassVar[StepRule] = staticmethod(trust_region_step)
     """The function that takes the policy step; a subclass with another rule also overrides :meth:`_step_settings`."""
     workers: Workers = ALONE
@@ -282,7 +284,7 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         self._make_policy_and_buffer()
         set_default_std(self.policy, self.policy_kwargs)
         if self.clipped_gaussian:
-            clip_gaussian(self.policy)
+            clip_gaussian(self.policy, self.interface_class.distribution_methods)
         install_keeping_tanh(self.policy)
         detach_action_dist(self.policy)
         output = output_layer(self.interface) if self.normalize_returns else None
@@ -292,10 +294,10 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         self._initial_weights = [] if isinstance(layers, Reason) else [layer.weight.detach().clone() for layer in layers]
         self._in_use = InUse.of(self)
 
-    @staticmethod
-    def why_not_policy(policy_class: Any) -> str | None:
+    @classmethod
+    def why_not_policy(cls, policy_class: Any) -> str | None:
         """
-        Tell why the algorithm cannot train policies of a class.
+        Tell why this algorithm cannot train policies of a class.
 
         :param policy_class: any class, or anything else
         :return: the reason; None if it can
@@ -452,6 +454,10 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         """Return the batch of the policy step; a subclass may estimate the same surrogate from another one."""
         return rollout
 
+    def _derivative_batch(self, batch: Batch, chunk_size: int) -> Batch:
+        """Return the batch of all derivatives; a subclass may cut the same transitions into shorter units."""
+        return batch
+
     def _pose_problem(
         self,
         network: ActorNetwork,
@@ -475,15 +481,18 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             why_not = Outcome.NO_TRUST_REGION
         elif not (self.workers.any(bool(advantages.any())) or ent_coef):
             why_not = Outcome.ZERO_SIGNAL
+        batch = batch.with_advantages(advantages)
+        derivatives = self._derivative_batch(batch, chunk_size)
         problem = PolicyProblem(
             network,
             parameters if why_not is None else [],
-            batch.with_advantages(advantages),
+            batch,
             ent_coef,
             chunk_size,
-            self._subsets(batch),
+            self._subsets(derivatives),
             self.workers,
             Coordinates(inputs.units, inputs.layers.actor, parameters) if inputs and why_not is None else None,
+            derivatives,
         )
         return problem, why_not
 
@@ -552,6 +561,7 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         """Regress the values on the returns, and return the loss of each mini-batch."""
         if not (parameters and self.n_critic_updates):
             return []
+        batch = self._derivative_batch(batch, chunk_size)
         scale, output = TargetScale(), output_layer(interface) if self.normalize_returns else None
         with watched_actor(interface, plain, batch), ExitStack() as coordinates:
             if inputs is not None:

@@ -20,6 +20,7 @@ from sb3_trpo.policies.maskable import (
     MaskableMultiInputPolicy,
     is_contrib_maskable,
 )
+from sb3_trpo.policies.recurrent import CnnLstmPolicy, MlpLstmPolicy, MultiInputLstmPolicy
 
 _CALLS = {"forward": 1, "get_distribution": 1, "predict_values": 1, "evaluate_actions": 2}
 """Methods through which feed-forward policies are called, with their number of arguments: observations, and actions."""
@@ -89,6 +90,9 @@ STANDARD = (
     MaskableMlpPolicy,
     MaskableCnnPolicy,
     MaskableMultiInputPolicy,
+    MlpLstmPolicy,
+    CnnLstmPolicy,
+    MultiInputLstmPolicy,
 )
 """Policies whose networks SB3's ``MlpExtractor`` builds from ``net_arch``. It ignores keys that it does not know."""
 

@@ -12,6 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from sb3_trpo.policies.maskable import MaskableCnnPolicy, MaskableMultiInputPolicy
+from sb3_trpo.policies.recurrent import CnnLstmPolicy, MultiInputLstmPolicy
 
 _SMALLEST = {NatureCNN: NormalizedCNN.smallest, NormalizedCNN: NormalizedCNN.smallest, PaperCNN: PaperCNN.smallest}
 """Smallest width and height, in pixels, for the convolutions of each extractor."""
@@ -24,6 +25,8 @@ _DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {
     MaskableCnnPolicy: MaskableCnnPolicy.default_extractor,
     MaskableMultiInputPolicy: CombinedExtractor,
     MultiInputActorCriticPolicy: CombinedExtractor,
+    CnnLstmPolicy: NatureCNN,
+    MultiInputLstmPolicy: CombinedExtractor,
 }
 """Default features extractors of the policies that this package knows."""
 

@@ -26,7 +26,7 @@ class Script(NamedTuple):
     defaults: tuple[str, ...] = ()
 
 
-_ALGORITHMS = ("trpo", "vine_trpo", "npg", "kl_penalty_trpo", "dual_trpo", "maskable_trpo")
+_ALGORITHMS = ("trpo", "vine_trpo", "npg", "kl_penalty_trpo", "dual_trpo", "maskable_trpo", "trpo_lstm")
 _ALGO = ("--algo", _ALGORITHMS[0])
 _FOLDER = ("--folder", "logs")
 _HYPERPARAMETERS = "{hyperparameters}"

@@ -1,6 +1,7 @@
 """The Gaussian as the environment sees it: SB3 clips every action to the bounds of the action space."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -140,11 +141,14 @@ GAUSSIANS = (DiagGaussianDistribution, ClippedGaussianDistribution)
 """Distributions whose mean is the network's output, with one standard deviation per action dimension."""
 
 
-def clip_gaussian(policy: ActorCriticPolicy) -> None:
+def clip_gaussian(
+    policy: ActorCriticPolicy, methods: Sequence[str] = ("get_distribution", "_get_action_dist_from_latent")
+) -> None:
     """
     Replace a policy's Gaussian by the Gaussian of the clipped actions.
 
     :param policy: a policy with SB3's Gaussian
+    :param methods: the methods that make the distribution
     :raises ValueError: if its actions are drawn from another distribution
     """
     space, distribution = policy.action_space, policy.action_dist
@@ -153,7 +157,7 @@ def clip_gaussian(policy: ActorCriticPolicy) -> None:
             "`clipped_gaussian=True` needs SB3's Gaussian, which SB3 uses for a Box in `action_space` without `use_sde`; the "
             f"policy has a {type(distribution).__name__} for {space}"
         )
-    for name in ("get_distribution", "_get_action_dist_from_latent"):
+    for name in methods:
         if getattr(type(policy), name) is not getattr(ActorCriticPolicy, name):
             raise ValueError(f"`clipped_gaussian=True` needs SB3's `{name}`, which {type(policy).__name__} overrides")
     assert isinstance(space, spaces.Box)

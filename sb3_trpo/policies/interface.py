@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch as th
@@ -23,6 +23,8 @@ from sb3_trpo.batch.stored_masks import mask_rows, stored_masks
 from sb3_trpo.distributions.masked import masked
 from sb3_trpo.distributions.squashed import with_samples
 from sb3_trpo.originals import is_original
+
+P = TypeVar("P", bound=ActorCriticPolicy)
 
 Obs = np.ndarray | dict[str, np.ndarray]
 """Observations of a ``VecEnv``: shape (n_envs, ...), or a dict of such."""
@@ -84,9 +86,19 @@ class PolicyInterface:
 
     mask_source: MaskSource | None = None
     """The source of the action masks; None: all actions are possible."""
+    distribution_methods: ClassVar[tuple[str, ...]] = ("get_distribution", "_get_action_dist_from_latent")
+    """The policy's methods through which its action distribution is made."""
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
+
+    def take_over(self, previous: PolicyInterface) -> None:
+        """
+        Continue where the interface to another policy ended, after the policy of the model was replaced.
+
+        :param previous: the other interface
+        """
+        self.mask_source = previous.mask_source
 
     def present(self, observations: Obs, env: VecEnv, starts: np.ndarray) -> States:
         """
@@ -244,14 +256,15 @@ class PolicyInterface:
         extract = super(ActorCriticPolicy, self.policy).extract_features
         return extract(states.observations, self.policy.vf_features_extractor)
 
-    def values_from_features(self, features: th.Tensor) -> th.Tensor:
+    def values_from_features(self, states: States) -> th.Tensor:
         """
         Compute the values from the critic's features.
 
-        :param features: shape (B, ...)
+        :param states: B states, with their features in place of their observations
         :return: shape (B, 1), with their graph
         """
-        values: th.Tensor = self.policy.value_net(self.policy.mlp_extractor.forward_critic(features))
+        assert isinstance(states.observations, th.Tensor)
+        values: th.Tensor = self.policy.value_net(self.policy.mlp_extractor.forward_critic(states.observations))
         return values
 
     def visit(self, states: States, actions: th.Tensor) -> None:
@@ -275,7 +288,7 @@ class PolicyInterface:
 
 
 @contextmanager
-def own_distribution(policy: ActorCriticPolicy, action_masks: th.Tensor | None = None) -> Iterator[ActorCriticPolicy]:
+def own_distribution(policy: P, action_masks: th.Tensor | None = None) -> Iterator[P]:
     """
     Lend a policy with a distribution of its own, which no other thread can set to other states.
 
@@ -286,7 +299,7 @@ def own_distribution(policy: ActorCriticPolicy, action_masks: th.Tensor | None =
         in the policy too
     """
     attributes = vars(policy)
-    lent: ActorCriticPolicy = object.__new__(type(policy))
+    lent: P = object.__new__(type(policy))
     own = copy.copy(policy.action_dist) if action_masks is None else masked(policy.action_dist, action_masks)
     vars(lent).update(attributes, action_dist=own)
     before = dict(vars(lent))

@@ -13,13 +13,16 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_trpo.actor.plain_policy import Reason
+from sb3_trpo.actor.plain_recurrent import PlainRecurrentPolicy
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
 from sb3_trpo.distributions.squashed import without_samples
 from sb3_trpo.policies.interface import PolicyInterface
+from sb3_trpo.policies.recurrent_interface import RecurrentInterface
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.observation_checks import IntegerCheck, check_shapes
 from sb3_trpo.rollout.policy_changes import PolicyWatch
 from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Recorder, fast_policy
+from sb3_trpo.rollout.recurrent_recorder import RecurrentRecorder
 
 
 class RolloutCollector(OnPolicyAlgorithm):
@@ -40,11 +43,13 @@ class RolloutCollector(OnPolicyAlgorithm):
     @property
     def interface(self) -> PolicyInterface:
         """Return the interface through which the package calls the policy."""
-        if self._interface is None or self._interface.policy is not self.policy:
-            before, self._interface = self._interface, self.interface_class(self.policy)
-            if before is not None:
-                self._interface.mask_source = before.mask_source
-        return self._interface
+        previous = self._interface
+        if previous is None or previous.policy is not self.policy:
+            self._interface = self.interface_class(self.policy)
+            if previous is not None:
+                self._interface.take_over(previous)
+            return self._interface
+        return previous
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -95,8 +100,9 @@ class RolloutCollector(OnPolicyAlgorithm):
                 clipped_actions = to_env(actions)
                 new_obs, rewards, dones, infos = step(clipped_actions)
                 self.num_timesteps += env.num_envs
-                callback.update_locals(locals())
+                callback.update_locals({**locals(), **self._callback_locals()})
                 if not callback.on_step():
+                    recorder.abandon()
                     self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
                     return False
                 check_finite("reward", rewards, n_steps, self._vec_normalize_env)
@@ -110,7 +116,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         except BaseException:
             self._last_obs = None
             raise
-        callback.update_locals(locals())
+        callback.update_locals({**locals(), **self._callback_locals()})
         callback.on_rollout_end()
         self.logger.record("time/collect_seconds", time.perf_counter() - started)
         return True
@@ -147,6 +153,10 @@ class RolloutCollector(OnPolicyAlgorithm):
     def _before_step(self, step: int) -> None:
         """Do what a subclass needs before every step of the environments."""
 
+    def _callback_locals(self) -> dict[str, Any]:
+        """Return what callbacks find among the locals in addition."""
+        return {}
+
     def _after_rollout(self, env: VecEnv) -> None:
         """Do what a subclass needs when the buffer is full."""
 
@@ -167,7 +177,11 @@ class RolloutCollector(OnPolicyAlgorithm):
         plain = fast_policy(self.interface, buffer)
         if isinstance(plain, Reason):
             return ImmediateRecorder(self.interface, buffer, env, self.gamma)
-        return DeferredRecorder(plain, buffer, self.gamma, n_steps, env.num_envs, self.interface.mask_source)
+        settings = (buffer, self.gamma, n_steps, env.num_envs, self.interface.mask_source)
+        if isinstance(plain, PlainRecurrentPolicy):
+            assert isinstance(self.interface, RecurrentInterface)
+            return RecurrentRecorder(self.interface, plain, *settings)
+        return DeferredRecorder(plain, *settings)
 
     def _env_actions(self) -> Callable[[np.ndarray], np.ndarray]:
         """Choose how to bring actions within the bounds of the space: squashed ones are scaled, others clipped."""

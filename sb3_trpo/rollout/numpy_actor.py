@@ -72,7 +72,7 @@ class NumpyActor:
 
     def _draw(self, observations: Array, step: int, masks: Array | None) -> Array:
         self._layers.refresh()  # a callback may have changed the weights
-        self.outputs[step] = output = self._layers(self._encode(observations))
+        self.outputs[step] = output = self.evaluate(self._encode(observations))
         noise = self._noise[step]
         if self._gaussian:
             self._log_std.refresh()
@@ -82,6 +82,15 @@ class NumpyActor:
         if masks is not None:  # after the noise, so that not even rounding lets a forbidden action win
             noisy = self._forbid(noisy, masks)
         return self._choose(noisy).reshape(-1, *self._shape)
+
+    def evaluate(self, features: Array) -> Array:
+        """
+        Compute the output of the actor for one step; a subclass whose policy has memory also advances that.
+
+        :param features: the encoded observations, shape (n_envs, n_in)
+        :return: shape (n_envs, n_out)
+        """
+        return self._layers(features)
 
     def log_probs(self, actions: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
         """

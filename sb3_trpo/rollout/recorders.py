@@ -3,6 +3,7 @@ Two ways to act in a rollout and record it. The fast way uses only the actor at 
 log-probabilities in one pass at the end; it serves policies for which that is exact. The other way does as SB3 does.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -84,6 +85,9 @@ class Recorder(Protocol):
         :param n_steps: number of steps so far
         """
 
+    def abandon(self) -> None:
+        """End the rollout after a step that is not recorded, because a callback has stopped the training."""
+
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """
         Compute returns and advantages.
@@ -143,6 +147,9 @@ class ImmediateRecorder:
     def hand_over(self, n_steps: int) -> None:
         """See :meth:`Recorder.hand_over`."""
 
+    def abandon(self) -> None:
+        """See :meth:`Recorder.abandon`."""
+
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """See :meth:`Recorder.finish`."""
         with th.no_grad():
@@ -180,8 +187,8 @@ class DeferredRecorder:
             self._masks = mask_rows(buffer, self._layout.size)
         self._buffer = buffer
         self._gamma = gamma
-        self._actor = NumpyActor(plain, n_steps, n_envs)
-        self._predict = numpy_values(plain)
+        self._actor = self._make_actor(plain, n_steps, n_envs)
+        self._predict = self._make_critic(plain)
         # views of the buffer's rows, all made at once: one by one they would take a tenth of the collection's time
         shape = (n_steps, n_envs, *(plain.policy.observation_space.shape or ()))
         self._obs_tensors = th.from_numpy(buffer.observations.reshape(shape)).unbind()
@@ -190,6 +197,25 @@ class DeferredRecorder:
         self._unknown_log_probs = th.full((n_envs,), th.nan)
         self._timeouts: list[tuple[int, int]] = []
         self._terminal_obs: list[np.ndarray] = []
+
+    def _make_actor(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> NumpyActor:
+        return NumpyActor(plain, n_steps, n_envs)
+
+    def _make_critic(self, plain: PlainPolicy) -> Callable[[np.ndarray], np.ndarray]:
+        return numpy_values(plain)
+
+    def _values(self, n_steps: int) -> np.ndarray:
+        """Compute the values of the rows so far, shape (n_steps * n_envs,)."""
+        buffer = self._buffer
+        return self._predict(buffer.observations[:n_steps].reshape(-1, *buffer.obs_shape))
+
+    def _terminal_values(self) -> np.ndarray:
+        """Compute the values of the terminal observations."""
+        return self._predict(np.concatenate(self._terminal_obs))
+
+    def _last_values(self, last_obs: np.ndarray, dones: np.ndarray) -> np.ndarray:
+        """Compute the values of the observations after the last step, shape (n_envs,)."""
+        return self._predict(last_obs)
 
     def act(self, obs: Obs, starts: np.ndarray, step: int) -> tuple[Observations, np.ndarray, th.Tensor, th.Tensor]:
         """See :meth:`Recorder.act`."""
@@ -219,12 +245,15 @@ class DeferredRecorder:
             self._timeouts += [(step, i) for i in ended]
             self._terminal_obs.append(terminal_obs)
 
+    def abandon(self) -> None:
+        """See :meth:`Recorder.abandon`."""
+
     @np.errstate(all="ignore")  # like torch, whatever the user has set
     def hand_over(self, n_steps: int) -> None:
         """See :meth:`Recorder.hand_over`."""
         buffer = self._buffer
-        rows = buffer.observations[:n_steps].reshape(-1, *buffer.obs_shape)
-        actions = th.from_numpy(buffer.actions[:n_steps].reshape(len(rows), -1)).float()
+        n_rows = n_steps * buffer.n_envs
+        actions = th.from_numpy(buffer.actions[:n_steps].reshape(n_rows, -1)).float()
         if isinstance(self._policy.action_space, spaces.Discrete):
             actions = actions.flatten()
         masks: th.Tensor | None = None
@@ -234,7 +263,7 @@ class DeferredRecorder:
         with th.no_grad():
             log_probs = self._actor.log_probs(actions, masks)
         del self._actor  # its arrays are as large as the rollout, and callbacks keep the recorder alive
-        buffer.values[:n_steps] = self._predict(rows).reshape(n_steps, buffer.n_envs)
+        buffer.values[:n_steps] = self._values(n_steps).reshape(n_steps, buffer.n_envs)
         buffer.log_probs[:n_steps] = log_probs.numpy().reshape(n_steps, buffer.n_envs)
         finite = np.isfinite(buffer.values[:n_steps] + buffer.log_probs[:n_steps]).all(axis=1)
         for step in np.flatnonzero(~finite).tolist():
@@ -242,7 +271,7 @@ class DeferredRecorder:
             check_finite("log-probability of the action", buffer.log_probs[step], step)
         if self._timeouts:
             steps, envs = zip(*self._timeouts, strict=True)
-            buffer.rewards[list(steps), list(envs)] += self._gamma * self._predict(np.concatenate(self._terminal_obs))
+            buffer.rewards[list(steps), list(envs)] += self._gamma * self._terminal_values()
 
     def finish(self, last_obs: Obs, dones: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """See :meth:`Recorder.finish`."""
@@ -250,7 +279,8 @@ class DeferredRecorder:
         self.hand_over(buffer.buffer_size)
         buffer.full = True
         with np.errstate(all="ignore"):
-            last_values = self._predict(last_obs)  # type: ignore[arg-type]
+            assert isinstance(last_obs, np.ndarray)
+            last_values = self._last_values(last_obs, dones)
             self._estimate_advantages(last_values, dones)
         return th.from_numpy(last_values).reshape(-1, 1), th.from_numpy(buffer.log_probs[-1].copy())
 

@@ -25,7 +25,6 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
 
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_policy, refuse_unknown
-from sb3_trpo.arguments.policies import why_not_trainable
 from sb3_trpo.checks import BOOLEAN, check, described
 from sb3_trpo.policies.maskable import is_contrib_maskable
 from sb3_trpo.reading.fields import read_fields, rebuild_field
@@ -213,17 +212,15 @@ def is_on_policy(names: set[str]) -> bool:
     return "gae_lambda" in names
 
 
-def has_trainable_policy(
-    model: BaseAlgorithm, why_not: Callable[[Any], str | None] = why_not_trainable
-) -> TypeGuard[OnPolicyAlgorithm]:
+def has_trainable_policy(model: BaseAlgorithm, cls: type[Any]) -> TypeGuard[OnPolicyAlgorithm]:
     """
-    Tell whether a model is on-policy and TRPO can train its policy: actor-critic, neither recurrent nor masked.
+    Tell whether a model is on-policy and a class of this package can train its policy.
 
     :param model: any model
-    :param why_not: tells why the algorithm cannot train policies of a class, or None if it can
-    :return: whether TRPO can
+    :param cls: the class, whose ``why_not_policy`` is asked
+    :return: whether it can
     """
-    return isinstance(model, OnPolicyAlgorithm) and why_not(type(model.policy)) is None
+    return isinstance(model, OnPolicyAlgorithm) and cls.why_not_policy(type(model.policy)) is None
 
 
 def load_on_policy(
@@ -425,11 +422,10 @@ def continue_as_trpo(
     if not isinstance(model, BaseAlgorithm):
         device, own = arguments.get("device", "auto"), getattr(cls, "extra_arguments", ())
         model = load_on_policy(model, device, trusted, custom_objects, own)
-    if not has_trainable_policy(model, getattr(cls, "why_not_policy", why_not_trainable)):
-        masks = is_contrib_maskable(type(model.policy))
+    if not has_trainable_policy(model, cls):
+        kind, masks = getattr(cls, "source_models", ""), is_contrib_maskable(type(model.policy))
         raise ValueError(
-            "`from_ppo` needs an on-policy model with neither recurrence nor masks, not a "
-            f"{type(model).__name__} with a {type(model.policy).__name__}"
+            f"`from_ppo` needs an on-policy model {kind}, not a {type(model).__name__} with a {type(model.policy).__name__}"
             f"{'; use MaskableTRPO.from_ppo' if masks else ''}"
         )
     env = maybe_make_env(env, model.verbose) if env is not None else model.get_env()

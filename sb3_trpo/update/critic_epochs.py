@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_trpo.actor.plain_policy import Layers, PlainPolicy, Reason, convolves, in_blocks
+from sb3_trpo.actor.packing import Sequences
+from sb3_trpo.actor.plain_policy import Encode, Layers, PlainPolicy, Reason, convolves, in_blocks
+from sb3_trpo.actor.plain_recurrent import PlainRecurrentPolicy
+from sb3_trpo.actor.recurrent_network import RecurrentNetwork
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
 from sb3_trpo.batch.states import States
@@ -72,11 +76,15 @@ def make_epoch(
     """
     if not keeps_sb3_layout(data.buffer):
         return partial(_custom_buffer_epoch, interface, parameters, data, workers)
-    # a plain policy is a feed-forward one, whose units are transitions
-    if interface.policy.device.type == "cpu" and not isinstance(plain, Reason) and data.batch.states.unit_starts is None:
+    if interface.policy.device.type == "cpu" and not isinstance(plain, Reason):
+        if isinstance(plain, PlainRecurrentPolicy) and plain.critic_rnn is not None and not plain.policy.shared_lstm:
+            network = _sequence_network(plain, parameters)
+            if not isinstance(network, Reason):
+                return _SequenceEpoch(plain, network, data, workers)
+            return _AutogradEpoch(interface, parameters, data, workers)
         split = _split_layers(plain, parameters)
         if not isinstance(split, Reason):
-            return _HandEpoch(plain, split, data, workers)
+            return _HandEpoch(split.fitted, *_fixed_features(plain, split, data.batch), data, workers)
     return _AutogradEpoch(interface, parameters, data, workers)
 
 
@@ -103,7 +111,7 @@ class _AutogradEpoch:
         trained = {id(parameter) for parameter in parameters}
         extractor = interface.policy.vf_features_extractor if interface.has_separable_values() else None
         fixed = extractor is not None and not any(id(parameter) in trained for parameter in extractor.parameters())
-        self._features = self._compute_features() if fixed else None
+        self._features = replace(data.batch.states, observations=self._compute_features()) if fixed else None
 
     def __call__(self) -> Iterator[float]:
         batch = self._data.batch
@@ -113,7 +121,7 @@ class _AutogradEpoch:
             if self._features is None:
                 values = self._interface.values(batch.states_at(units))
             else:
-                values = self._interface.values_from_features(self._features[rows])
+                values = self._interface.values_from_features(self._features.take(units, batch.device))
             weights = None if batch.weights is None else batch.weights[rows]
             yield _differentiate_loss(values, batch.returns[rows], weights, self._parameters, self._workers)
 
@@ -195,21 +203,14 @@ def _split_layers(plain: PlainPolicy, parameters: Sequence[th.nn.Parameter]) -> 
 class _HandEpoch:
     """Differentiates the critic of a plain policy without autograd; fixed layers are evaluated once for all epochs."""
 
-    def __init__(self, plain: PlainPolicy, split: _SplitLayers, data: FitData, workers: Workers) -> None:
+    def __init__(self, layers: Layers, features: np.ndarray, encode: Encode, data: FitData, workers: Workers) -> None:
         batch = data.batch
-        assert isinstance(batch.states.observations, th.Tensor)
-        self._layers = split.fitted
+        self._layers = layers
+        self._features, self._encode = features, encode
         self._data = data
         self._workers = workers
         self._returns = batch.returns.numpy()
         self._weights = None if batch.weights is None else batch.weights.numpy()
-        observations: np.ndarray = batch.states.observations.numpy()
-        self._features, self._encode = observations, plain.encode
-        if split.fixed is not None:
-            self._features, self._encode = in_blocks(split.fixed, plain.encode, observations), _as_they_are
-        elif isinstance(plain.policy.observation_space, spaces.Box):
-            # other spaces are encoded in parts: a one-hot rollout may be thousands of times as large
-            self._features, self._encode = plain.encode(observations), _as_they_are
         # one vector, so that workers add it up at once; its parts are in C order, whatever the parameters' layout
         self._vector = th.empty(sum(parameter.numel() for parameter in self._layers.parameters), dtype=th.float32)
         self._gradients = unflatten_like(self._layers.parameters, self._vector)
@@ -220,9 +221,15 @@ class _HandEpoch:
             parameter.grad = gradient
         yield from map(self._differentiate_loss, self._data.minibatches())
 
-    def _differentiate_loss(self, rows: np.ndarray) -> float:
+    def _inputs(self, units: np.ndarray, rows: np.ndarray) -> Any:
+        """Select the input of the fitted layers for a mini-batch."""
+        return self._encode(self._features.take(rows, axis=0))
+
+    def _differentiate_loss(self, units: np.ndarray) -> float:
         """Compute the same as :func:`_differentiate_loss`, by hand."""
-        trace = self._layers.trace(self._encode(self._features.take(rows, axis=0)))
+        states = self._data.batch.states
+        rows = units if states.unit_starts is None else _rows_of(states, units)
+        trace = self._layers.trace(self._inputs(units, rows))
         error = trace[-1] - self._returns.take(rows)[:, None]
         weighted, total = error, float(len(error))
         if self._weights is not None:
@@ -236,6 +243,53 @@ class _HandEpoch:
         if summed is not self._vector:
             self._vector.copy_(summed)
         return self._workers.total(float(np.vdot(weighted, error)) / total)
+
+
+class _SequenceEpoch(_HandEpoch):
+    """Differentiates a critic with memory without autograd, on mini-batches of whole windows."""
+
+    def __init__(self, plain: PlainRecurrentPolicy, network: RecurrentNetwork, data: FitData, workers: Workers) -> None:
+        self._sequences = plain.sequences(data.batch.states, of_critic=True)
+        super().__init__(network, self._sequences.inputs, _as_they_are, data, workers)
+
+    def _inputs(self, units: np.ndarray, rows: np.ndarray) -> Sequences:
+        inputs, lengths, memory = self._sequences
+        return Sequences(inputs.take(rows, axis=0), lengths[units], tuple(part[units] for part in memory))
+
+
+def _sequence_network(plain: PlainRecurrentPolicy, parameters: Sequence[th.nn.Parameter]) -> RecurrentNetwork | Reason:
+    """Find the network of a critic with memory of its own, if the fit trains exactly that."""
+    network = plain.critic
+    if isinstance(network, Reason):
+        return network
+    assert isinstance(network, RecurrentNetwork)
+    if not network.differentiable:
+        return Reason("the slope of an activation is not known")
+    if sorted(map(id, network.parameters)) != sorted(map(id, parameters)):
+        return Reason("some of the fitted parameters are frozen, used twice, or not the critic's alone")
+    return network
+
+
+def _fixed_features(plain: PlainPolicy, split: _SplitLayers, batch: Batch) -> tuple[np.ndarray, Encode]:
+    """Compute what the fitted layers read, and how it is still to be encoded."""
+    assert isinstance(batch.states.observations, th.Tensor)
+    observations: np.ndarray = batch.states.observations.numpy()
+    features, encode = observations, plain.encode
+    if isinstance(plain, PlainRecurrentPolicy) and plain.critic_rnn is not None:  # the actor's, which the fit leaves alone
+        assert isinstance(plain.critic, RecurrentNetwork)
+        features, encode = plain.critic.hidden(plain.sequences(batch.states, of_critic=True))[0], _as_they_are
+    if split.fixed is not None:
+        return in_blocks(split.fixed, encode, features), _as_they_are
+    if isinstance(plain.policy.observation_space, spaces.Box):
+        # other spaces are encoded in parts: a one-hot rollout may be thousands of times as large
+        return encode(features), _as_they_are
+    return features, encode
+
+
+def _rows_of(states: States, units: np.ndarray) -> np.ndarray:
+    rows = states.rows_of(th.from_numpy(units))
+    assert isinstance(rows, th.Tensor)
+    return rows.numpy()
 
 
 def _as_they_are(features: np.ndarray) -> np.ndarray:

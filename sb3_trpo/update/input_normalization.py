@@ -9,7 +9,7 @@ plain function of x: no wrapper, no layer and no second file hold the statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch as th
 from gymnasium import spaces
@@ -17,6 +17,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
+from sb3_trpo.actor.plain_recurrent import PlainRecurrentPolicy
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.step.flat import assign, flatten
 from sb3_trpo.step.report import Trial
@@ -24,6 +25,25 @@ from sb3_trpo.update.moments import BLOCK_ROWS, RunningMoments
 
 _LEAST_STD = 1e-2
 """Smallest standard deviation that is divided by: an input that hardly moved may move later."""
+
+
+class InputLayer(Protocol):
+    """A layer W x + b, or that part of a recurrent one."""
+
+    @property
+    def weight(self) -> th.Tensor:
+        """Return W, shape (n_out, k)."""
+
+    @property
+    def bias(self) -> th.Tensor:
+        """Return b, shape (n_out,)."""
+
+
+class _RecurrentInputs(NamedTuple):
+    """The part of a recurrent layer that reads the inputs."""
+
+    weight: th.Tensor
+    bias: th.Tensor
 
 
 class FirstLayers(NamedTuple):
@@ -34,8 +54,8 @@ class FirstLayers(NamedTuple):
     :param critic: first layer of the critic
     """
 
-    actor: nn.Linear
-    critic: nn.Linear
+    actor: InputLayer
+    critic: InputLayer
 
 
 def first_layers(plain: PlainPolicy | Reason) -> FirstLayers | Reason:
@@ -52,18 +72,38 @@ def first_layers(plain: PlainPolicy | Reason) -> FirstLayers | Reason:
         return Reason(f"the observations are {type(policy.observation_space).__name__}")
     if type(policy.features_extractor) is not FlattenExtractor:
         return Reason(f"the features extractor is a {type(policy.features_extractor).__name__}")
-    found = []
-    for name, hidden, last in (
-        ("actor", policy.mlp_extractor.policy_net, policy.action_net),
-        ("critic", policy.mlp_extractor.value_net, policy.value_net),
-    ):
-        layer = [*hidden, last][0]
-        if type(layer) is not nn.Linear or layer.bias is None:
-            return Reason(f"the first layer of the {name} is a {type(layer).__name__}")
-        if not (layer.weight.requires_grad and layer.bias.requires_grad):
-            return Reason(f"the first layer of the {name} is frozen")
-        found.append(layer)
-    return FirstLayers(*found) if found[0] is not found[1] else Reason("actor and critic share their first layer")
+    actor, critic = (_input_layer(name, layer) for name, layer in _reading(plain).items())
+    for found in (actor, critic):
+        if isinstance(found, Reason):
+            return found
+    assert not isinstance(actor, Reason)
+    assert not isinstance(critic, Reason)
+    if actor.weight is critic.weight:
+        return Reason("actor and critic share their first layer")
+    return FirstLayers(actor, critic)
+
+
+def _reading(plain: PlainPolicy) -> dict[str, Any]:
+    """Find the modules of actor and critic that read the observation."""
+    policy = plain.policy
+    if isinstance(plain, PlainRecurrentPolicy):
+        return {"actor": policy.lstm_actor, "critic": plain.critic_rnn or policy.critic}
+    actor = [*policy.mlp_extractor.policy_net, policy.action_net]
+    critic = [*policy.mlp_extractor.value_net, policy.value_net]
+    return {"actor": actor[0], "critic": critic[0]}
+
+
+def _input_layer(name: str, module: Any) -> InputLayer | Reason:
+    """Find weight and bias of a module that reads the observation."""
+    layer: InputLayer
+    if type(module) is nn.Linear and module.bias is not None:
+        layer = module
+    elif type(module) in (nn.LSTM, nn.GRU) and module.bias:
+        layer = _RecurrentInputs(module.weight_ih_l0, module.bias_ih_l0)
+    else:
+        return Reason(f"the first layer of the {name} is a {type(module).__name__}")
+    frozen = not (layer.weight.requires_grad and layer.bias.requires_grad)
+    return Reason(f"the first layer of the {name} is frozen") if frozen else layer
 
 
 @dataclass(frozen=True)
@@ -103,7 +143,7 @@ class StandardizedInputs:
             z.copy_((x.double() - mean) / std)
         return replace(batch, states=replace(batch.states, observations=standardized))
 
-    def enter(self, layer: nn.Linear) -> None:
+    def enter(self, layer: InputLayer) -> None:
         """
         Replace W and b by W' and b'.
 
@@ -115,7 +155,7 @@ class StandardizedInputs:
             layer.bias.copy_(layer.bias.double() + weight @ mean)
             layer.weight.copy_(weight * std)
 
-    def leave(self, layer: nn.Linear) -> None:
+    def leave(self, layer: InputLayer) -> None:
         """
         Replace W' and b' by W and b: the inverse of :meth:`enter`.
 
@@ -128,7 +168,7 @@ class StandardizedInputs:
             layer.weight.copy_(weight)
 
     @contextmanager
-    def within(self, layer: nn.Linear) -> Iterator[None]:
+    def within(self, layer: InputLayer) -> Iterator[None]:
         """
         Let a layer read z within the context; before and after it reads x, and computes the same.
 
@@ -191,7 +231,7 @@ class Coordinates:
     :param parameters: the problem's parameters, P elements in all
     """
 
-    def __init__(self, inputs: StandardizedInputs, layer: nn.Linear, parameters: Sequence[th.Tensor]) -> None:
+    def __init__(self, inputs: StandardizedInputs, layer: InputLayer, parameters: Sequence[th.Tensor]) -> None:
         dtype, device = layer.weight.dtype, layer.weight.device
         self._mean, self._std = inputs.mean.to(device, dtype), inputs.std.to(device, dtype)
         self._weight = _place(layer.weight, parameters)

@@ -29,6 +29,7 @@ class PolicyProblem:
     :param subsets: the units that gradient and products read
     :param workers: the processes that share the update
     :param coordinates: the coordinates of gradient and products; None: those of the parameters
+    :param derivatives: the batch in other units, for gradient and products; None: in its own
     """
 
     def __init__(
@@ -41,17 +42,19 @@ class PolicyProblem:
         subsets: Subsets = ALL_UNITS,
         workers: Workers = ALONE,
         coordinates: Coordinates | None = None,
+        derivatives: Batch | None = None,
     ) -> None:
         self.parameters = parameters
         self._coordinates = coordinates
         self._subsets = subsets
-        in_one_pass = parameters if parameters and subsets.gradient is None else None
+        self._derivatives = batch if derivatives is None else derivatives
+        in_one_pass = parameters if parameters and subsets.gradient is None and self._derivatives is batch else None
         self._surrogate = Surrogate(network, batch, ent_coef, chunk_size, in_one_pass, workers)
         self.old = self._surrogate.at_old
         self.entropy = self._surrogate.entropy
 
         def product(of: th.Tensor | None) -> FisherVectorProduct:
-            return FisherVectorProduct(network, parameters, batch, chunk_size, of, workers)
+            return FisherVectorProduct(network, parameters, self._derivatives, chunk_size, of, workers)
 
         self._product = product(subsets.curvature)
         self._independent_product = None if subsets.independent is None else product(subsets.independent)
@@ -64,7 +67,7 @@ class PolicyProblem:
         """
         gradient = self._surrogate.gradient_at_old
         if gradient is None:
-            gradient = self._surrogate.gradient(self.parameters, self._subsets.gradient)
+            gradient = self._surrogate.gradient(self.parameters, self._subsets.gradient, self._derivatives)
         return self._pulled_back(gradient)
 
     def penalized_gradient(self, kl_coef: float) -> th.Tensor:

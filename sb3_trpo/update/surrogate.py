@@ -51,7 +51,7 @@ class Surrogate:
         self._network = network
         self._workers = workers
         self._old: list[Parameters] = []
-        self._total_weight = self._weight_of(None)
+        self._total_weight = workers.total(batch.total_weight())
         if parameters is None:
             self.at_old = self.evaluate()
         else:
@@ -77,23 +77,28 @@ class Surrogate:
                     break
         return self._trial(sums, complete)
 
-    def gradient(self, parameters: Sequence[th.nn.Parameter], units: th.Tensor | None = None) -> th.Tensor:
+    def gradient(
+        self, parameters: Sequence[th.nn.Parameter], units: th.Tensor | None = None, batch: Batch | None = None
+    ) -> th.Tensor:
         """
         Differentiate L at the current parameters, with one backward pass.
 
         :param parameters: the actor's parameters, P elements in all
         :param units: positions of the units to average over, shape (u,); None: all
+        :param batch: the same batch in other units; None: the batch itself
         :return: g, shape (P,)
         """
+        batch = self.batch if batch is None else batch
 
         def objective(chunk: Batch, distribution: Distribution) -> th.Tensor:
             return self._objective(chunk, *_gain_and_entropy(chunk, distribution))
 
         total = _zeros(parameters)
-        for chunk in self.batch.chunks(self.chunk_size, units):
+        for chunk in batch.chunks(self.chunk_size, units):
             with unchecked_distributions():
                 total = total + self._network.gradient(objective, chunk, parameters)
-        return self._workers.sum(total) / (self._total_weight if units is None else self._weight_of(units))
+        weight = self._total_weight if units is None else self._workers.total(batch.total_weight(units))
+        return self._workers.sum(total) / weight
 
     def penalized_gradient(
         self, parameters: Sequence[th.nn.Parameter], kl_coef: float, units: th.Tensor | None = None
@@ -119,7 +124,8 @@ class Surrogate:
 
             with unchecked_distributions():
                 total = total + self._network.gradient(objective, self.batch.take(part), parameters)
-        return self._workers.sum(total) / (self._total_weight if units is None else self._weight_of(units))
+        weight = self._total_weight if units is None else self._workers.total(self.batch.total_weight(units))
+        return self._workers.sum(total) / weight
 
     def _differentiate_at_old(self, parameters: Sequence[th.nn.Parameter]) -> tuple[Trial, th.Tensor]:
         """Compute L, D and ∇L in one pass, and remember π_old."""
@@ -177,9 +183,6 @@ class Surrogate:
             return Trial(math.nan, mean_kl, complete=False)
         self.entropy = entropy
         return Trial(mean_gain + self.ent_coef * entropy if self.ent_coef else mean_gain, mean_kl)
-
-    def _weight_of(self, units: th.Tensor | None) -> float:
-        return self._workers.total(self.batch.total_weight(units))
 
 
 def _no_sums() -> th.Tensor:

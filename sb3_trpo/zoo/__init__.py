@@ -1,6 +1,7 @@
 """
 Registers this package with RL Zoo: after an import, ``trpo`` there means this package's TRPO, ``vine_trpo`` its vine sampling,
-``npg``, ``kl_penalty_trpo`` and ``dual_trpo`` its other step rules, and ``maskable_trpo`` TRPO with action masks.
+``npg``, ``kl_penalty_trpo`` and ``dual_trpo`` its other step rules, ``maskable_trpo`` TRPO with action masks, ``trpo_lstm``
+TRPO with memory.
 
 ``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else; the ``sb3-trpo`` command
 (:mod:`sb3_trpo.command_line`) imports it before every script of the Zoo.
@@ -15,18 +16,27 @@ from sb3_trpo.algorithms.dual import DualTRPO
 from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
 from sb3_trpo.algorithms.maskable import MaskableTRPO
 from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
+from sb3_trpo.algorithms.recurrent import RecurrentTRPO
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.checks import described
-from sb3_trpo.zoo.search_space import convert_hyperparameters, sample_dual, sample_hyperparameters, sample_kl_penalty
+from sb3_trpo.zoo.search_space import (
+    convert_hyperparameters,
+    convert_recurrent,
+    sample_dual,
+    sample_hyperparameters,
+    sample_kl_penalty,
+    sample_recurrent,
+)
 
-ALGORITHMS = {
+ALGORITHMS: dict[str, type[TRPO]] = {
     "trpo": TRPO,
     "vine_trpo": VineTRPO,
     "npg": NaturalPolicyGradient,
     "kl_penalty_trpo": KLPenaltyTRPO,
     "dual_trpo": DualTRPO,
     "maskable_trpo": MaskableTRPO,
+    "trpo_lstm": RecurrentTRPO,
 }
 """The classes by their names in RL Zoo."""
 
@@ -57,5 +67,6 @@ HYPERPARAMS_SAMPLER.update(
     kl_penalty_trpo=sample_kl_penalty,
     dual_trpo=sample_dual,
     maskable_trpo=sample_hyperparameters,
+    trpo_lstm=sample_recurrent,
 )
-HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, convert_hyperparameters))
+HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, convert_hyperparameters) | {"trpo_lstm": convert_recurrent})

@@ -37,7 +37,28 @@ def sample_hyperparameters(
         drawn["log_std_init"] = trial.suggest_float("log_std_init", -2.0, 0.5)
     else:
         drawn["ent_coef"] = trial.suggest_float("ent_coef", 1e-5, 0.03, log=True)
-    hyperparameters = convert_hyperparameters(drawn)
+    return _stored(trial, convert_hyperparameters(drawn))
+
+
+def sample_recurrent(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    Draw hyperparameters for a policy with memory: those of :func:`sample_hyperparameters`, and its recurrent layers.
+
+    :param trial: draws the values, and stores derived values as its attributes
+    :param n_actions: dimensions of a ``Box`` action space; 0 for any other
+    :param n_envs: number of environments
+    :param additional_args: unused
+    :return: arguments of :class:`~sb3_trpo.algorithms.recurrent.RecurrentTRPO`
+    """
+    sample_hyperparameters(trial, n_actions, n_envs, additional_args)
+    trial.suggest_categorical("lstm_hidden_size", [16, 32, 64, 128, 256])
+    trial.suggest_categorical("enable_critic_lstm", [False, True])
+    trial.suggest_categorical("rnn_type", ["lstm", "gru"])
+    return _stored(trial, convert_recurrent(trial.params))
+
+
+def _stored(trial: optuna.Trial, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """Store the derived values as attributes of the trial."""
     for name in ("gamma", "gae_lambda", "n_steps", "batch_size"):
         trial.set_user_attr(name, hyperparameters[name])
     return hyperparameters
@@ -74,6 +95,21 @@ def sample_dual(trial: optuna.Trial, n_actions: int, n_envs: int, additional_arg
         "dual_learning_rate": trial.suggest_float("dual_learning_rate", 1.0, 100.0, log=True),
         "n_policy_updates": trial.suggest_int("n_policy_updates", 1, 10),
     }
+
+
+def convert_recurrent(sampled_params: dict[str, Any]) -> dict[str, Any]:
+    """
+    Convert the values that a trial drew for a policy with memory to arguments.
+
+    :param sampled_params: the values of :func:`sample_recurrent` by name
+    :return: arguments of :class:`~sb3_trpo.algorithms.recurrent.RecurrentTRPO`
+    """
+    names = ("lstm_hidden_size", "enable_critic_lstm", "rnn_type")
+    of_memory = {name: sampled_params[name] for name in names}
+    others = {name: value for name, value in sampled_params.items() if name not in names}
+    hyperparameters = convert_hyperparameters(others)
+    hyperparameters["policy_kwargs"].update(of_memory)
+    return hyperparameters
 
 
 def convert_hyperparameters(sampled_params: dict[str, Any]) -> dict[str, Any]:

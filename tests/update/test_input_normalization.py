@@ -156,10 +156,11 @@ def test_the_first_weights_read_standardised_inputs() -> None:
 
 
 def test_actor_that_would_change_too_much_is_left() -> None:
-    layers = FirstLayers(nn.Linear(3, 4), nn.Linear(3, 4))
-    before = [p.detach().clone() for p in layers.actor.parameters()]
+    actor = nn.Linear(3, 4)
+    layers = FirstLayers(actor, nn.Linear(3, 4))
+    before = [p.detach().clone() for p in actor.parameters()]
     assert begin_standardized(layers, INPUTS, lambda _: Trial(0.0, 0.5), 0.02) is None
-    assert all(map(th.equal, layers.actor.parameters(), before))
+    assert all(map(th.equal, actor.parameters(), before))
     assert begin_standardized(layers, INPUTS, lambda _: Trial(0.0, 0.01), 0.02) == 0.01
     assert not th.equal(layers.actor.weight, before[0])
 
