@@ -151,8 +151,6 @@ _FUNCTIONS: Sequence[tuple[Any, str]] = (
 )
 """The functions that methods of policies, layers and distributions call, by the modules in which these find them."""
 
-_POLICIES = (ActorCriticPolicy, ActorCriticCnnPolicy, CnnPolicy, PaperCnnPolicy, MaskableMlpPolicy, MaskableCnnPolicy)
-"""Policies that compute what SB3's MLP or CNN policy does; the maskable ones do once the actions are restricted."""
 
 _DISTRIBUTIONS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
 """Distributions whose parameters are the network's output, except for the normalisation of logits and the std."""
@@ -174,6 +172,8 @@ class PlainPolicy:
         ActorCriticCnnPolicy,
         CnnPolicy,
         PaperCnnPolicy,
+        MaskableMlpPolicy,
+        MaskableCnnPolicy,
     )
     """The classes that compute this; subclasses may compute something else."""
 
