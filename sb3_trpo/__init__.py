@@ -4,8 +4,10 @@ from importlib.metadata import version
 
 from sb3_trpo.actor.plain_policy import register_extractor
 from sb3_trpo.algorithms.dual import DualTRPO
+from sb3_trpo.algorithms.evaluation import evaluate_policy
 from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
 from sb3_trpo.algorithms.maskable import MaskableTRPO
+from sb3_trpo.algorithms.maskable_recurrent import MaskableRecurrentTRPO
 from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
 from sb3_trpo.algorithms.recurrent import RecurrentTRPO
 from sb3_trpo.algorithms.trpo import TRPO
@@ -37,6 +39,7 @@ __all__ = [
     "CnnPolicy",
     "DualTRPO",
     "KLPenaltyTRPO",
+    "MaskableRecurrentTRPO",
     "MaskableTRPO",
     "MaskedVecEnv",
     "MlpLstmPolicy",
@@ -51,6 +54,7 @@ __all__ = [
     "VineTRPO",
     "__version__",
     "deepcopy_state",
+    "evaluate_policy",
     "load_policy",
     "load_vec_normalize",
     "register_extractor",

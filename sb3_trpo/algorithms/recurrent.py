@@ -52,7 +52,7 @@ class RecurrentTRPO(TRPO):
         "CnnLstmPolicy": CnnLstmPolicy,
         "MultiInputLstmPolicy": MultiInputLstmPolicy,
     }
-    extra_arguments = ("bptt_length",)
+    extra_arguments: ClassVar[tuple[str, ...]] = ("bptt_length",)
     source_models = "with an LSTM and without masks"
     interface_class = RecurrentInterface
 
@@ -162,6 +162,11 @@ class RecurrentTRPO(TRPO):
         :return: the actions, and the state for the next call: (h, c) of an LSTM, (h,) of a GRU
         :raises ValueError: if the state or ``episode_start`` has another shape
         """
+        self._count_forgotten(state, episode_start)
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def _count_forgotten(self, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None) -> None:
+        """Warn once if many calls of ``predict`` in a row have no state."""
         begins = episode_start is not None and bool(np.all(episode_start))
         self._n_forgotten = self._n_forgotten + 1 if state is None and not begins else 0
         if self._n_forgotten == _MANY:
@@ -169,9 +174,8 @@ class RecurrentTRPO(TRPO):
                 f"`predict` was called {_MANY} times in a row without `state`, so the policy has no memory. Pass on the state "
                 "that it returns: `action, state = model.predict(obs, state=state, episode_start=starts)`.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return super().predict(observation, state, episode_start, deterministic)
 
     def learn(
         self: SelfRecurrentTRPO,

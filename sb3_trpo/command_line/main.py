@@ -26,7 +26,10 @@ class Script(NamedTuple):
     defaults: tuple[str, ...] = ()
 
 
-_ALGORITHMS = ("trpo", "vine_trpo", "npg", "kl_penalty_trpo", "dual_trpo", "maskable_trpo", "trpo_lstm")
+_ALGORITHMS = (
+    *("trpo", "vine_trpo", "npg", "kl_penalty_trpo", "dual_trpo"),
+    *("maskable_trpo", "trpo_lstm", "maskable_trpo_lstm"),
+)
 _ALGO = ("--algo", _ALGORITHMS[0])
 _FOLDER = ("--folder", "logs")
 _HYPERPARAMETERS = "{hyperparameters}"
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import_module(script.module.rpartition(".")[0])
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
     words = [*defaults, *_with_single_frames(script, options)]
-    patches = patched_zoo(trusted, _own_packages(options), command == "plot_from_file", algorithm == "maskable_trpo")
+    patches = patched_zoo(trusted, _own_packages(options), command == "plot_from_file", algorithm.startswith("maskable"))
     with patches, resumed_training() if resume else nullcontext(), _arguments(f"sb3-trpo {command}", words):
         runpy.run_module(script.module, run_name="__main__")
 

@@ -54,7 +54,7 @@ class MaskedEvaluation:
         """
 
         def patched(model: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.env is not None and "action_masks" not in kwargs:
+            if self.env is not None and kwargs.get("action_masks") is None:
                 kwargs["action_masks"] = self.env.action_masks()
             return predict(model, *args, **kwargs)
 

@@ -80,6 +80,21 @@ class EnvMaskSource:
         """
         self.step += 1
 
+    def get_state(self) -> Any:
+        """
+        Return what the masks of the present states come from, if it is kept here and not in the environments.
+
+        :return: plain data
+        """
+        return None
+
+    def set_state(self, state: Any) -> None:
+        """
+        Restore what the masks of the present states come from.
+
+        :param state: a result of :meth:`get_state`
+        """
+
     def explain(self, error: Exception, actions: np.ndarray) -> None:
         """
         Explain an error in a step, if an action was forbidden, or has become so since the environment was asked.
@@ -166,6 +181,15 @@ class OfInfo(EnvMaskSource):
             first = self.env.unwrapped.reset_infos
             for i in np.flatnonzero(dones).tolist():
                 self._infos[i] = first[i]
+
+    def get_state(self) -> Any:
+        """See :meth:`EnvMaskSource.get_state`."""
+        return [np.array(mask) for mask in self._ask(None)]
+
+    def set_state(self, state: Any) -> None:
+        """See :meth:`EnvMaskSource.set_state`."""
+        assert self._key is not None
+        self._infos = [{self._key: mask} for mask in state]
 
     def _ask(self, observations: Any) -> Any:
         try:

@@ -64,6 +64,20 @@ class MaskSource(Protocol):
         :param dones: whether an episode ended with the step, shape (n_envs,)
         """
 
+    def get_state(self) -> Any:
+        """
+        Return what the masks of the present states come from, if it is kept here and not in the environments.
+
+        :return: plain data
+        """
+
+    def set_state(self, state: Any) -> None:
+        """
+        Restore what the masks of the present states come from.
+
+        :param state: a result of :meth:`get_state`
+        """
+
     def explain(self, error: Exception, actions: np.ndarray) -> None:
         """
         Explain an error in a step, if an action was forbidden, or has become so since the environment was asked.
@@ -99,6 +113,23 @@ class PolicyInterface:
         :param previous: the other interface
         """
         self.mask_source = previous.mask_source
+
+    def get_state(self) -> dict[str, Any]:
+        """
+        Return what the interface keeps of the present states of the environments, for a run that is resumed.
+
+        :return: plain data and tensors by name
+        """
+        return {} if self.mask_source is None else {"masks": self.mask_source.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        Restore what the interface keeps of the present states.
+
+        :param state: a result of :meth:`get_state`
+        """
+        if self.mask_source is not None and "masks" in state:
+            self.mask_source.set_state(state["masks"])
 
     def present(self, observations: Obs, env: VecEnv, starts: np.ndarray) -> States:
         """

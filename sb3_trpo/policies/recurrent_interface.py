@@ -52,6 +52,15 @@ class RecurrentInterface(PolicyInterface):
             if [part.shape[1:] for part in memory] == expected:
                 setattr(self, name, tuple(part.to(self.policy.device) for part in memory))
 
+    def get_state(self) -> dict[str, Any]:
+        """Return the memory after the last step besides."""
+        return {**super().get_state(), "memory": self.memory}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore the memory after the last step besides."""
+        super().set_state(state)
+        self.memory = tuple(part.to(self.policy.device) for part in state["memory"])
+
     def present(self, observations: Obs, env: VecEnv, starts: np.ndarray) -> States:
         """Read the present states, with their memory."""
         states = super().present(observations, env, starts)

@@ -113,13 +113,14 @@ def save_run(model: OnPolicyAlgorithm, callback: BaseCallback, without: type[Bas
         environments = Environments(model.env).get()
     except ValueError:
         environments = None
-    distribution = vars(model.policy.action_dist)
+    distribution, interface = vars(model.policy.action_dist), vars(model)["_interface"]
     return {
         "attributes": without_tensors(plain_attributes(model, _OF_THE_PROGRAM)),
         "moments": {name: without_tensors(vars(getattr(model, name))) for name in _MOMENTS if hasattr(model, name)},
         "policy": without_tensors(dict(model.policy.state_dict())),
         "optimizer": without_tensors(model.policy.optimizer.state_dict()),
         "noise": without_tensors({name: distribution[name] for name in _NOISE if name in distribution}),
+        "interface": without_tensors(interface.get_state()),
         "seconds": (time.time_ns() - model.start_time) / 1e9,
         "environments": environments,
         "spaces": SpaceGenerators([model]).get(),
@@ -163,6 +164,8 @@ def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[st
         vars(model).update(fresh)
     else:
         Environments(model.env).set(state["environments"])
+        interface: Any = vars(model)["_interface"]
+        interface.set_state(with_tensors(state["interface"]))
     for name, value in with_tensors(state["noise"]).items():
         setattr(model.policy.action_dist, name, value.to(model.device))
     SpaceGenerators([model]).set(state["spaces"])

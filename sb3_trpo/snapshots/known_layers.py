@@ -239,6 +239,7 @@ def known_layers() -> dict[type, KnownLayer]:
         **dict.fromkeys([AcrobotEnv, Continuous_MountainCarEnv, MountainCarEnv], KnownLayer(_ENV, only=("state",))),
         CartPoleEnv: KnownLayer(_ENV, only=("state", "steps_beyond_terminated")),
         PendulumEnv: KnownLayer(_ENV, only=("state", "last_u")),
+        **_toy_text(),
         **{getattr(wrappers, name): KnownLayer(_WRAPPER) for name in _WRAPPERS if hasattr(wrappers, name)},
         **{getattr(atari_wrappers, name): KnownLayer(_WRAPPER) for name in [*atari, "WarpFrame", "AtariWrapper"]},
         **dict.fromkeys(
@@ -280,6 +281,19 @@ def layers_of_runs() -> dict[type, KnownLayer]:
 def _time_limits() -> list[type]:
     """Find gymnasium's class and the subclass that RL Zoo puts in its place."""
     return [cls for cls in wrappers.TimeLimit.__mro__ if cls.__name__.endswith("TimeLimit")]
+
+
+def _toy_text() -> dict[type, KnownLayer]:
+    from gymnasium.envs import toy_text
+
+    tables = _ENV | {"P", "initial_state_distrib", "desc"}  # of transitions, which the steps only read
+    cards = ("dealer", "player", "dealer_top_card_suit", "dealer_top_card_value_str")
+    return {
+        toy_text.BlackjackEnv: KnownLayer(_ENV, only=cards),
+        toy_text.CliffWalkingEnv: KnownLayer(tables, only=("s", "lastaction")),
+        toy_text.FrozenLakeEnv: KnownLayer(tables, only=("s", "lastaction")),
+        toy_text.TaxiEnv: KnownLayer(tables, only=("s", "lastaction", "fickle_step", "taxi_orientation")),
+    }
 
 
 def _mujoco() -> dict[type, KnownLayer]:

@@ -1,7 +1,7 @@
 """
 Registers this package with RL Zoo: after an import, ``trpo`` there means this package's TRPO, ``vine_trpo`` its vine sampling,
 ``npg``, ``kl_penalty_trpo`` and ``dual_trpo`` its other step rules, ``maskable_trpo`` TRPO with action masks, ``trpo_lstm``
-TRPO with memory.
+TRPO with memory, and ``maskable_trpo_lstm`` TRPO with both.
 
 ``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else; the ``sb3-trpo`` command
 (:mod:`sb3_trpo.command_line`) imports it before every script of the Zoo.
@@ -15,6 +15,7 @@ from rl_zoo3.utils import ALGOS
 from sb3_trpo.algorithms.dual import DualTRPO
 from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
 from sb3_trpo.algorithms.maskable import MaskableTRPO
+from sb3_trpo.algorithms.maskable_recurrent import MaskableRecurrentTRPO
 from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
 from sb3_trpo.algorithms.recurrent import RecurrentTRPO
 from sb3_trpo.algorithms.trpo import TRPO
@@ -37,6 +38,7 @@ ALGORITHMS: dict[str, type[TRPO]] = {
     "dual_trpo": DualTRPO,
     "maskable_trpo": MaskableTRPO,
     "trpo_lstm": RecurrentTRPO,
+    "maskable_trpo_lstm": MaskableRecurrentTRPO,
 }
 """The classes by their names in RL Zoo."""
 
@@ -68,5 +70,7 @@ HYPERPARAMS_SAMPLER.update(
     dual_trpo=sample_dual,
     maskable_trpo=sample_hyperparameters,
     trpo_lstm=sample_recurrent,
+    maskable_trpo_lstm=sample_recurrent,
 )
-HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, convert_hyperparameters) | {"trpo_lstm": convert_recurrent})
+HYPERPARAMS_CONVERTER.update(dict.fromkeys(ALGORITHMS, convert_hyperparameters))
+HYPERPARAMS_CONVERTER.update(trpo_lstm=convert_recurrent, maskable_trpo_lstm=convert_recurrent)

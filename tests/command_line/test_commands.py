@@ -333,7 +333,7 @@ def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(SystemExit, match="unknown command 'trian'"):
         main(["trian"])
     for options in (["--algo", "ppo"], ["--algo=ppo"], ["--alg", "ppo"], ["--a=ppo"]):
-        with pytest.raises(SystemExit, match=r"`--algo` must be trpo, .*, maskable_trpo or trpo_lstm, not 'ppo'"):
+        with pytest.raises(SystemExit, match=r"`--algo` must be trpo, .*, trpo_lstm or maskable_trpo_lstm, not 'ppo'"):
             main(["train", *options])
     for command, needed in (("all_plots", "--env ENV"), ("plot_from_file", "--input FILE")):
         for options in ([], ["-l", "TRPO"], ["-l", "TRPO", "-iqm"]):

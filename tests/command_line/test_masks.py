@@ -8,6 +8,7 @@ import pytest
 
 from sb3_trpo import MaskableTRPO
 from sb3_trpo.command_line.main import main
+from sb3_trpo.zoo import ALGORITHMS
 from tests.masked_envs import MaskedEnv
 
 # the Zoo and its libraries for plots and searches cause warnings; but ours about masks must not appear
@@ -27,20 +28,23 @@ class Pictured(MaskedEnv):
         return np.zeros((32, 32, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("where", ["info", "env_method"])
-def test_commands(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "where"),
+    [("maskable_trpo", "info"), ("maskable_trpo", "env_method"), ("maskable_trpo_lstm", "info")],
+)
+def test_commands(algorithm: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     name = f"Masked{where.title().replace('_', '')}-v0"
     gym.register(name, entry_point=lambda **kwargs: Pictured(where, **kwargs), max_episode_steps=20)
     try:
-        env = ["--algo", "maskable_trpo", "--env", name]
+        env = ["--algo", algorithm, "--env", name]
         short = ["-params", "n_steps:64", "batch_size:64", "--device", "cpu", "--num-threads", "1", "--verbose", "0"]
         main(["train", *env, "-n", "128", "--eval-freq", "64", "--eval-episodes", "2", *short])
-        run = tmp_path / "logs" / "maskable_trpo" / f"{name}_1"
-        assert MaskableTRPO.load(run / f"{name}.zip").trained_with_masks
+        run = tmp_path / "logs" / algorithm / f"{name}_1"
+        assert vars(ALGORITHMS[algorithm].load(run / f"{name}.zip"))["trained_with_masks"]
         assert np.load(run / "evaluations.npz")["results"].shape == (2, 2)
         main(["enjoy", *env, "--no-render", "-n", "50"])
-        if where == "info":
+        if (algorithm, where) == ("maskable_trpo", "info"):
             main(["record_video", *env, "-n", "10"])
             assert len(list((run / "videos").glob("*.mp4"))) == 1
     finally:

@@ -20,7 +20,15 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 
-from sb3_trpo import TRPO, ResumableEnv, ResumeCallback, VineTRPO
+from sb3_trpo import (
+    TRPO,
+    MaskableRecurrentTRPO,
+    MaskableTRPO,
+    RecurrentTRPO,
+    ResumableEnv,
+    ResumeCallback,
+    VineTRPO,
+)
 from sb3_trpo.saving.checkpoint_folder import checkpoints_in
 from tests.toy_envs import RandomEnv
 
@@ -53,11 +61,15 @@ def pong() -> VecEnv:
     return VecFrameStack(make_atari_env("PongNoFrameskip-v4", 1, seed=3), 4)
 
 
+SMALL_MEMORY: dict[str, Any] = {"policy_kwargs": {"lstm_hidden_size": 8}}
 CASES: dict[str, tuple[type[TRPO], str, Callable[[], VecEnv], dict[str, Any]]] = {
     "cartpole": (TRPO, "MlpPolicy", lambda: make_vec_env("CartPole-v1", 2, seed=3), {}),
     "gsde": (TRPO, "MlpPolicy", lambda: make_vec_env("Pendulum-v1", 2, seed=3), {"use_sde": True, "sde_sample_freq": 4}),
     "normalized": (TRPO, "MlpPolicy", normalized_cheetah, {}),
     "game": (TRPO, "CnnPolicy", pong, {"n_critic_updates": 1}),
+    "memory": (RecurrentTRPO, "MlpLstmPolicy", lambda: make_vec_env("CartPole-v1", 2, seed=3), SMALL_MEMORY),
+    "masks": (MaskableTRPO, "MlpPolicy", lambda: make_vec_env("Taxi-v4", 2, seed=3), {}),
+    "both": (MaskableRecurrentTRPO, "MlpLstmPolicy", lambda: make_vec_env("Taxi-v4", 2, seed=3), SMALL_MEMORY),
     "vine": (VineTRPO, "MlpPolicy", lambda: make_vec_env("CartPole-v1", 1, seed=3), {"branch_length": 2}),
 }
 
