@@ -7,7 +7,7 @@ for MuJoCo and the games, and RL Zoo's for the other tasks. The runs that are st
 can be stopped and started again, or started several times at once::
 
     python -m benchmarks.defaults --out runs/defaults           # trains what is missing; days on one core
-    python -m benchmarks.defaults --out runs/defaults --report  # prints the table of the runs so far
+    python -m benchmarks.defaults --out runs/defaults --report  # prints the table of the runs so far, and draws the figure
 """
 
 import argparse
@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from benchmarks.common.arms import LABELS, OURS, PEER
+from benchmarks.common.arms import COLOURS, LABELS, OURS, PEER
 from benchmarks.common.environments import is_game
-from benchmarks.common.paths import RESULTS
-from benchmarks.common.runs import Runs, finals, read_runs
+from benchmarks.common.paths import PICTURES, RESULTS
+from benchmarks.common.picture import picture
+from benchmarks.common.runs import Runs, finals, read_rows, read_runs
 from benchmarks.common.scores import bootstrap, half_width, holm, mean_improvement, probability_of_improvement
 from benchmarks.common.tables import print_head, print_row
 
@@ -135,6 +136,31 @@ def print_table(runs: Runs) -> None:
             print(f"\nProbability of improvement over {LABELS[name]}, {len(shared)} environments: {improvement}")
 
 
+def draw(runs: Runs, path: Path) -> None:
+    """
+    Draw every algorithm's scores, scaled from random play (0) to the best mean of an algorithm (1).
+
+    :param runs: every run
+    :param path: the picture
+    """
+    random = {row["env"]: float(row["mean_return"]) for row in read_rows(RESULTS / "random_play.csv")}
+    drawn = [env_id for env_id in BUDGETS if env_id in random and set(N_SEEDS) <= runs.get(env_id, {}).keys()]
+    with picture(path, 120, figsize=(9.0, 0.6 + 0.45 * max(1, len(drawn)))) as (_, axis):
+        for row, env_id in enumerate(drawn):
+            best = max(finals(sides).mean() for sides in runs[env_id].values())
+            for i, name in enumerate(N_SEEDS):
+                scaled = (finals(runs[env_id][name]) - random[env_id]) / (best - random[env_id])
+                place = np.full(len(scaled), row + 0.2 * (i - 1))
+                axis.plot(scaled, place, ".", color=COLOURS[name], alpha=0.5)
+                axis.plot(scaled.mean(), place[0], "|", color=COLOURS[name], markersize=12, markeredgewidth=2.5)
+        for name in N_SEEDS:
+            axis.plot([], [], "|", color=COLOURS[name], markeredgewidth=2.5, label=LABELS[name])
+        axis.set_yticks(range(len(drawn)), drawn)
+        axis.invert_yaxis()
+        axis.set_xlabel("score: 0 is random play, 1 the best mean; a dot is a seed, a bar the mean")
+        axis.legend()
+
+
 def summary(scores: np.ndarray) -> str:
     """Write mean, 95% interval and number of seeds."""
     if not len(scores):
@@ -174,7 +200,9 @@ def main(arguments: list[str]) -> None:
     """Train what is missing, or print the table."""
     options = parse(arguments)
     if options.report:
-        print_table(read_runs(options.out))
+        runs = read_runs(options.out)
+        print_table(runs)
+        draw(runs, PICTURES / "defaults.png")
         return
     for name, env_id, seed in missing_runs(options.out, options.env, options.algo):
         if not (folder_of(options.out, name, env_id, seed) / "run.json").exists():  # another process may have made it

@@ -1,0 +1,52 @@
+"""
+Measure what random actions reach: the mean return of 100 episodes of each environment of ``benchmarks.defaults``.
+
+::
+
+    python -m benchmarks.random_play > benchmarks/results/random_play.csv
+"""
+
+import argparse
+import sys
+
+import gymnasium as gym
+import numpy as np
+
+from benchmarks.common.environments import is_game
+from benchmarks.defaults import BUDGETS
+
+N_EPISODES = 100
+
+
+def returns(env_id: str) -> np.ndarray:
+    """
+    Play with actions drawn from the action space.
+
+    :param env_id: environment id
+    :return: the return of each episode, shape (N_EPISODES,)
+    """
+    env, results = gym.make(env_id), []
+    env.action_space.seed(0)
+    for episode in range(N_EPISODES):
+        env.reset(seed=episode)
+        total, ended = 0.0, False
+        while not ended:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total += float(reward)
+            ended = terminated or truncated
+        results.append(total)
+    env.close()
+    return np.array(results)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print a CSV file."""
+    argparse.ArgumentParser(description="What random actions reach.").parse_args(arguments)
+    print("env,mean_return,std_return,episodes")
+    for env_id in (env_id for env_id in BUDGETS if not is_game(env_id)):
+        scores = returns(env_id)
+        print(f"{env_id},{scores.mean():.2f},{scores.std():.2f},{N_EPISODES}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
