@@ -7,6 +7,12 @@ from pathlib import Path
 
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_trpo.algorithms.dual import DualTRPO
+from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
+from sb3_trpo.algorithms.maskable import MaskableTRPO
+from sb3_trpo.algorithms.maskable_recurrent import MaskableRecurrentTRPO
+from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
+from sb3_trpo.algorithms.recurrent import RecurrentTRPO
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.export.module import OUTPUTS
@@ -15,7 +21,17 @@ from sb3_trpo.export.preparation import Statistics
 from sb3_trpo.reading.rebuild import load_pickle
 from sb3_trpo.saving.statistics import statistics_of
 
-_CLASSES = {"trpo": TRPO, "vine_trpo": VineTRPO}
+_CLASSES: dict[str, type[TRPO]] = {
+    "trpo": TRPO,
+    "vine_trpo": VineTRPO,
+    "npg": NaturalPolicyGradient,
+    "kl_penalty_trpo": KLPenaltyTRPO,
+    "dual_trpo": DualTRPO,
+    "maskable_trpo": MaskableTRPO,
+    "trpo_lstm": RecurrentTRPO,
+    "maskable_trpo_lstm": MaskableRecurrentTRPO,
+}
+"""The classes by their names in RL Zoo, which need not be installed here."""
 _SUFFIXES = (".onnx", ".pt2")
 
 
