@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch as th
 
-from sb3_trpo import TRPO, RecurrentTRPO
+from sb3_trpo import TRPO
 from sb3_trpo.command_line.main import main
 from sb3_trpo.zoo import ALGORITHMS
 from tests.export.models import assert_same_actions, make_model, normalized_env, run_file, sampled
@@ -77,10 +77,21 @@ def test_a_model_has_its_class(algo: str, tmp_path: Path) -> None:
     assert ("action_masks" in metadata["inputs"], "h" in metadata["inputs"]) == ("maskable" in algo, "lstm" in algo)
 
 
-def test_the_class_of_a_model_with_memory_must_be_named(tmp_path: Path) -> None:
-    RecurrentTRPO("MlpLstmPolicy", "CartPole-v1", n_steps=32, batch_size=32, device="cpu").save(tmp_path / "model.zip")
-    with pytest.raises(SystemExit, match="sb3-trpo: "):
-        main(["export", str(tmp_path / "model.zip")])
+@pytest.mark.parametrize(
+    ("algo", "others", "message"),
+    [
+        ("trpo_lstm", ["trpo"], "needs more than observations .*; the option for the class of the model is `--algo`"),
+        ("maskable_trpo", ["trpo", "npg"], "the model takes action masks: pass `--algo maskable_trpo` or "),
+        ("maskable_trpo_lstm", ["trpo_lstm"], "the model takes action masks: pass `--algo maskable_trpo` or "),
+    ],
+)
+def test_a_wrong_class_is_named(algo: str, others: list[str], message: str, tmp_path: Path) -> None:
+    policy = "MlpLstmPolicy" if "lstm" in algo else "MlpPolicy"
+    ALGORITHMS[algo](policy, "CartPole-v1", n_steps=32, batch_size=32, device="cpu").save(tmp_path / "model.zip")
+    for other in others:
+        with pytest.raises(SystemExit, match=message):
+            main(["export", str(tmp_path / "model.zip"), "--algo", other])
+    assert [child.name for child in tmp_path.iterdir()] == ["model.zip"]
 
 
 def test_help_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:

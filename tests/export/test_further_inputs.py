@@ -10,10 +10,11 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_trpo import TRPO, MaskableRecurrentTRPO, MaskableTRPO, RecurrentTRPO
+from sb3_trpo import TRPO, MaskableRecurrentTRPO, MaskableTRPO, MlpLstmPolicy, RecurrentTRPO
 from sb3_trpo.distributions.action_masks import MaskLayout
 from sb3_trpo.export.further_inputs import ActionMasks, Booleans, inputs_of, takes_masks
 from sb3_trpo.export.preparation import preparation_of
+from sb3_trpo.policies.sequences import RecurrentStates
 from tests.export.models import assert_same_actions, make_model, normalized_env, onnx_session
 from tests.helpers import perturb
 from tests.masked_envs import SPACES, MaskedEnv
@@ -38,8 +39,13 @@ def recurrent_model(kind: str = "lstm", masked: bool = False, **kwargs: Any) -> 
     make_env, cls = (MaskedEnv, MaskableRecurrentTRPO) if masked else (RandomEnv, RecurrentTRPO)
     env = case.get("env") or make_env(observation_space=case["observations"], action_space=ACTIONS[case["actions"]])
     model = cls(case["policy"], env, **SETTINGS, policy_kwargs={**SMALL, **KINDS[kind]})
-    perturb([*model.policy.lstm_actor.parameters(), model.policy.action_net.weight], 1.0)
+    perturb([*policy_of(model).lstm_actor.parameters(), model.policy.action_net.weight], 1.0)
     return model
+
+
+def policy_of(model: RecurrentTRPO) -> MlpLstmPolicy:
+    assert isinstance(model.policy, MlpLstmPolicy)
+    return model.policy
 
 
 def maskable_model(actions: str, **kwargs: Any) -> MaskableTRPO:
@@ -101,7 +107,7 @@ def random_masks(model: TRPO, n: int, rng: np.random.Generator) -> np.ndarray:
 def run_episodes(model: RecurrentTRPO, file: Loaded, space: spaces.Space[Any], n: int, prepare: Any = lambda obs: obs) -> None:
     """Act for 50 steps with the file and with ``predict``, each with its own memory, and compare all actions."""
     rng = np.random.default_rng(3)
-    rnn = model.policy.lstm_actor
+    rnn = policy_of(model).lstm_actor
     memory = {name: np.zeros((n, rnn.num_layers, rnn.hidden_size), dtype=np.float32) for name in file.memory}
     state, starts = None, np.ones(n, dtype=bool)
     taken = []
@@ -184,7 +190,7 @@ def test_the_critic_keeps_its_memory(kind: str, tmp_path: Path) -> None:
     assert list(file.memory) == (["h", "c", "critic_h", "critic_c"] if own else ["h", "c"])
     memory = {name: np.zeros((2, 1, 5), dtype=np.float32) for name in file.memory}
     zeros = tuple(th.zeros(1, 2, 5) for _ in range(2))
-    state: Any = model.interface.recurrent_states()._replace(pi=zeros, vf=zeros)
+    state = RecurrentStates(zeros, zeros)
     values = []
     for step in range(4):
         observations, starts = draw(VECTOR, 2), np.array([step == 0, step == 2])

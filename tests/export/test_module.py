@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_trpo import TRPO, MlpLstmPolicy, RecurrentTRPO
+from sb3_trpo import TRPO, MaskableTRPO, MlpLstmPolicy, RecurrentTRPO
 from sb3_trpo.export.further_inputs import inputs_of
 from sb3_trpo.export.module import ExportedPolicy, check_outputs, check_predicts_as_sb3
 from sb3_trpo.export.preparation import preparation_of
@@ -68,6 +69,12 @@ def test_custom_ways_to_remember_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     module_of(model)
     monkeypatch.setattr(RecurrentTRPO, "interface_class", OwnInterface)
     with pytest.raises(TypeError, match="called through a custom OwnInterface cannot be exported"):
+        module_of(model)
+
+
+def test_maskable_policies_of_sb3_contrib_are_refused() -> None:
+    model = MaskableTRPO(MaskableActorCriticPolicy, "CartPole-v1", n_steps=8, batch_size=8, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"not an instance of sb3_contrib.*MaskableActorCriticPolicy"):
         module_of(model)
 
 
