@@ -6,6 +6,7 @@ Run an exported policy with onnxruntime and gymnasium alone: neither torch nor S
 """
 
 import argparse
+import json
 from typing import Any
 
 import gymnasium as gym
@@ -17,22 +18,43 @@ class ExportedPolicy:
     """
     Acts as ``model.predict(observation, deterministic=True)`` did, from the observations of the environment itself.
 
+    A policy with memory keeps it from call to call, until :meth:`begin`.
+
     :param path: file that ``export_onnx`` has written
     """
 
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.shapes = {each.name: each.shape[1:] for each in self.session.get_inputs()}
+        self.memory = json.loads(self.session.get_modelmeta().custom_metadata_map["memory"])
+        self.begin()
 
-    def __call__(self, observation: Any) -> Any:
+    @property
+    def takes_masks(self) -> bool:
+        """Return whether the policy must be told which actions are possible."""
+        return "action_masks" in self.shapes
+
+    def begin(self) -> None:
+        """Forget everything, because an episode begins."""
+        self.state = {name: np.zeros((1, *self.shapes[name]), dtype=np.float32) for name in self.memory}
+
+    def __call__(self, observation: Any, action_masks: Any = None) -> Any:
         """
         Choose an action.
 
         :param observation: of one environment; the file takes a batch of them
+        :param action_masks: which actions are possible, if the policy takes masks
         :return: the action
         """
         parts = {f"observation.{key}": part for key, part in observation.items()} if isinstance(observation, dict) else {}
         parts = parts or {"observation": observation}
-        (actions,) = self.session.run(["action"], {name: np.asarray(part)[None] for name, part in parts.items()})
+        values = {name: np.asarray(part)[None] for name, part in parts.items()}
+        if self.takes_masks:
+            values["action_masks"] = np.asarray(action_masks, dtype=bool)[None]
+        if self.memory:
+            values |= {**self.state, "episode_start": np.zeros(1, dtype=bool)}
+        actions, *after = self.session.run(["action", *self.memory.values()], values)
+        self.state = dict(zip(self.memory, after, strict=True))
         return actions[0]
 
 
@@ -47,9 +69,11 @@ def episode_return(policy: ExportedPolicy, env: gym.Env[Any, Any], seed: int, ma
     :return: sum of the rewards, number of steps
     """
     observation, _ = env.reset(seed=seed)
+    policy.begin()
     total, steps, ended = 0.0, 0, False
     while not ended and steps < max_steps:
-        observation, reward, terminated, truncated, _ = env.step(policy(observation))
+        masks = env.get_wrapper_attr("action_masks")() if policy.takes_masks else None
+        observation, reward, terminated, truncated, _ = env.step(policy(observation, masks))
         total, steps, ended = total + float(reward), steps + 1, terminated or truncated
     return total, steps
 

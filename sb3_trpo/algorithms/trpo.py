@@ -666,7 +666,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         """
         Write the policy as an ONNX model that computes what ``predict(..., deterministic=True)`` does, from the observations
         of the environment to the actions that it receives. The file is written only after onnxruntime has computed the same as
-        the model for random observations. It needs the extra ``export``.
+        the model for random observations. It needs the extra ``export``. Action masks are a further input; the memory of a
+        recurrent policy is an input and an output.
 
         :param path: the file to write, to which ``.onnx`` is added unless it has a suffix
         :param vec_normalize: the ``VecNormalize`` whose statistics standardise the observations; None: they are not

@@ -7,15 +7,38 @@ from pathlib import Path
 
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_trpo.algorithms.dual import DualTRPO
+from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
+from sb3_trpo.algorithms.maskable import MaskableTRPO
+from sb3_trpo.algorithms.maskable_recurrent import MaskableRecurrentTRPO
+from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
+from sb3_trpo.algorithms.recurrent import RecurrentTRPO
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
+from sb3_trpo.export.further_inputs import takes_masks
 from sb3_trpo.export.module import OUTPUTS
 from sb3_trpo.export.onnx_model import OPSET
 from sb3_trpo.export.preparation import Statistics
 from sb3_trpo.reading.rebuild import load_pickle
 from sb3_trpo.saving.statistics import statistics_of
 
-_CLASSES = {"trpo": TRPO, "vine_trpo": VineTRPO}
+_CLASSES: dict[str, type[TRPO]] = {
+    "trpo": TRPO,
+    "vine_trpo": VineTRPO,
+    "npg": NaturalPolicyGradient,
+    "kl_penalty_trpo": KLPenaltyTRPO,
+    "dual_trpo": DualTRPO,
+    "maskable_trpo": MaskableTRPO,
+    "trpo_lstm": RecurrentTRPO,
+    "maskable_trpo_lstm": MaskableRecurrentTRPO,
+}
+"""The classes by their names in RL Zoo, which need not be installed here."""
+_OPTIONS = {
+    "`vec_normalize": "; the option is `--statistics FILE` or `--statistics none`",
+    "`policy` must be": "; the option for the class of the model is `--algo`",
+}
+"""What to add to messages that name an argument."""
+
 _SUFFIXES = (".onnx", ".pt2")
 
 
@@ -33,6 +56,7 @@ def export(program: str, options: Sequence[str]) -> None:
         raise SystemExit(f"sb3-trpo: OUTPUT must end with {' or '.join(_SUFFIXES)}, not {path.name!r}")
     try:
         model = _CLASSES[chosen.algo].load(chosen.model, device="cpu", trusted=chosen.trusted)
+        _check_masks(model)
         statistics = _statistics(chosen.statistics, chosen.model, chosen.trusted)
         arguments = {"outputs": chosen.outputs, "image_channels": chosen.image_channels, "vec_normalize": statistics}
         if path.suffix == ".onnx":
@@ -40,8 +64,8 @@ def export(program: str, options: Sequence[str]) -> None:
         else:
             model.export_torch(path, **arguments)
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        option = "; the option is `--statistics FILE` or `--statistics none`" if "`vec_normalize" in str(error) else ""
-        raise SystemExit(f"sb3-trpo: {error}{option}") from error
+        hints = (text for name, text in _OPTIONS.items() if name in str(error))
+        raise SystemExit(f"sb3-trpo: {error}{next(hints, '')}") from error
     print(f"{path} ({path.stat().st_size:,} bytes) computes what {chosen.model} predicts")
 
 
@@ -65,6 +89,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--trusted", action="store_true", help="let the files run the code that they contain")
     parser.add_argument("--opset", type=int, default=OPSET, help="version of the ONNX operators")
     return parser
+
+
+def _check_masks(model: TRPO) -> None:
+    """Refuse a model with masks that was loaded by a class without: its file would take forbidden actions."""
+    if "mask_source" in vars(model) and not takes_masks(model):
+        raise ValueError("the model takes action masks: pass `--algo maskable_trpo` or `--algo maskable_trpo_lstm`")
 
 
 def _statistics(file: str | None, model: Path, trusted: bool) -> Statistics:

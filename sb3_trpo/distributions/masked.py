@@ -79,7 +79,7 @@ class MaskedBernoulliDistribution(BernoulliDistribution):
     def __init__(self, action_dims: int, masks: th.Tensor) -> None:
         super().__init__(action_dims)
         self.masks = masks
-        off, on = masks.view(len(masks), action_dims, 2).unbind(dim=2)
+        off, on = masks.view(-1, action_dims, 2).unbind(dim=2)
         self._free = off & on
         self._on = on
 
@@ -158,7 +158,7 @@ def check_number(logits: th.Tensor, masks: th.Tensor) -> None:
     :param masks: shape (B, n)
     :raises ValueError: if there is not one mask for each state
     """
-    if len(logits) != len(masks):
+    if logits.shape[0] != masks.shape[0]:  # `len` would fix the number of states in a trace
         raise ValueError(f"there must be one action mask for each of the {len(logits)} observations, not {len(masks)}")
 
 

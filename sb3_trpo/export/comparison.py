@@ -1,16 +1,15 @@
 """Compares an exported policy with the model that it was made from."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import Distribution
 
-from sb3_trpo.batch.states import States
+from sb3_trpo.export.further_inputs import next_name
 from sb3_trpo.export.inputs import Preparation
-from sb3_trpo.export.module import ExportedPolicy, probabilities_of
+from sb3_trpo.export.module import OUTPUTS, ExportedPolicy
+from sb3_trpo.export.reference import Reference
 from sb3_trpo.export.samples import random_values
 
 Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
@@ -18,7 +17,10 @@ Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 _BATCHES = (1, 7, 56)
 """Sizes of the batches with which a file is checked."""
+_STEPS = 50
+"""Number of steps with which a policy with memory is checked; one in ten begins an episode."""
 _ACTION_TOLERANCE = 1e-5
+"""Of actions and memories."""
 _OTHER_TOLERANCE = 1e-4
 """Of values, probabilities and their logarithms. Both tolerances are absolute for numbers up to 1, and relative beyond."""
 
@@ -29,19 +31,16 @@ class ExportError(ValueError):
 
 class Comparison:
     """
-    Compares an exported policy with ``predict`` on random observations.
-
-    It calls ``predict`` of the module's copy of the policy: the model's own may be on a GPU, which rounds convolutions to
-    fewer digits than the comparison needs.
+    Compares an exported policy with ``predict`` on random observations, masks and memories.
 
     :param preparation: the way of the observations to the policy
     :param module: the module that was exported
     """
 
     def __init__(self, preparation: Preparation, module: ExportedPolicy) -> None:
-        self.preparation = preparation
         self.module = module
-        self.policy = module.policy
+        self.reference = Reference(preparation, module)
+        self._has_memory = any(each.field == "memory" for each in module.inputs)
 
     def check(self, run: Run) -> None:
         """
@@ -52,41 +51,39 @@ class Comparison:
         """
         rng = np.random.default_rng(0)
         for n in _BATCHES:
-            values = [random_values(each, n, rng) for each in self.module.inputs]
-            found = dict(zip(self.module.outputs, run(values), strict=True))
-            for name, expected in self.expected(values).items():
-                self._compare(name, found[name], expected, values)
+            values = self._random(n, rng)
+            self._check_outputs(self._found(run, values), self.reference.outputs(values), values)
+        if self._has_memory:
+            self._check_episodes(run, rng)
 
-    def expected(self, values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    def _check_episodes(self, run: Run, rng: np.random.Generator) -> None:
         """
-        Compute the outputs without the module.
+        Take steps with the file, and compare each of them with the model's step from the same memory.
 
-        :param values: the inputs in order
-        :return: the outputs by name
+        If the model went on with its own memory, rounding could grow from step to step until a correct file is refused.
         """
-        prepared = self._prepared(values)
-        states, distribution = self._states(prepared), self._distribution(prepared)
-        compute: dict[str, Callable[[], Any]] = {
-            "action": lambda: self.policy.predict(prepared, deterministic=True)[0],
-            "value": lambda: self.module.interface.values(states).flatten(),
-            "log_prob": lambda: distribution.log_prob(distribution.get_actions(deterministic=True)),
-            "probabilities": lambda: probabilities_of(distribution),
-        }
-        with th.no_grad():
-            computed = {name: compute[name]() for name in self.module.outputs}
-        return {name: np.asarray(part) for name, part in computed.items()}
+        values = self._random(_BATCHES[1], rng)
+        for _ in range(_STEPS):
+            found = self._found(run, values)
+            self._check_outputs(found, self.reference.outputs(values), values)
+            values = self._with_memory(self._random(_BATCHES[1], rng), found)
 
-    def _prepared(self, values: Sequence[np.ndarray]) -> Any:
-        """Prepare the inputs for ``predict`` without the module."""
+    def _with_memory(self, values: Sequence[np.ndarray], outputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Replace the memory of random inputs by that after a step."""
         named = zip(self.module.inputs, values, strict=True)
-        return self.preparation.by_sb3({each.key: part for each, part in named if each.field == "observations"})
+        return [outputs[next_name(each.name)] if each.field == "memory" else part for each, part in named]
 
-    def _states(self, prepared: Any) -> States:
-        return States(self.policy.obs_to_tensor(prepared)[0])
+    def _random(self, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+        return [random_values(each, n, rng) for each in self.module.inputs]
 
-    def _distribution(self, prepared: Any) -> Distribution:
-        with th.no_grad():
-            return self.module.interface.distribution(self._states(prepared))
+    def _found(self, run: Run, values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(self.module.outputs, run(values), strict=True))
+
+    def _check_outputs(
+        self, found: dict[str, np.ndarray], expected: dict[str, np.ndarray], values: Sequence[np.ndarray]
+    ) -> None:
+        for name in expected:
+            self._compare(name, found[name], expected[name], values)
 
     def _compare(self, name: str, found: np.ndarray, expected: np.ndarray, values: Sequence[np.ndarray]) -> None:
         if (found.shape, found.dtype) != (expected.shape, expected.dtype):
@@ -94,10 +91,10 @@ class Comparison:
                 f"the exported policy returns the {name} as {found.dtype} of shape {found.shape}, not as {expected.dtype} of "
                 f"shape {expected.shape}"
             )
-        if name == "action" and not isinstance(self.policy.action_space, spaces.Box):
+        if name == "action" and not isinstance(self.module.policy.action_space, spaces.Box):
             differ = self._other_choices(found, expected, values)
         else:
-            tolerance = _ACTION_TOLERANCE if name == "action" else _OTHER_TOLERANCE
+            tolerance = _OTHER_TOLERANCE if name in OUTPUTS[1:] else _ACTION_TOLERANCE
             differ = ~np.isclose(found, expected, rtol=tolerance, atol=tolerance)
         rows = np.flatnonzero(differ.reshape(len(differ), -1).any(axis=1))
         if len(rows):
@@ -110,7 +107,7 @@ class Comparison:
         """Find the states in which the choice is another one, and not equally probable up to rounding."""
         differ: np.ndarray = (found != expected).reshape(len(found), -1).any(axis=1)
         if differ.any():
-            distribution = self._distribution(self._prepared(values))
+            distribution = self.reference.distribution(values)
             ours, theirs = (distribution.log_prob(th.as_tensor(part)) for part in (found, expected))
             differ &= ~th.isclose(ours, theirs, rtol=_ACTION_TOLERANCE, atol=_ACTION_TOLERANCE).numpy()
         return differ

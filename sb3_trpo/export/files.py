@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sb3_trpo.export.comparison import Comparison, Run
+from sb3_trpo.export.further_inputs import inputs_of
 from sb3_trpo.export.metadata import metadata_of
 from sb3_trpo.export.module import ExportedPolicy, check_outputs
 from sb3_trpo.export.onnx_model import OPSET, check_extra, check_opset, onnx_bytes, run_onnx
@@ -68,7 +69,7 @@ def _export(
 ) -> Path:
     check_outputs(choices.outputs, model.policy)
     preparation = preparation_of(model, choices.vec_normalize, choices.image_channels)
-    module = ExportedPolicy(model, preparation.inputs(model.observation_space), choices.outputs)
+    module = ExportedPolicy(model, inputs_of(model, preparation, choices.outputs), choices.outputs)
     metadata: dict[str, Any] = metadata_of(model, preparation, module)
     made = make(traced_program(module), module, metadata)
     Comparison(preparation, module).check(load(made))

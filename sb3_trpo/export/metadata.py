@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from sb3_trpo.export.further_inputs import next_name
 from sb3_trpo.export.inputs import Preparation, statistics_by_key
 from sb3_trpo.export.module import ExportedPolicy
 
@@ -22,7 +23,8 @@ def metadata_of(model: OnPolicyAlgorithm, preparation: Preparation, module: Expo
     :param preparation: the way of its observations to its policy
     :param module: the exported policy
     :return: versions of the packages; class of algorithm and policy; the spaces of the environment; the inputs, outputs, the
-        number of env steps of the training, and the number of observations in the statistics, or None without statistics
+        number of env steps of the training, the output that is the next value of each input of the memory, and the number of
+        observations in the statistics, or None without statistics
     """
     counts = [float(each.count) for each in statistics_by_key(preparation.vec_normalize).values()]
     return {
@@ -34,6 +36,7 @@ def metadata_of(model: OnPolicyAlgorithm, preparation: Preparation, module: Expo
         "action_space": described_space(model.action_space),
         "inputs": [each.name for each in module.inputs],
         "outputs": list(module.outputs),
+        "memory": {each.name: next_name(each.name) for each in module.inputs if each.field == "memory"},
         "normalized_inputs": [each.name for each in module.inputs if each.normalizes],
         "observations_in_statistics": max(counts, default=None),
     }

@@ -1,7 +1,7 @@
 """A policy as one module from raw observations to the actions that the environment receives."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -15,7 +15,10 @@ from torch import nn
 
 from sb3_trpo.batch.states import States
 from sb3_trpo.checks import described
+from sb3_trpo.distributions.masked import MaskedBernoulliDistribution
+from sb3_trpo.export.further_inputs import next_name
 from sb3_trpo.export.inputs import NamedInput
+from sb3_trpo.export.stepping import step_of, stepping
 from sb3_trpo.policies.action_graphs import detach_action_dist
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
@@ -24,18 +27,22 @@ OUTPUTS = ("action", "value", "log_prob", "probabilities")
 """Outputs that can be chosen; see :meth:`ExportedPolicy.forward`."""
 
 _PREDICTS = {"predict": BasePolicy, "_predict": ActorCriticPolicy, "obs_to_tensor": BasePolicy, "unscale_action": BasePolicy}
-"""Methods of a policy that ``predict`` runs outside of its networks and distribution, with the class that defines each."""
+"""Methods of a policy that ``predict`` runs outside of its networks and distribution, with SB3's class that defines each."""
+
+_OWN_PREDICTS = ("sb3_trpo.algorithms.", "sb3_trpo.policies.")
+"""Where this package defines such methods, which take masks and memory besides; the exported policy computes what they do."""
 
 
 class ExportedPolicy(nn.Module):
     """
-    Computes what ``predict(..., deterministic=True)`` does, from the observations of the environment.
+    Computes what ``predict(..., deterministic=True)`` does, from the observations of the environment, the action masks and the
+    memory before the step.
 
     It has a copy of the policy on the CPU, in evaluation mode.
 
     :param model: the model
     :param inputs: the inputs, in order
-    :param outputs: names of the outputs, in order
+    :param outputs: names of the chosen outputs, in order; the memory after the step follows
     :raises TypeError: if the policy's ``predict`` runs custom code outside of its networks and distribution
     """
 
@@ -43,9 +50,10 @@ class ExportedPolicy(nn.Module):
         super().__init__()
         check_predicts_as_sb3(model)
         self.policy = _copied(model.policy)
-        self.interface: PolicyInterface = model.interface_class(self.policy)
+        self.interface: PolicyInterface = stepping(model.interface_class, self.policy)
         self.inputs = tuple(inputs)
-        self.outputs = tuple(outputs)
+        self.chosen = tuple(outputs)
+        self.outputs = (*self.chosen, *(next_name(each.name) for each in inputs if each.field == "memory"))
         self.steps = nn.ModuleList(nn.Sequential(*each.steps) for each in inputs)
         self.low: th.Tensor
         self.high: th.Tensor
@@ -62,18 +70,18 @@ class ExportedPolicy(nn.Module):
         choices, for a MultiDiscrete one after the other, for a MultiBinary those of a 1, shape (B, n).
 
         :param inputs: each of shape (B, ...)
-        :return: the chosen outputs
+        :return: the chosen outputs, then the memory after the step, each part of shape (B, n_layers, hidden)
         """
         states = self.states(inputs)
-        distribution = self.interface.distribution(states)
+        distribution, values, memory = step_of(self.interface, states, with_values="value" in self.chosen)
         actions = distribution.get_actions(deterministic=True)
-        compute = {
+        compute: dict[str, Callable[[], Any]] = {
             "action": lambda: self._for_environment(actions),
-            "value": lambda: self.interface.values(states).flatten(),
+            "value": lambda: None if values is None else values.flatten(),
             "log_prob": lambda: distribution.log_prob(actions),
             "probabilities": lambda: probabilities_of(distribution),
         }
-        return tuple(compute[name]() for name in self.outputs)
+        return (*(compute[name]() for name in self.chosen), *memory)
 
     def states(self, inputs: Sequence[th.Tensor]) -> States:
         """
@@ -85,7 +93,8 @@ class ExportedPolicy(nn.Module):
         parts: dict[str, Any] = {field.name: {} for field in fields(States)}
         for each, steps, values in zip(self.inputs, self.steps, inputs, strict=True):
             parts[each.field][each.key] = steps(values)
-        return States(**{name: part.get(None, part) for name, part in parts.items() if part})
+        memory = tuple(parts.pop("memory").values()) or None
+        return States(**{name: part.get(None, part) for name, part in parts.items() if part}, memory=memory)
 
     def _for_environment(self, actions: th.Tensor) -> th.Tensor:
         """Give actions their shape, and keep them within the bounds, as ``predict`` does."""
@@ -105,6 +114,8 @@ def probabilities_of(distribution: Distribution) -> th.Tensor:
     :param distribution: of a Discrete, MultiDiscrete or MultiBinary space, in B states
     :return: the probabilities of all choices, shape (B, n); for a MultiBinary those of a 1
     """
+    if isinstance(distribution, MaskedBernoulliDistribution):
+        return distribution.logits.sigmoid()
     parts: Any = distribution.distribution
     probabilities: th.Tensor = th.cat([part.probs for part in parts], dim=1) if isinstance(parts, list) else parts.probs
     return probabilities
@@ -154,7 +165,9 @@ def check_predicts_as_sb3(model: Any) -> None:
         (model, BaseAlgorithm, "predict"),
         *((policy, defining, name) for name, defining in _PREDICTS.items()),
     ]:
-        if name in vars(owner) or getattr(type(owner), name) is not getattr(defining, name):
+        method = getattr(type(owner), name)
+        known = method is getattr(defining, name) or method.__module__.startswith(_OWN_PREDICTS)
+        if name in vars(owner) or not known:
             raise TypeError(
                 f"{type(owner).__name__} has a custom `{name}`, and an exported policy would not run it: put the computation "
                 "into the policy's networks or its `get_distribution`"

@@ -200,9 +200,7 @@ class RecurrentInterface(PolicyInterface):
         """Run actor and critic, a shared features extractor once."""
         with self._lent(states) as policy:
             pi_features, vf_features = policy._both_features(states.observations)
-            latent, _ = run_sequences(
-                policy.lstm_actor, pi_features, states.unit_lengths, self._memory_of(policy.lstm_actor, states)
-            )
+            latent, _ = self._run(policy.lstm_actor, pi_features, states)
             policy.mlp_extractor.forward_actor(latent)
             policy.mlp_extractor.forward_critic(self._critic_latent(policy, vf_features, states, latent)[0])
 
@@ -224,8 +222,7 @@ class RecurrentInterface(PolicyInterface):
         self, policy: MlpLstmPolicy, features: th.Tensor, states: States
     ) -> tuple[Distribution, th.Tensor, Memory]:
         """Compute the distribution, the actor's latent, and its memory after each unit. All distributions are made here."""
-        rnn = policy.lstm_actor
-        latent, after = run_sequences(rnn, features, states.unit_lengths, self._memory_of(rnn, states))
+        latent, after = self._run(policy.lstm_actor, features, states)
         distribution = policy._get_action_dist_from_latent(policy.mlp_extractor.forward_actor(latent))
         return distribution, latent, after
 
@@ -250,13 +247,14 @@ class RecurrentInterface(PolicyInterface):
         if policy.critic is not None:
             return policy.critic(features), ()
         if policy.lstm_critic is not None:
-            return run_sequences(
-                policy.lstm_critic, features, states.unit_lengths, self._memory_of(policy.lstm_critic, states)
-            )
+            return self._run(policy.lstm_critic, features, states)
         if latent_pi is None:
-            rnn = policy.lstm_actor
-            latent_pi, _ = run_sequences(rnn, features, states.unit_lengths, self._memory_of(rnn, states))
+            latent_pi, _ = self._run(policy.lstm_actor, features, states)
         return latent_pi.detach(), ()
+
+    def _run(self, rnn: nn.RNNBase, features: th.Tensor, states: States) -> tuple[th.Tensor, Memory]:
+        """Run a recurrent layer over the states' units: its outputs, and its memory after each unit."""
+        return run_sequences(rnn, features, states.unit_lengths, self._memory_of(rnn, states))
 
     def _memory_of(self, rnn: nn.RNNBase, states: States) -> Memory:
         """Find the part of the states' memory that belongs to a recurrent layer."""

@@ -67,6 +67,19 @@ def run_sequences(rnn: nn.RNNBase, features: th.Tensor, lengths: th.Tensor, memo
     return outputs.data[positions], tuple(part[back] for part in _from_torch(after))
 
 
+def run_step(rnn: nn.RNNBase, features: th.Tensor, memory: Memory) -> tuple[th.Tensor, Memory]:
+    """
+    Run a recurrent layer one step, in operations that can be traced for any number of sequences.
+
+    :param rnn: an LSTM or a GRU
+    :param features: the inputs, one of each sequence, shape (U, n_in)
+    :param memory: state before the step
+    :return: outputs, shape (U, hidden), and the state after the step
+    """
+    outputs, after = rnn(features.unsqueeze(0), _to_torch(rnn, memory))
+    return outputs.squeeze(0), _from_torch(after)
+
+
 def packed_positions(lengths: th.Tensor, order: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """
     Find where the steps of sequences stand in a packed batch, which has all first steps first, then all second ones.

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch as th
 
-from sb3_trpo import TRPO, VineTRPO
+from sb3_trpo import TRPO
 from sb3_trpo.command_line.main import main
+from sb3_trpo.zoo import ALGORITHMS
 from tests.export.models import assert_same_actions, make_model, normalized_env, run_file, sampled
 from tests.toy_envs import VECTOR
 
@@ -62,10 +64,34 @@ def test_errors_name_the_reason(saved: Path, tmp_path: Path) -> None:
         main(["export", str(saved), "--statistics", str(tmp_path / "other.pkl")])
 
 
-def test_a_vine_model_has_its_class(tmp_path: Path) -> None:
-    VineTRPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, device="cpu").save(tmp_path / "vine.zip")
-    main(["export", str(tmp_path / "vine.zip"), "--algo", "vine_trpo", str(tmp_path / "vine.pt2")])
-    assert (tmp_path / "vine.pt2").stat().st_size > 0
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_model_has_its_class(algo: str, tmp_path: Path) -> None:
+    policy = "MlpLstmPolicy" if "lstm" in algo else "MlpPolicy"
+    model = ALGORITHMS[algo](policy, "CartPole-v1", n_steps=32, batch_size=32, device="cpu")
+    model.save(tmp_path / "model.zip")
+    main(["export", str(tmp_path / "model.zip"), "--algo", algo, str(tmp_path / "policy.pt2")])
+    files = {"metadata.json": ""}
+    th.export.load(tmp_path / "policy.pt2", extra_files=files)
+    metadata = json.loads(files["metadata.json"])
+    assert metadata["algorithm"] == type(model).__name__
+    assert ("action_masks" in metadata["inputs"], "h" in metadata["inputs"]) == ("maskable" in algo, "lstm" in algo)
+
+
+@pytest.mark.parametrize(
+    ("algo", "others", "message"),
+    [
+        ("trpo_lstm", ["trpo"], "needs more than observations .*; the option for the class of the model is `--algo`"),
+        ("maskable_trpo", ["trpo", "npg"], "the model takes action masks: pass `--algo maskable_trpo` or "),
+        ("maskable_trpo_lstm", ["trpo_lstm"], "the model takes action masks: pass `--algo maskable_trpo` or "),
+    ],
+)
+def test_a_wrong_class_is_named(algo: str, others: list[str], message: str, tmp_path: Path) -> None:
+    policy = "MlpLstmPolicy" if "lstm" in algo else "MlpPolicy"
+    ALGORITHMS[algo](policy, "CartPole-v1", n_steps=32, batch_size=32, device="cpu").save(tmp_path / "model.zip")
+    for other in others:
+        with pytest.raises(SystemExit, match=message):
+            main(["export", str(tmp_path / "model.zip"), "--algo", other])
+    assert [child.name for child in tmp_path.iterdir()] == ["model.zip"]
 
 
 def test_help_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,16 +9,18 @@ import torch as th
 
 from sb3_trpo import TRPO
 from sb3_trpo.export.comparison import Comparison, ExportError
+from sb3_trpo.export.further_inputs import inputs_of
 from sb3_trpo.export.module import ExportedPolicy
 from sb3_trpo.export.preparation import preparation_of
 from sb3_trpo.export.program import traced_program
 from tests.export.models import make_model
-from tests.helpers import DoubleFlatten, Experts
+from tests.export.test_further_inputs import maskable_model, recurrent_model
+from tests.helpers import DoubleFlatten, Experts, perturb
 
 
 def comparison_of(model: TRPO, outputs: Sequence[str] = ("action",)) -> Comparison:
     preparation = preparation_of(model, "auto", None)
-    return Comparison(preparation, ExportedPolicy(model, preparation.inputs(model.observation_space), outputs))
+    return Comparison(preparation, ExportedPolicy(model, inputs_of(model, preparation, outputs), outputs))
 
 
 def run_of(compared: Comparison, change: Any = lambda outputs: outputs) -> Any:
@@ -49,6 +51,52 @@ def test_another_output_that_differs_is_found(name: str) -> None:
     compared.check(run_of(compared))
     with pytest.raises(ExportError, match=f"its {name} is"):
         compared.check(run_of(compared, lambda outputs: [outputs[0], outputs[1] + np.float32(0.01)]))
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_memory_that_differs_is_found(part: int) -> None:
+    compared = comparison_of(recurrent_model())
+    compared.check(run_of(compared))
+
+    def change(outputs: list[np.ndarray]) -> list[np.ndarray]:
+        outputs[part][-1, -1, -1] += 1e-4
+        return outputs
+
+    with pytest.raises(ExportError, match=f"its next_{'hc'[part - 1]} is"):
+        compared.check(run_of(compared, change))
+
+
+def test_what_differs_after_some_steps_is_found() -> None:
+    compared = comparison_of(recurrent_model())
+    steps = 0
+
+    def change(outputs: list[np.ndarray]) -> list[np.ndarray]:
+        nonlocal steps
+        steps += 1
+        outputs[0][0] = 0.25 if steps == 50 else outputs[0][0]
+        return outputs
+
+    with pytest.raises(ExportError, match="its action is"):
+        compared.check(run_of(compared, change))
+
+
+def test_rounding_that_a_chaotic_memory_amplifies_is_no_difference() -> None:
+    model = recurrent_model()
+    perturb(model.policy.parameters(), 3.0)
+    compared = comparison_of(model)
+    rng = np.random.default_rng(0)
+
+    def rounded(outputs: list[np.ndarray]) -> list[np.ndarray]:
+        return [part + np.float32(1e-6) * rng.uniform(-1.0, 1.0, part.shape).astype(np.float32) for part in outputs]
+
+    compared.check(run_of(compared, rounded))
+
+
+def test_a_file_that_ignores_its_masks_is_found() -> None:
+    compared = comparison_of(maskable_model("multi_binary"))
+    run = run_of(compared)
+    with pytest.raises(ExportError, match="its action is"):
+        compared.check(lambda values: run([values[0], np.ones_like(values[1])]))
 
 
 def test_equally_probable_choices_may_differ() -> None:

@@ -5,11 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_trpo import TRPO
+from sb3_trpo import TRPO, MaskableTRPO, MlpLstmPolicy, RecurrentTRPO
+from sb3_trpo.export.further_inputs import inputs_of
 from sb3_trpo.export.module import ExportedPolicy, check_outputs, check_predicts_as_sb3
 from sb3_trpo.export.preparation import preparation_of
+from sb3_trpo.policies.recurrent_interface import RecurrentInterface
 from tests.export.models import make_model
 from tests.helpers import MaskedPolicy, StudentTPolicy
 
@@ -30,8 +33,17 @@ class OwnAlgorithm(TRPO):
 
 
 def module_of(model: TRPO) -> ExportedPolicy:
-    inputs = preparation_of(model, "auto", None).inputs(model.observation_space)
+    inputs = inputs_of(model, preparation_of(model, "auto", None), ["action"])
     return ExportedPolicy(model, inputs, ["action"])
+
+
+class OwnMemory(MlpLstmPolicy):
+    def predict(self, observation: Any, state: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().predict(observation, None, *args, **kwargs)
+
+
+class OwnInterface(RecurrentInterface):
+    pass
 
 
 @pytest.mark.parametrize(("policy", "name"), [(OwnPredict, "_predict"), (OwnScale, "unscale_action")])
@@ -47,6 +59,23 @@ def test_replaced_predictions_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
         check_predicts_as_sb3(model)
     with pytest.raises(TypeError, match="OwnAlgorithm has a custom `predict`"):
         check_predicts_as_sb3(OwnAlgorithm("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu"))
+
+
+def test_custom_ways_to_remember_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: Any = {"n_steps": 8, "batch_size": 8, "device": "cpu", "policy_kwargs": {"lstm_hidden_size": 2}}
+    with pytest.raises(TypeError, match="OwnMemory has a custom `predict`"):
+        module_of(RecurrentTRPO(OwnMemory, "CartPole-v1", **settings))
+    model = RecurrentTRPO("MlpLstmPolicy", "CartPole-v1", **settings)
+    module_of(model)
+    monkeypatch.setattr(RecurrentTRPO, "interface_class", OwnInterface)
+    with pytest.raises(TypeError, match="called through a custom OwnInterface cannot be exported"):
+        module_of(model)
+
+
+def test_maskable_policies_of_sb3_contrib_are_refused() -> None:
+    model = MaskableTRPO(MaskableActorCriticPolicy, "CartPole-v1", n_steps=8, batch_size=8, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"not an instance of sb3_contrib.*MaskableActorCriticPolicy"):
+        module_of(model)
 
 
 def test_a_compiled_policy_is_refused() -> None:

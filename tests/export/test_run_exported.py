@@ -1,6 +1,7 @@
 """The example runs an exported policy without torch and SB3, and gets the returns that the model gets."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_trpo import TRPO
+from tests.export.test_further_inputs import recurrent_model
+from tests.masked_envs import MaskedEnv
+from tests.toy_envs import ACTIONS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_exported.py"
 WITHOUT = """
@@ -20,6 +24,22 @@ for name in ("torch", "stable_baselines3", "sb3_trpo", "onnx", "onnxscript"):
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 STEPS = 30
+
+
+def test_memory_and_masks(tmp_path: Path) -> None:
+    """``MaskedEnv`` raises an error at a forbidden action."""
+    model = recurrent_model(masked=True, actions="multi_discrete")
+    example = runpy.run_path(str(EXAMPLE))
+    policy = example["ExportedPolicy"](str(model.export_onnx(tmp_path / "policy")))
+    for seed in (5, 6):
+        found = example["episode_return"](policy, MaskedEnv(ACTIONS["multi_discrete"]), seed, STEPS)
+        env = MaskedEnv(ACTIONS["multi_discrete"])
+        (obs, _), total, state, ended = env.reset(seed=seed), 0.0, None, False
+        while not ended:
+            action, state = model.predict(obs, state, deterministic=True, action_masks=env.mask)  # type: ignore[call-arg]
+            obs, reward, ended, _, _ = env.step(action)
+            total += reward
+        assert found == (pytest.approx(total), 8)
 
 
 def test_half_cheetah_with_statistics(tmp_path: Path) -> None:

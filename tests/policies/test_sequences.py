@@ -4,7 +4,7 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_trpo.policies.sequences import no_memory, packed_positions, run_sequences
+from sb3_trpo.policies.sequences import no_memory, packed_positions, run_sequences, run_step
 
 LAYERS = {"lstm": nn.LSTM(3, 4, num_layers=2), "gru": nn.GRU(3, 4), "lstm_double": nn.LSTM(3, 4).double()}
 
@@ -23,6 +23,18 @@ def test_sequences_are_run_as_each_alone(name: str, lengths: list[int]) -> None:
         th.testing.assert_close(th.split(outputs, lengths)[i], expected.squeeze(1))
         for part, value in zip(after, last if isinstance(last, tuple) else (last,), strict=True):
             th.testing.assert_close(part[i], value.squeeze(1))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_step_is_a_sequence_of_one(name: str) -> None:
+    rnn = LAYERS[name]
+    features = th.randn(5, 3, dtype=next(rnn.parameters()).dtype)
+    memory = tuple(th.randn_like(part) for part in no_memory(rnn, 5))
+    outputs, after = run_step(rnn, features, memory)
+    expected, last = run_sequences(rnn, features, th.ones(5, dtype=th.long), memory)
+    th.testing.assert_close(outputs, expected)
+    for found, part in zip(after, last, strict=True):
+        th.testing.assert_close(found, part)
 
 
 def test_packed_positions() -> None:
