@@ -9,6 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trpo.saving.run_pickles import is_readable
 from sb3_trpo.snapshots.environments import Environments
 from sb3_trpo.snapshots.plain_data import NotPlainError, freeze, thaw
 
@@ -18,20 +19,13 @@ _RUN = frozenset(["model", "parent", "logger", "locals", "globals", "verbose"])
 
 def plain_attributes(owner: object, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """
-    Copy the attributes of an object that are plain data.
+    Copy the attributes of an object that are plain data or tensors.
 
     :param owner: the object
     :param without: names to leave out
     :return: copies by name
     """
-    plain = {}
-    for name, value in vars(owner).items():
-        if name not in without:
-            try:
-                plain[name] = freeze(value)
-            except NotPlainError:
-                continue
-    return plain
+    return _plain({name: value for name, value in vars(owner).items() if name not in without})
 
 
 class CallbackState(NamedTuple):
@@ -162,13 +156,15 @@ def restore_logger(logger: Logger, state: LoggerState) -> None:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Copy the entries that are plain data; pictures are none."""
+    """Copy the entries that are plain data; pictures are none, and members of an ``Enum`` could not be read without trust."""
     plain = {}
     for name, value in values.items():
         try:
-            plain[name] = freeze(value)
+            frozen = freeze(value)
         except NotPlainError:
             continue
+        if is_readable(frozen):
+            plain[name] = frozen
     return plain
 
 

@@ -1,5 +1,6 @@
 """The state of a run between two updates, with which the same program goes on as if it had never been interrupted."""
 
+import copy
 import io
 import platform
 import time
@@ -20,7 +21,6 @@ from sb3_trpo.saving.callback_states import (
     restore_callbacks,
     restore_logger,
 )
-from sb3_trpo.saving.portable import with_tensors, without_tensors
 from sb3_trpo.snapshots.environments import Environments
 from sb3_trpo.snapshots.plain_data import thaw
 from sb3_trpo.snapshots.random_generators import SpaceGenerators, global_state, set_global_state
@@ -106,7 +106,7 @@ def save_run(model: OnPolicyAlgorithm, callback: BaseCallback, without: type[Bas
     :param model: the model
     :param callback: the callback that holds all others
     :param without: class of callbacks that have no state
-    :return: plain data that can be pickled
+    :return: plain data and tensors, to be written before anything changes them
     """
     assert model.env is not None
     try:
@@ -115,12 +115,12 @@ def save_run(model: OnPolicyAlgorithm, callback: BaseCallback, without: type[Bas
         environments = None
     distribution, interface = vars(model.policy.action_dist), vars(model)["_interface"]
     return {
-        "attributes": without_tensors(plain_attributes(model, _OF_THE_PROGRAM)),
-        "moments": {name: without_tensors(vars(getattr(model, name))) for name in _MOMENTS if hasattr(model, name)},
-        "policy": without_tensors(dict(model.policy.state_dict())),
-        "optimizer": without_tensors(model.policy.optimizer.state_dict()),
-        "noise": without_tensors({name: distribution[name] for name in _NOISE if name in distribution}),
-        "interface": without_tensors(interface.get_state()),
+        "attributes": plain_attributes(model, _OF_THE_PROGRAM),
+        "moments": {name: vars(getattr(model, name)) for name in _MOMENTS if hasattr(model, name)},
+        "policy": dict(model.policy.state_dict()),
+        "optimizer": model.policy.optimizer.state_dict(),
+        "noise": {name: distribution[name] for name in _NOISE if name in distribution},
+        "interface": interface.get_state(),
         "seconds": (time.time_ns() - model.start_time) / 1e9,
         "environments": environments,
         "spaces": SpaceGenerators([model]).get(),
@@ -138,12 +138,12 @@ def restore_weights(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
     :param model: the model, loaded from the checkpoint
     :param state: a result of :func:`save_run`
     """
-    attributes = {name: thaw(value) for name, value in with_tensors(state["attributes"]).items()}
-    vars(model).update(attributes)
+    state = copy.deepcopy({name: state[name] for name in ("attributes", "moments", "policy", "optimizer")})
+    vars(model).update({name: thaw(value) for name, value in state["attributes"].items()})
     for name, moments in state["moments"].items():
-        vars(getattr(model, name)).update(with_tensors(moments))
-    model.policy.load_state_dict(with_tensors(state["policy"]))
-    model.policy.optimizer.load_state_dict(with_tensors(state["optimizer"]))
+        vars(getattr(model, name)).update(moments)
+    model.policy.load_state_dict(state["policy"])
+    model.policy.optimizer.load_state_dict(state["optimizer"])
 
 
 def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[str, Any], without: type[BaseCallback]) -> None:
@@ -165,8 +165,8 @@ def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[st
     else:
         Environments(model.env).set(state["environments"])
         interface: Any = vars(model)["_interface"]
-        interface.set_state(with_tensors(state["interface"]))
-    for name, value in with_tensors(state["noise"]).items():
+        interface.set_state(state["interface"])
+    for name, value in state["noise"].items():
         setattr(model.policy.action_dist, name, value.to(model.device))
     SpaceGenerators([model]).set(state["spaces"])
     if not restore_callbacks(callback, state["callbacks"], without):

@@ -2,12 +2,13 @@
 
 import csv
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sb3_trpo import (
     VineTRPO,
 )
 from sb3_trpo.saving.checkpoint_folder import checkpoints_in
+from sb3_trpo.saving.run_pickles import read_state, write_state
 from tests.toy_envs import RandomEnv
 
 N_STEPS = 16
@@ -242,9 +244,9 @@ def test_nothing_in_a_checkpoint_runs_unless_it_is_trusted(tmp_path: Path) -> No
     path, canary = checkpoints_in(tmp_path)[0], tmp_path / "canary"
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
-    state = {**pickle.loads(parts["state.pkl"]), "callbacks": Touch(canary)}
+    state = {**read_state(parts["state.pkl"]), "callbacks": Touch(canary)}
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**parts, "state.pkl": pickle.dumps(state)}.items():
+        for name, content in {**parts, "state.pkl": write_state(state)}.items():
             archive.writestr(name, content)
     with pytest.warns(UserWarning, match=r"cannot be read \(it holds a pathlib[\w.]*, which is no plain data.*`trusted=True`"):
         TRPO.resume(tmp_path, toy())
@@ -293,3 +295,38 @@ def test_bad_arguments_are_named(name: str) -> None:
     arguments: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=rf"`{name}` must be an integer >= 1, not 0"):
         ResumeCallback("folder", **arguments)
+
+
+class Kind(Enum):
+    ONE = 1
+
+
+class Holder(InterruptAt):
+    """Holds values of many types, which the program sets to None when it goes on."""
+
+    def __init__(self, step: float, **values: Any) -> None:
+        super().__init__(step)
+        vars(self).update(values)
+
+
+def test_callbacks_and_models_may_hold_values_of_any_type(tmp_path: Path) -> None:
+    kept: dict[str, Any] = {
+        "tensor": th.arange(3.0),
+        "tensors": deque([th.ones(2)], maxlen=3),
+        "lists": defaultdict(list, {"a": [1]}),
+        "ordered": OrderedDict(b=1),
+    }
+    lost: dict[str, Any] = {"kind": Kind.ONE, "zeros": defaultdict(lambda: 0), "path": tmp_path}
+    model = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS)
+    vars(model).update({f"my_{name}": value for name, value in kept.items()})
+    with pytest.raises(Interrupted):
+        model.learn(3 * N_STEPS, [ResumeCallback(tmp_path, every=1), Holder(1.5 * N_STEPS, **kept, **lost)])
+    resumed, holder = TRPO.resume(tmp_path, toy()), Holder(float("inf"), **dict.fromkeys([*kept, *lost]))
+    resumed.learn(2 * N_STEPS, [ResumeCallback(tmp_path), holder])
+    assert [getattr(holder, name) for name in lost] == [None] * 3
+    for found in ({name: getattr(holder, name) for name in kept}, {name: getattr(resumed, f"my_{name}") for name in kept}):
+        assert found["tensor"].equal(kept["tensor"])
+        assert found["tensors"].maxlen == 3
+        assert found["tensors"][0].equal(th.ones(2))
+        assert found["lists"]["new"] == []
+        assert type(found["ordered"]) is OrderedDict
