@@ -38,7 +38,17 @@ def checkpoints_in(folder: Path) -> list[Path]:
     :return: the files, newest first
     """
     found = [path for path in folder.glob("checkpoint_*.zip") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]), reverse=True)
+    return sorted(found, key=steps_of, reverse=True)
+
+
+def steps_of(path: Path) -> int:
+    """
+    Read the number of env steps off the name of a checkpoint.
+
+    :param path: a file of :func:`checkpoints_in`
+    :return: env steps before it was written
+    """
+    return int(path.stem.rpartition("_")[2])
 
 
 def write_checkpoint(folder: Path, steps: int, checkpoint: Checkpoint, keep: int) -> Path:

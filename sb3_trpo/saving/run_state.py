@@ -43,12 +43,28 @@ def describe_run(model: OnPolicyAlgorithm) -> dict[str, Any]:
     packages = {"stable-baselines3": sb3, "torch": th, "numpy": np, "gymnasium": gymnasium}
     versions = {name: str(package.__version__) for name, package in packages.items()}
     return {
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "class": _full_name(type(model)),
         "n_envs": model.n_envs,
         "versions": versions | {"python": platform.python_version()},
         "threads": th.get_num_threads(),
         "device": str(model.device),
     }
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def check_same_class(about: dict[str, Any], cls: type[OnPolicyAlgorithm]) -> None:
+    """
+    Compare a class with that of a saved run.
+
+    :param about: a result of :func:`describe_run`
+    :param cls: the class of the model that is to go on
+    :raises ValueError: if it is another one
+    """
+    if about["class"] != _full_name(cls):
+        raise ValueError(f"the run in `folder` is one of {about['class']}, not of {_full_name(cls)}: call its `resume`")
 
 
 def check_same_run(about: dict[str, Any], model: OnPolicyAlgorithm) -> None:
@@ -57,11 +73,9 @@ def check_same_run(about: dict[str, Any], model: OnPolicyAlgorithm) -> None:
 
     :param about: a result of :func:`describe_run`
     :param model: the model that goes on
-    :raises ValueError: if it has another class or number of environments
+    :raises ValueError: if it has another number of environments
     """
     now = describe_run(model)
-    if now["class"] != about["class"]:
-        raise ValueError(f"the run in `folder` is one of {about['class']}, not of {now['class']}: call its `resume`")
     if now["n_envs"] != about["n_envs"]:
         raise ValueError(f"`env` must have {about['n_envs']} environments, as the run in `folder` has, not {now['n_envs']}")
     saved = {**about["versions"], "threads": about["threads"], "device": about["device"]}
@@ -144,6 +158,19 @@ def restore_weights(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
         vars(getattr(model, name)).update(moments)
     model.policy.load_state_dict(state["policy"])
     model.policy.optimizer.load_state_dict(state["optimizer"])
+
+
+def adopt_attributes(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
+    """
+    Let the public attributes of a model take the place of those that were saved: the user may have set them since.
+
+    :param model: the model
+    :param state: a result of :func:`save_run`, which is changed
+    """
+    private = {name: value for name, value in state["attributes"].items() if name.startswith("_")}
+    public = frozenset(name for name in vars(model) if not name.startswith("_"))
+    present = plain_attributes(model, _OF_THE_PROGRAM | vars(model).keys() - public)
+    state["attributes"] = private | present
 
 
 def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[str, Any], without: type[BaseCallback]) -> None:

@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.logger import configure
@@ -261,6 +262,10 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
         TRPO.resume(tmp_path, toy(2))
     with pytest.raises(ValueError, match=r"is one of sb3_trpo\..*\.TRPO, not of sb3_trpo\..*\.VineTRPO: call its `resume`"):
         VineTRPO.resume(tmp_path, toy())
+    with pytest.raises(
+        ValueError, match=r"is one of sb3_trpo\..*\.TRPO, not of sb3_trpo\..*\.RecurrentTRPO: call its `resume`"
+    ):
+        RecurrentTRPO.resume(tmp_path, toy())
     with pytest.raises(ValueError, match=r"`folder` = .* holds the checkpoints of a run: continue it with `resume`"):
         saved_run(tmp_path)
 
@@ -287,7 +292,7 @@ def test_a_second_learn_counts_from_where_it_began(tmp_path: Path) -> None:
     resumed = TRPO.resume(tmp_path, toy())
     resumed.learn(3 * N_STEPS, [ResumeCallback(tmp_path, every=1), InterruptAt(float("inf"))], reset_num_timesteps=False)
     assert resumed.num_timesteps == 5 * N_STEPS
-    assert resumed.is_resumed
+    assert not resumed.is_continued
 
 
 @pytest.mark.parametrize("name", ["every", "keep"])
@@ -330,3 +335,60 @@ def test_callbacks_and_models_may_hold_values_of_any_type(tmp_path: Path) -> Non
         assert found["tensors"][0].equal(th.ones(2))
         assert found["lists"]["new"] == []
         assert type(found["ordered"]) is OrderedDict
+
+
+def test_one_callback_saves_several_learns_and_refuses_to_count_backwards(tmp_path: Path) -> None:
+    model = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS)
+    callback = ResumeCallback(tmp_path, every=1)
+    model.learn(2 * N_STEPS, callback)
+    model.target_kl = lambda _: 0.02
+    model.learn(2 * N_STEPS, callback, reset_num_timesteps=False)
+    resumed = TRPO.resume(tmp_path, toy(), custom_objects={"target_kl": lambda _: 0.04})
+    assert resumed.num_timesteps == 3 * N_STEPS
+    assert callable(resumed.target_kl)
+    resumed.learn(2 * N_STEPS, ResumeCallback(tmp_path, every=1), reset_num_timesteps=False)
+    resumed.learn(N_STEPS, ResumeCallback(tmp_path, every=1), reset_num_timesteps=False)
+    assert resumed.num_timesteps == 5 * N_STEPS
+    for trained in (model, resumed):  # its checkpoints would be taken for older ones
+        with pytest.raises(ValueError, match=r"`folder` = .* holds the checkpoints of a run"):
+            trained.learn(N_STEPS, ResumeCallback(tmp_path))
+
+
+def test_attributes_set_after_resume_count(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    model = TRPO.resume(tmp_path, toy())
+    model.target_kl, model.cg_damping = lambda _: 0.02, 0.5
+    model.learn(4 * N_STEPS, ResumeCallback(tmp_path))
+    assert callable(model.target_kl)
+    assert model.cg_damping == 0.5
+    assert model.num_timesteps == 4 * N_STEPS
+
+
+def test_sigterm_is_the_programs_again_after_an_error(tmp_path: Path) -> None:
+    model, before = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS), signal.getsignal(signal.SIGTERM)
+    callbacks = [ResumeCallback(tmp_path / "a"), ResumeCallback(tmp_path / "b"), InterruptAt(1)]
+    with pytest.raises(Interrupted):
+        model.learn(N_STEPS, callbacks)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_in_the_last_rollout_ends_the_program_too(tmp_path: Path) -> None:
+    class Terminate(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == N_STEPS:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return True
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS).learn(N_STEPS, [ResumeCallback(tmp_path), Terminate()])
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_files_and_models_without_resume_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"`folder` must be a folder or a path where there is nothing, and .*file is a file"):
+        saved_run(tmp_path / "file")
+    with pytest.raises(TypeError, match="ResumeCallback saves runs of TRPO and its variants, not of PPO"):
+        PPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS).learn(N_STEPS, ResumeCallback(tmp_path))
