@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
@@ -26,6 +27,7 @@ from sb3_trpo import (
     TRPO,
     MaskableRecurrentTRPO,
     MaskableTRPO,
+    MaskedVecEnv,
     RecurrentTRPO,
     ResumableEnv,
     ResumeCallback,
@@ -64,6 +66,10 @@ def pong() -> VecEnv:
     return VecFrameStack(make_atari_env("PongNoFrameskip-v4", 1, seed=3), 4)
 
 
+def masker() -> VecEnv:
+    return make_vec_env(lambda: ActionMasker(gym.make("CartPole-v1"), lambda env: np.ones(2, dtype=bool)), 2, seed=3)
+
+
 SMALL_MEMORY: dict[str, Any] = {"policy_kwargs": {"lstm_hidden_size": 8}}
 CASES: dict[str, tuple[type[TRPO], str, Callable[[], VecEnv], dict[str, Any]]] = {
     "cartpole": (TRPO, "MlpPolicy", lambda: make_vec_env("CartPole-v1", 2, seed=3), {}),
@@ -73,6 +79,8 @@ CASES: dict[str, tuple[type[TRPO], str, Callable[[], VecEnv], dict[str, Any]]] =
     "memory": (RecurrentTRPO, "MlpLstmPolicy", lambda: make_vec_env("CartPole-v1", 2, seed=3), SMALL_MEMORY),
     "masks": (MaskableTRPO, "MlpPolicy", lambda: make_vec_env("Taxi-v4", 2, seed=3), {}),
     "both": (MaskableRecurrentTRPO, "MlpLstmPolicy", lambda: make_vec_env("Taxi-v4", 2, seed=3), SMALL_MEMORY),
+    "masker": (MaskableTRPO, "MlpPolicy", masker, {}),
+    "masked": (MaskableTRPO, "MlpPolicy", lambda: MaskedVecEnv(make_vec_env("Taxi-v4", 2, seed=3)), {}),
     "vine": (VineTRPO, "MlpPolicy", lambda: make_vec_env("CartPole-v1", 1, seed=3), {"branch_length": 2}),
 }
 
