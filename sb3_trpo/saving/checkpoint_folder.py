@@ -13,7 +13,8 @@ from sb3_trpo.saving.atomic import written_aside
 from sb3_trpo.saving.run_pickles import read_state, write_state
 
 _NAME = re.compile(r"checkpoint_(\d{12,})\.zip")
-_MEMBERS = ("about.json", "model.zip", "state.pkl")
+MEMBERS = ("about.json", "model.zip", "state.pkl")
+"""Entries of a checkpoint: the fields of :class:`Checkpoint`."""
 
 
 class Checkpoint(NamedTuple):
@@ -65,7 +66,7 @@ def write_checkpoint(folder: Path, steps: int, checkpoint: Checkpoint, keep: int
     path = folder / f"checkpoint_{steps:012d}.zip"
     parts = (json.dumps(checkpoint.about).encode(), checkpoint.model, write_state(checkpoint.state))
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:  # stored: packing takes longer than writing
-        for name, content in zip(_MEMBERS, parts, strict=True):
+        for name, content in zip(MEMBERS, parts, strict=True):
             archive.writestr(name, content)
     for old in checkpoints_in(folder)[keep:]:
         old.unlink(missing_ok=True)
@@ -91,5 +92,5 @@ def read_newest(folder: Path, trusted: bool = False) -> Checkpoint:
 
 def _read(path: Path, trusted: bool) -> Checkpoint:
     with zipfile.ZipFile(path) as archive:
-        about, model, state = (archive.read(name) for name in _MEMBERS)  # reading checks the sums
+        about, model, state = (archive.read(name) for name in MEMBERS)  # reading checks the sums
     return Checkpoint(json.loads(about), model, read_state(state, trusted))
