@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -48,9 +48,9 @@ def callback_states(root: BaseCallback, without: type[BaseCallback]) -> list[Cal
 
     :param root: the callback that holds the others
     :param without: class of callbacks that have no state
-    :return: one state each, in the order of :func:`tree`
+    :return: the state of each callback that has one, in the order of :func:`tree`
     """
-    return [_state_of(callback) for callback in tree(root) if not isinstance(callback, without)]
+    return [_state_of(callback) for callback in _with_state(root, without)]
 
 
 def restore_callbacks(root: BaseCallback, states: list[CallbackState], without: type[BaseCallback]) -> bool:
@@ -62,7 +62,7 @@ def restore_callbacks(root: BaseCallback, states: list[CallbackState], without: 
     :param without: class of callbacks that have no state
     :return: whether these are the callbacks that were saved; of others, nothing is restored
     """
-    callbacks = [callback for callback in tree(root) if not isinstance(callback, without)]
+    callbacks = _with_state(root, without)
     if [_kind(callback) for callback in callbacks] != [state.kind for state in states]:
         return False
     for callback, state in zip(callbacks, states, strict=True):
@@ -86,6 +86,13 @@ def tree(callback: BaseCallback) -> Iterator[BaseCallback]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, BaseCallback):
                 yield from tree(child)
+
+
+def _with_state(root: BaseCallback, without: type[BaseCallback]) -> list[BaseCallback]:
+    """List the callbacks with a state. Those in which SB3 wraps the user's, or None, have none, nor has a progress bar."""
+    wrapping = (CallbackList, ConvertCallback)
+    found = [callback for callback in tree(root) if type(callback) not in wrapping]
+    return [callback for callback in found if not isinstance(callback, (without, ProgressBarCallback))]
 
 
 def _kind(callback: BaseCallback) -> str:

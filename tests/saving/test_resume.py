@@ -400,3 +400,17 @@ def test_files_and_models_without_resume_are_refused(tmp_path: Path) -> None:
         saved_run(tmp_path / "file")
     with pytest.raises(TypeError, match="ResumeCallback saves runs of TRPO and its variants, not of PPO"):
         PPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS).learn(N_STEPS, ResumeCallback(tmp_path))
+
+
+@pytest.mark.parametrize("later", ["none", "list", "function", "bar"])
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+def test_wrappers_of_callbacks_are_not_part_of_the_run(later: str, tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    callbacks: dict[str, Any] = {
+        "none": None,
+        "list": [ResumeCallback(tmp_path)],
+        "function": lambda local, glob: True,
+        "bar": ResumeCallback(tmp_path),
+    }
+    model = TRPO.resume(tmp_path, toy())
+    assert model.learn(4 * N_STEPS, callbacks[later], progress_bar=later == "bar").num_timesteps == 4 * N_STEPS
