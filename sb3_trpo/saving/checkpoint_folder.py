@@ -21,7 +21,7 @@ class Checkpoint(NamedTuple):
     """
     One checkpoint.
 
-    :param about: class, library versions, numbers of threads and of environments
+    :param about: class, library versions, numbers of threads and of environments, folders of checkpoints
     :param model: the model at the start of the run, as ``save`` writes it
     :param state: the state of the run
     """

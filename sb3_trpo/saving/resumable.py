@@ -151,5 +151,6 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         model = cls.load(io.BytesIO(checkpoint.model), **chosen)
         check_same_run(checkpoint.about, model)
         restore_weights(model, checkpoint.state)
-        model._interrupted, model.run_folders = checkpoint.state, frozenset([Path(folder).resolve()])
+        model._interrupted = checkpoint.state
+        model.run_folders = frozenset([Path(folder).resolve(), *map(Path, checkpoint.about.get("folders", ()))])
         return model

@@ -70,6 +70,7 @@ class ResumeCallback(BaseCallback):
             raise ValueError(
                 f"`folder` = {self.folder} holds the checkpoints of a run: continue it with `resume`, or choose another"
             )
+        model.run_folders |= {self.folder.resolve()}
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._ended = True
@@ -110,8 +111,8 @@ class ResumeCallback(BaseCallback):
         if self._model_file is None:
             self._model_file = model_file(model)
         state = save_run(model, root, ResumeCallback)
-        checkpoint = Checkpoint(describe_run(model), self._model_file, state)
+        about = {**describe_run(model), "folders": sorted(map(str, model.run_folders))}
+        checkpoint = Checkpoint(about, self._model_file, state)
         path = write_checkpoint(self.folder, model.num_timesteps, checkpoint, self.keep)
-        model.run_folders |= {self.folder.resolve()}
         if self.verbose >= 1:
             print(f"Saved the run to {path}")

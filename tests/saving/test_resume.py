@@ -414,3 +414,16 @@ def test_wrappers_of_callbacks_are_not_part_of_the_run(later: str, tmp_path: Pat
     }
     model = TRPO.resume(tmp_path, toy())
     assert model.learn(4 * N_STEPS, callbacks[later], progress_bar=later == "bar").num_timesteps == 4 * N_STEPS
+
+
+def test_a_run_may_be_saved_in_two_folders(tmp_path: Path) -> None:
+    def callbacks() -> list[BaseCallback]:
+        return [ResumeCallback(tmp_path / "often", every=1), ResumeCallback(tmp_path / "rarely", every=2)]
+
+    saved_run(tmp_path / "other")
+    TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS).learn(3 * N_STEPS, callbacks())
+    for folder in ("often", "rarely"):
+        model = TRPO.resume(tmp_path / folder, toy())
+        assert model.learn(4 * N_STEPS, callbacks()).num_timesteps == 4 * N_STEPS
+        with pytest.raises(ValueError, match=r"`folder` = .*other holds the checkpoints of a run"):
+            TRPO.resume(tmp_path / folder, toy()).learn(4 * N_STEPS, ResumeCallback(tmp_path / "other"))
