@@ -3,14 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
-from sb3_trpo.algorithms.trpo import TRPO
+from sb3_trpo.algorithms.penalized import PenalizedTRPO
 from sb3_trpo.checks import NOT_NEGATIVE, POSITIVE, check, optional
 from sb3_trpo.step.dual_descent import DualDescentSettings, dual_descent_step
-from sb3_trpo.step.penalized_ascent import N_STEPS
-from sb3_trpo.step.report import StepReport, UnboundedReport
 
 
-class DualTRPO(TRPO):
+class DualTRPO(PenalizedTRPO):
     """
     Solves TRPO's constrained problem by dual gradient descent: a multiplier λ learns to keep the KL at ``target_kl``.
 
@@ -51,15 +49,8 @@ class DualTRPO(TRPO):
         super()._check_hyperparameters()
         check("kl_coef", self.kl_coef, optional(NOT_NEGATIVE))
         check("dual_learning_rate", self.dual_learning_rate, POSITIVE)
-        check("n_policy_updates", self.n_policy_updates, N_STEPS)
 
     def _step_settings(self, max_kl: float) -> DualDescentSettings:
         shared = asdict(super()._step_settings(max_kl))
         rate = self.dual_learning_rate
         return DualDescentSettings(**shared, kl_coef=self.kl_coef, n_steps=self.n_policy_updates, dual_learning_rate=rate)
-
-    def _step_policy(self, *args: Any) -> StepReport:
-        report = super()._step_policy(*args)
-        if isinstance(report, UnboundedReport):
-            self.kl_coef = report.next_kl_coef
-        return report

@@ -3,14 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
-from sb3_trpo.algorithms.trpo import TRPO
+from sb3_trpo.algorithms.penalized import PenalizedTRPO
 from sb3_trpo.checks import BOOLEAN, check
 from sb3_trpo.step.kl_penalty import KL_COEF, KLPenaltySettings, kl_penalty_step
-from sb3_trpo.step.penalized_ascent import N_STEPS
-from sb3_trpo.step.report import StepReport, UnboundedReport
 
 
-class KLPenaltyTRPO(TRPO):
+class KLPenaltyTRPO(PenalizedTRPO):
     """
     Maximises the surrogate minus λ times the mean KL, instead of bounding the KL.
 
@@ -52,14 +50,7 @@ class KLPenaltyTRPO(TRPO):
         super()._check_hyperparameters()
         check("kl_coef", self.kl_coef, KL_COEF)
         check("adaptive_kl_coef", self.adaptive_kl_coef, BOOLEAN)
-        check("n_policy_updates", self.n_policy_updates, N_STEPS)
 
     def _step_settings(self, max_kl: float) -> KLPenaltySettings:
         shared = asdict(super()._step_settings(max_kl))
         return KLPenaltySettings(**shared, kl_coef=self.kl_coef, n_steps=self.n_policy_updates, adaptive=self.adaptive_kl_coef)
-
-    def _step_policy(self, *args: Any) -> StepReport:
-        report = super()._step_policy(*args)
-        if isinstance(report, UnboundedReport):
-            self.kl_coef = report.next_kl_coef
-        return report

@@ -317,6 +317,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
             names, nearest = ", ".join(map(repr, self.policy_aliases)), did_you_mean(policy_name, self.policy_aliases)
+            if policy_name.endswith("LstmPolicy") and self.interface_class is PolicyInterface:
+                nearest = "; RecurrentTRPO and MaskableRecurrentTRPO have policies with memory"
             raise ValueError(f"`policy` must be a class or one of {names}, not {policy_name!r}{nearest}")
         return self.policy_aliases[policy_name]
 

@@ -41,7 +41,7 @@ def why_not_trainable(policy_class: Any) -> str | None:
         try:
             inspect.signature(getattr(policy_class, name)).bind(*[None] * (1 + n_arguments))
         except TypeError as error:
-            return f"needs more than observations ({name}: {error}), as recurrent policies do"
+            return f"needs more than observations ({name}: {error}), as recurrent policies do; RecurrentTRPO has them"
     return None
 
 

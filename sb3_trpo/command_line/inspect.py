@@ -16,7 +16,9 @@ def inspect(program: str, options: Sequence[str]) -> None:
     """
     description = "Print what saved files hold and what they would run. Nothing in them runs."
     parser = argparse.ArgumentParser(program, description=description)
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a model, a policy or the statistics of VecNormalize")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="a model, a policy, the statistics of VecNormalize or a checkpoint"
+    )
     for path in parser.parse_args(options).files:
         try:
             print(inspect_file(path))

@@ -245,6 +245,9 @@ def find_mask_source(env: VecEnv, name: str = "auto") -> EnvMaskSource:
         if SOURCES[candidate].suits(env):
             return SOURCES[candidate](env)
     keys = " or ".join(map(repr, KEYS))
+    elsewhere = next((other for other in SOURCES if name != "auto" and SOURCES[other].suits(env)), None)
+    if elsewhere is not None:
+        raise ValueError(f"there are no action masks (`mask_source` = {described(name)}): they are in {elsewhere!r}")
     raise ValueError(
         f"there are no action masks (`mask_source` = {described(name)}): neither the VecEnv nor its environments have a "
         f"method `{METHOD}`, and neither their infos nor a Dict observation have the key {keys}. Wrap the environment in "

@@ -1,5 +1,6 @@
 """Environments that tell their action masks by one method, wherever they keep them."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,27 @@ class MaskedVecEnv(VecEnvWrapper):
         if self._source is None:
             raise ValueError("the masks of the first states are known after `reset`")
         return self._source.masks(self._observations)
+
+    def get_state(self) -> Any:
+        """
+        Save what the masks of the present states depend on here, for a run that goes on.
+
+        :return: plain data; None before the first ``reset``
+        """
+        if self._source is None:
+            return None
+        return self._source.step, self._source.get_state(), copy.deepcopy(self._observations)
+
+    def set_state(self, state: Any) -> None:
+        """
+        Restore what the masks depend on. Environments that have not been reset are left as they are.
+
+        :param state: a result of :meth:`get_state`
+        """
+        if self._source is not None and state is not None:
+            self._source.step, masks, observations = state
+            self._source.set_state(masks)
+            self._observations = copy.deepcopy(observations)
 
     def has_attr(self, attr_name: str) -> bool:
         """

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trpo.saving.run_pickles import is_readable
 from sb3_trpo.snapshots.environments import Environments
 from sb3_trpo.snapshots.plain_data import NotPlainError, freeze, thaw
 
@@ -18,20 +19,13 @@ _RUN = frozenset(["model", "parent", "logger", "locals", "globals", "verbose"])
 
 def plain_attributes(owner: object, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """
-    Copy the attributes of an object that are plain data.
+    Copy the attributes of an object that are plain data or tensors.
 
     :param owner: the object
     :param without: names to leave out
     :return: copies by name
     """
-    plain = {}
-    for name, value in vars(owner).items():
-        if name not in without:
-            try:
-                plain[name] = freeze(value)
-            except NotPlainError:
-                continue
-    return plain
+    return _plain({name: value for name, value in vars(owner).items() if name not in without})
 
 
 class CallbackState(NamedTuple):
@@ -54,9 +48,9 @@ def callback_states(root: BaseCallback, without: type[BaseCallback]) -> list[Cal
 
     :param root: the callback that holds the others
     :param without: class of callbacks that have no state
-    :return: one state each, in the order of :func:`tree`
+    :return: the state of each callback that has one, in the order of :func:`tree`
     """
-    return [_state_of(callback) for callback in tree(root) if not isinstance(callback, without)]
+    return [_state_of(callback) for callback in _with_state(root, without)]
 
 
 def restore_callbacks(root: BaseCallback, states: list[CallbackState], without: type[BaseCallback]) -> bool:
@@ -68,7 +62,7 @@ def restore_callbacks(root: BaseCallback, states: list[CallbackState], without: 
     :param without: class of callbacks that have no state
     :return: whether these are the callbacks that were saved; of others, nothing is restored
     """
-    callbacks = [callback for callback in tree(root) if not isinstance(callback, without)]
+    callbacks = _with_state(root, without)
     if [_kind(callback) for callback in callbacks] != [state.kind for state in states]:
         return False
     for callback, state in zip(callbacks, states, strict=True):
@@ -92,6 +86,13 @@ def tree(callback: BaseCallback) -> Iterator[BaseCallback]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, BaseCallback):
                 yield from tree(child)
+
+
+def _with_state(root: BaseCallback, without: type[BaseCallback]) -> list[BaseCallback]:
+    """List the callbacks with a state. Those in which SB3 wraps the user's, or None, have none, nor has a progress bar."""
+    wrapping = (CallbackList, ConvertCallback)
+    found = [callback for callback in tree(root) if type(callback) not in wrapping]
+    return [callback for callback in found if not isinstance(callback, (without, ProgressBarCallback))]
 
 
 def _kind(callback: BaseCallback) -> str:
@@ -162,13 +163,15 @@ def restore_logger(logger: Logger, state: LoggerState) -> None:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Copy the entries that are plain data; pictures are none."""
+    """Copy the entries that are plain data; pictures are none, and members of an ``Enum`` could not be read without trust."""
     plain = {}
     for name, value in values.items():
         try:
-            plain[name] = freeze(value)
+            frozen = freeze(value)
         except NotPlainError:
             continue
+        if is_readable(frozen):
+            plain[name] = frozen
     return plain
 
 

@@ -1,6 +1,5 @@
 """A folder with the last checkpoints of a run, of which the newest whole one counts."""
 
-import io
 import json
 import pickle
 import re
@@ -11,45 +10,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sb3_trpo.saving.atomic import written_aside
+from sb3_trpo.saving.run_pickles import read_state, write_state
 
 _NAME = re.compile(r"checkpoint_(\d{12,})\.zip")
-_MEMBERS = ("about.json", "model.zip", "state.pkl")
-
-
-_PLAIN = frozenset(
-    [
-        *(f"builtins.{name}" for name in ("set", "frozenset", "complex", "range", "slice", "bytearray", "int", "float")),
-        *(f"collections.{name}" for name in ("deque", "OrderedDict", "defaultdict", "Counter")),
-        *(f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")),
-        *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "uuid.SafeUUID", "_codecs.encode"),
-        *(f"numpy.{name}" for name in ("dtype", "ndarray", "core.multiarray._reconstruct", "core.multiarray.scalar")),
-        *(f"numpy._core.{name}" for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")),
-        *(f"sb3_trpo.snapshots.{name}" for name in ("plain_data.GeneratorState", "mujoco_state.MujocoState")),
-        *(f"sb3_trpo.snapshots.layer_attributes.{name}" for name in ("Stays", "AttributesState")),
-        "sb3_trpo.snapshots.environments.EnvironmentsState",
-        *(f"sb3_trpo.saving.callback_states.{name}" for name in ("CallbackState", "LoggerState")),
-        "sb3_trpo.saving.portable.TensorState",
-    ]
-)
-"""Classes and functions that the state of a run may name: plain data, and this package's tuples of it."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads a state, of which nothing runs."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in _PLAIN:
-            raise pickle.UnpicklingError(
-                f"it holds a {module}.{name}, which is no plain data; if the file is yours, pass `trusted=True`"
-            )
-        return super().find_class(module, name)
+MEMBERS = ("about.json", "model.zip", "state.pkl")
+"""Entries of a checkpoint: the fields of :class:`Checkpoint`."""
 
 
 class Checkpoint(NamedTuple):
     """
     One checkpoint.
 
-    :param about: class, library versions, numbers of threads and of environments
+    :param about: class, library versions, numbers of threads and of environments, folders of checkpoints
     :param model: the model at the start of the run, as ``save`` writes it
     :param state: the state of the run
     """
@@ -67,7 +39,17 @@ def checkpoints_in(folder: Path) -> list[Path]:
     :return: the files, newest first
     """
     found = [path for path in folder.glob("checkpoint_*.zip") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]), reverse=True)
+    return sorted(found, key=steps_of, reverse=True)
+
+
+def steps_of(path: Path) -> int:
+    """
+    Read the number of env steps off the name of a checkpoint.
+
+    :param path: a file of :func:`checkpoints_in`
+    :return: env steps before it was written
+    """
+    return int(path.stem.rpartition("_")[2])
 
 
 def write_checkpoint(folder: Path, steps: int, checkpoint: Checkpoint, keep: int) -> Path:
@@ -82,9 +64,9 @@ def write_checkpoint(folder: Path, steps: int, checkpoint: Checkpoint, keep: int
     :raises OSError: if the file cannot be written; the earlier ones stay
     """
     path = folder / f"checkpoint_{steps:012d}.zip"
-    parts = (json.dumps(checkpoint.about).encode(), checkpoint.model, pickle.dumps(checkpoint.state, protocol=5))
+    parts = (json.dumps(checkpoint.about).encode(), checkpoint.model, write_state(checkpoint.state))
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:  # stored: packing takes longer than writing
-        for name, content in zip(_MEMBERS, parts, strict=True):
+        for name, content in zip(MEMBERS, parts, strict=True):
             archive.writestr(name, content)
     for old in checkpoints_in(folder)[keep:]:
         old.unlink(missing_ok=True)
@@ -110,6 +92,5 @@ def read_newest(folder: Path, trusted: bool = False) -> Checkpoint:
 
 def _read(path: Path, trusted: bool) -> Checkpoint:
     with zipfile.ZipFile(path) as archive:
-        about, model, state = (archive.read(name) for name in _MEMBERS)  # reading checks the sums
-    read = (pickle.Unpickler if trusted else _Unpickler)(io.BytesIO(state))
-    return Checkpoint(json.loads(about), model, read.load())
+        about, model, state = (archive.read(name) for name in MEMBERS)  # reading checks the sums
+    return Checkpoint(json.loads(about), model, read_state(state, trusted))

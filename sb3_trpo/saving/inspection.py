@@ -1,6 +1,7 @@
 """Tells what a saved file holds and what it would run, without running it."""
 
 import io
+import json
 import os
 import pathlib
 import reprlib
@@ -8,6 +9,7 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -16,14 +18,16 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trpo.checks import described
-from sb3_trpo.reading.archives import check_nested
+from sb3_trpo.reading.archives import check_nested, read_entries
 from sb3_trpo.reading.fields import field_recipe
 from sb3_trpo.reading.pickles import NotRebuiltError, read_pickle
 from sb3_trpo.reading.policy_files import torch_recipe
 from sb3_trpo.reading.rebuild import rebuild, unknown_calls
 from sb3_trpo.reading.text import printable
 from sb3_trpo.reading.weights import read_weights
+from sb3_trpo.saving.checkpoint_folder import MEMBERS
 from sb3_trpo.saving.checkpoints import is_on_policy, is_own, is_trpo
+from sb3_trpo.saving.run_pickles import read_state
 from sb3_trpo.saving.untrusted import read_model
 
 _LONGEST = 70
@@ -31,7 +35,8 @@ _LONGEST = 70
 
 def inspect_file(path: str | os.PathLike[str]) -> str:
     """
-    Describe a saved model, a policy that was saved alone, or the statistics of ``VecNormalize``. Nothing in the file runs.
+    Describe a saved model, a policy that was saved alone, the statistics of ``VecNormalize``, or a checkpoint of a run.
+    Nothing in the file runs.
 
     :param path: path of the file
     :return: the description: the kind of file, its parts with their types, and what would run if the file was trusted
@@ -43,6 +48,8 @@ def inspect_file(path: str | os.PathLike[str]) -> str:
         lines, runs, kind = *_pickle_lines(path, content), "a pickle"
     elif "data" in zipfile.ZipFile(io.BytesIO(content)).namelist():
         lines, runs, kind = _model_lines(path, content)
+    elif set(MEMBERS) <= set(zipfile.ZipFile(io.BytesIO(content)).namelist()):
+        lines, runs, kind = *_checkpoint_lines(path, content), "a checkpoint of ResumeCallback"
     else:
         lines, runs, kind = *_torch_lines(path, content), "a file of torch, such as a policy saved alone"
     ending = ["Would run if trusted:", *runs] if runs else ["Nothing in it needs to run."]
@@ -69,6 +76,22 @@ def _model_lines(path: Any, content: bytes) -> tuple[list[str], list[str], str]:
         else:
             lines.append(f"  {name}: {len(entry):,} bytes")
     return lines, runs, _whose(set(saved))
+
+
+def _checkpoint_lines(path: Any, content: bytes) -> tuple[list[str], list[str]]:
+    """Describe a checkpoint: the run, its model at the start, and the parts of its state."""
+    try:
+        about, model, state = (read_entries(io.BytesIO(content))[name] for name in MEMBERS)
+        run = json.loads(about)
+        parts, unknown = read_state(state), []
+    except UnpicklingError as error:
+        parts, unknown = {}, [f"  state: {error}"]
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or no checkpoint: {error}") from error
+    lines, runs, _ = _model_lines(path, model)
+    described_run = [f"  {name}: {value}" for name, value in run.items()]
+    described_state = [f"  {name}: {_described(part)}" for name, part in parts.items()]
+    return ["Run:", *described_run, "State:", *described_state, "Model at the start.", *lines], [*runs, *unknown]
 
 
 def _whose(names: set[str]) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +13,11 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from sb3_trpo.saving.callback_states import tree
 from sb3_trpo.saving.checkpoint_folder import read_newest
-from sb3_trpo.saving.resume_callback import ResumeCallback
-from sb3_trpo.saving.run_state import check_same_run, restore_run, restore_weights
+from sb3_trpo.saving.resume_callback import EXIT_CODE, ResumeCallback
+from sb3_trpo.saving.run_state import adopt_attributes, check_same_class, check_same_run, restore_run, restore_weights
+
+_OF_LEARN = ("_interrupted", "_resume_callbacks", "_n_rollouts", "_log_interval")
+"""Attributes that are not saved with a model."""
 
 SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 
@@ -21,24 +25,34 @@ SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 class ResumableAlgorithm(OnPolicyAlgorithm):
     """An on-policy algorithm whose runs can be resumed. Its ``collect_rollouts`` calls :meth:`_begin_rollout`."""
 
-    is_resumed = False
-    """Whether :meth:`resume` made the model."""
+    run_folders: frozenset[Path] = frozenset()
+    """Folders of checkpoints of this run."""
     _interrupted: dict[str, Any] | None = None
     """State of the run that the next ``learn`` continues."""
+    _resume_callbacks: Sequence[ResumeCallback] = ()
+    """The callbacks of this ``learn`` that save the run."""
     _n_rollouts = 0
     """Number of rollouts that this ``learn`` has begun, those before an interruption included."""
     _log_interval = 1
 
+    @property
+    def is_continued(self) -> bool:
+        """Tell whether the next rollout continues an interrupted run."""
+        return self._interrupted is not None
+
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._n_rollouts = 0
-        if self._interrupted is None:
-            return super()._setup_learn(*args, **kwargs)
-        return self._continue_learn(*args, **kwargs)
+        set_up = super()._setup_learn if self._interrupted is None else self._continue_learn
+        total_timesteps, root = set_up(*args, **kwargs)
+        self._resume_callbacks = [part for part in tree(root) if isinstance(part, ResumeCallback)]
+        return total_timesteps, root
 
     def _continue_learn(
         self, total_timesteps: int, callback: MaybeCallback, reset: bool, *rest: Any, **kwargs: Any
     ) -> tuple[int, BaseCallback]:
         """Set up the ``learn`` of an interrupted run: its budget counts from where that run began to count."""
+        assert self._interrupted is not None
+        adopt_attributes(self, self._interrupted)
         started_at = self._num_timesteps_at_start
         self._last_obs = None  # the environments must be reset once before their state is restored
         _, root = super()._setup_learn(total_timesteps, callback, False, *rest, **kwargs)
@@ -55,9 +69,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         if state is not None:
             restore_run(self, callback, state, ResumeCallback)
         else:
-            for part in tree(callback):
-                if isinstance(part, ResumeCallback):
-                    part.before_rollout(callback, after_update=self._n_rollouts > 0)
+            for part in self._resume_callbacks:
+                part.before_rollout(callback, after_update=self._n_rollouts > 0)
         self._n_rollouts += 1
 
     def learn(
@@ -79,10 +92,18 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         :param reset_num_timesteps: whether to start counting env steps anew
         :param progress_bar: whether to display a progress bar
         :return: the trained model
+        :raises SystemExit: after SIGTERM, if a callback saves the run
         """
         self._log_interval = log_interval or 1
         every_rollout: Any = None if log_interval is None else 1  # dump_logs chooses among them
-        return super().learn(total_timesteps, callback, every_rollout, tb_log_name, reset_num_timesteps, progress_bar)
+        try:
+            super().learn(total_timesteps, callback, every_rollout, tb_log_name, reset_num_timesteps, progress_bar)
+        finally:
+            ended = [part.release() for part in reversed(self._resume_callbacks)]  # each gives back what the one before set
+            self._resume_callbacks = ()
+        if any(ended):  # there was no other rollout to end before
+            raise SystemExit(EXIT_CODE)
+        return self
 
     def dump_logs(self, iteration: int = 0) -> None:
         """
@@ -96,7 +117,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             super().dump_logs(self._n_rollouts)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "is_resumed", "_interrupted", "_n_rollouts", "_log_interval"]
+        return [*super()._excluded_save_params(), "run_folders", *_OF_LEARN]
 
     @classmethod
     def resume(
@@ -125,9 +146,11 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         :raises ValueError: if the run has another class, or another number of environments
         """
         checkpoint = read_newest(Path(folder), trusted)
+        check_same_class(checkpoint.about, cls)
         chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects, "trusted": trusted}
         model = cls.load(io.BytesIO(checkpoint.model), **chosen)
         check_same_run(checkpoint.about, model)
         restore_weights(model, checkpoint.state)
-        model._interrupted, model.is_resumed = checkpoint.state, True
+        model._interrupted = checkpoint.state
+        model.run_folders = frozenset([Path(folder).resolve(), *map(Path, checkpoint.about.get("folders", ()))])
         return model

@@ -9,7 +9,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trpo.checks import check, integer
-from sb3_trpo.saving.checkpoint_folder import Checkpoint, checkpoints_in, write_checkpoint
+from sb3_trpo.saving.checkpoint_folder import Checkpoint, checkpoints_in, steps_of, write_checkpoint
 from sb3_trpo.saving.run_state import describe_run, model_file, save_run, why_not_exact
 
 EXIT_CODE = 143
@@ -44,11 +44,13 @@ class ResumeCallback(BaseCallback):
         self._earlier_handler: Any = None
 
     def _on_training_start(self) -> None:
+        if not hasattr(self.model, "run_folders"):
+            raise TypeError(f"ResumeCallback saves runs of TRPO and its variants, not of {type(self.model).__name__}")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"`folder` must be a folder or a path where there is nothing, and {self.folder} is a file")
         self.folder.mkdir(parents=True, exist_ok=True)
-        if checkpoints_in(self.folder) and not getattr(self.model, "is_resumed", False):
-            raise ValueError(
-                f"`folder` = {self.folder} holds the checkpoints of a run: continue it with `resume`, or choose another"
-            )
+        self._refuse_other_runs()
+        self._model_file = None  # an earlier `learn` may have had other arguments
         for left_behind in self.folder.glob(".*.tmp"):  # by a kill
             left_behind.unlink(missing_ok=True)
         reason = why_not_exact(self.model)  # type: ignore[arg-type]
@@ -57,13 +59,33 @@ class ResumeCallback(BaseCallback):
         if threading.current_thread() is threading.main_thread():
             self._earlier_handler = signal.signal(signal.SIGTERM, self._end)
 
+    def _refuse_other_runs(self) -> None:
+        """Refuse a folder whose checkpoints are not those of this run, or would count as newer than those to come."""
+        model: Any = self.model
+        present = checkpoints_in(self.folder)
+        own = self.folder.resolve() in model.run_folders and (
+            model.is_continued or model.num_timesteps >= steps_of(present[0])
+        )
+        if present and not own:
+            raise ValueError(
+                f"`folder` = {self.folder} holds the checkpoints of a run: continue it with `resume`, or choose another"
+            )
+        model.run_folders |= {self.folder.resolve()}
+
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._ended = True
 
-    def _on_training_end(self) -> None:
+    def release(self) -> bool:
+        """
+        Leave SIGTERM to the program again. The model calls this when ``learn`` ends, also by an error.
+
+        :return: whether there was a SIGTERM
+        """
         if self._earlier_handler is not None:
             signal.signal(signal.SIGTERM, self._earlier_handler)
             self._earlier_handler = None
+        ended, self._ended = self._ended, False
+        return ended
 
     def _on_step(self) -> bool:
         return True
@@ -89,7 +111,8 @@ class ResumeCallback(BaseCallback):
         if self._model_file is None:
             self._model_file = model_file(model)
         state = save_run(model, root, ResumeCallback)
-        checkpoint = Checkpoint(describe_run(model), self._model_file, state)
+        about = {**describe_run(model), "folders": sorted(map(str, model.run_folders))}
+        checkpoint = Checkpoint(about, self._model_file, state)
         path = write_checkpoint(self.folder, model.num_timesteps, checkpoint, self.keep)
         if self.verbose >= 1:
             print(f"Saved the run to {path}")

@@ -1,5 +1,6 @@
 """The state of a run between two updates, with which the same program goes on as if it had never been interrupted."""
 
+import copy
 import io
 import platform
 import time
@@ -20,7 +21,6 @@ from sb3_trpo.saving.callback_states import (
     restore_callbacks,
     restore_logger,
 )
-from sb3_trpo.saving.portable import with_tensors, without_tensors
 from sb3_trpo.snapshots.environments import Environments
 from sb3_trpo.snapshots.plain_data import thaw
 from sb3_trpo.snapshots.random_generators import SpaceGenerators, global_state, set_global_state
@@ -43,12 +43,28 @@ def describe_run(model: OnPolicyAlgorithm) -> dict[str, Any]:
     packages = {"stable-baselines3": sb3, "torch": th, "numpy": np, "gymnasium": gymnasium}
     versions = {name: str(package.__version__) for name, package in packages.items()}
     return {
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "class": _full_name(type(model)),
         "n_envs": model.n_envs,
         "versions": versions | {"python": platform.python_version()},
         "threads": th.get_num_threads(),
         "device": str(model.device),
     }
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def check_same_class(about: dict[str, Any], cls: type[OnPolicyAlgorithm]) -> None:
+    """
+    Compare a class with that of a saved run.
+
+    :param about: a result of :func:`describe_run`
+    :param cls: the class of the model that is to go on
+    :raises ValueError: if it is another one
+    """
+    if about["class"] != _full_name(cls):
+        raise ValueError(f"the run in `folder` is one of {about['class']}, not of {_full_name(cls)}: call its `resume`")
 
 
 def check_same_run(about: dict[str, Any], model: OnPolicyAlgorithm) -> None:
@@ -57,11 +73,9 @@ def check_same_run(about: dict[str, Any], model: OnPolicyAlgorithm) -> None:
 
     :param about: a result of :func:`describe_run`
     :param model: the model that goes on
-    :raises ValueError: if it has another class or number of environments
+    :raises ValueError: if it has another number of environments
     """
     now = describe_run(model)
-    if now["class"] != about["class"]:
-        raise ValueError(f"the run in `folder` is one of {about['class']}, not of {now['class']}: call its `resume`")
     if now["n_envs"] != about["n_envs"]:
         raise ValueError(f"`env` must have {about['n_envs']} environments, as the run in `folder` has, not {now['n_envs']}")
     saved = {**about["versions"], "threads": about["threads"], "device": about["device"]}
@@ -106,7 +120,7 @@ def save_run(model: OnPolicyAlgorithm, callback: BaseCallback, without: type[Bas
     :param model: the model
     :param callback: the callback that holds all others
     :param without: class of callbacks that have no state
-    :return: plain data that can be pickled
+    :return: plain data and tensors, to be written before anything changes them
     """
     assert model.env is not None
     try:
@@ -115,12 +129,12 @@ def save_run(model: OnPolicyAlgorithm, callback: BaseCallback, without: type[Bas
         environments = None
     distribution, interface = vars(model.policy.action_dist), vars(model)["_interface"]
     return {
-        "attributes": without_tensors(plain_attributes(model, _OF_THE_PROGRAM)),
-        "moments": {name: without_tensors(vars(getattr(model, name))) for name in _MOMENTS if hasattr(model, name)},
-        "policy": without_tensors(dict(model.policy.state_dict())),
-        "optimizer": without_tensors(model.policy.optimizer.state_dict()),
-        "noise": without_tensors({name: distribution[name] for name in _NOISE if name in distribution}),
-        "interface": without_tensors(interface.get_state()),
+        "attributes": plain_attributes(model, _OF_THE_PROGRAM),
+        "moments": {name: vars(getattr(model, name)) for name in _MOMENTS if hasattr(model, name)},
+        "policy": dict(model.policy.state_dict()),
+        "optimizer": model.policy.optimizer.state_dict(),
+        "noise": {name: distribution[name] for name in _NOISE if name in distribution},
+        "interface": interface.get_state(),
         "seconds": (time.time_ns() - model.start_time) / 1e9,
         "environments": environments,
         "spaces": SpaceGenerators([model]).get(),
@@ -138,12 +152,25 @@ def restore_weights(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
     :param model: the model, loaded from the checkpoint
     :param state: a result of :func:`save_run`
     """
-    attributes = {name: thaw(value) for name, value in with_tensors(state["attributes"]).items()}
-    vars(model).update(attributes)
+    state = copy.deepcopy({name: state[name] for name in ("attributes", "moments", "policy", "optimizer")})
+    vars(model).update({name: thaw(value) for name, value in state["attributes"].items()})
     for name, moments in state["moments"].items():
-        vars(getattr(model, name)).update(with_tensors(moments))
-    model.policy.load_state_dict(with_tensors(state["policy"]))
-    model.policy.optimizer.load_state_dict(with_tensors(state["optimizer"]))
+        vars(getattr(model, name)).update(moments)
+    model.policy.load_state_dict(state["policy"])
+    model.policy.optimizer.load_state_dict(state["optimizer"])
+
+
+def adopt_attributes(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
+    """
+    Let the public attributes of a model take the place of those that were saved: the user may have set them since.
+
+    :param model: the model
+    :param state: a result of :func:`save_run`, which is changed
+    """
+    private = {name: value for name, value in state["attributes"].items() if name.startswith("_")}
+    public = frozenset(name for name in vars(model) if not name.startswith("_"))
+    present = plain_attributes(model, _OF_THE_PROGRAM | vars(model).keys() - public)
+    state["attributes"] = private | present
 
 
 def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[str, Any], without: type[BaseCallback]) -> None:
@@ -165,8 +192,8 @@ def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[st
     else:
         Environments(model.env).set(state["environments"])
         interface: Any = vars(model)["_interface"]
-        interface.set_state(with_tensors(state["interface"]))
-    for name, value in with_tensors(state["noise"]).items():
+        interface.set_state(state["interface"])
+    for name, value in state["noise"].items():
         setattr(model.policy.action_dist, name, value.to(model.device))
     SpaceGenerators([model]).set(state["spaces"])
     if not restore_callbacks(callback, state["callbacks"], without):

@@ -260,6 +260,7 @@ def known_layers() -> dict[type, KnownLayer]:
         VecNormalize: KnownLayer(_VEC_ENV | _NORMALIZER),
         **_mujoco(),
         **_games(),
+        **_masked(),
     }
 
 
@@ -302,6 +303,14 @@ def _mujoco() -> dict[type, KnownLayer]:
     except (ImportError, gym.error.DependencyNotInstalled):
         return {}
     return {MujocoEnv: KnownLayer(_ENV | _MUJOCO, MujocoLayer)}
+
+
+def _masked() -> dict[type, KnownLayer]:
+    try:
+        from sb3_contrib.common.wrappers import ActionMasker
+    except ImportError:
+        return {}
+    return {ActionMasker: KnownLayer(_WRAPPER | {"_action_mask_fn"}, calls_functions=True)}
 
 
 def _games() -> dict[type, KnownLayer]:

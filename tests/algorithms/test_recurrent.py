@@ -331,3 +331,11 @@ def test_a_task_that_needs_memory_is_solved(rnn_type: str) -> None:
     ).learn(6_000)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=40, warn=False)
     assert mean == 1.0
+
+
+def test_other_classes_name_the_one_for_memory(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not 'MlpLstmPolicy'; RecurrentTRPO and MaskableRecurrentTRPO have policies with"):
+        TRPO("MlpLstmPolicy", "CartPole-v1")
+    RecurrentTRPO("MlpLstmPolicy", "CartPole-v1", policy_kwargs={"lstm_hidden_size": 4}).save(tmp_path / "model")
+    with pytest.raises(TypeError, match=r"as recurrent policies do; RecurrentTRPO has them$"):
+        TRPO.load(tmp_path / "model")

@@ -183,3 +183,10 @@ def test_the_wrapper_tells_masks_as_sb3_contrib_asks(where: str, actions: str) -
         env.step(np.array(chosen)[:, 0] if actions == "discrete" else np.array(chosen))
     env.reset()
     assert len(env.get_attr("mask")) == len(env.env_method("reset")) == 2
+
+
+def test_a_source_without_masks_is_refused_by_the_place_that_has_them() -> None:
+    env = vec_env("info")
+    env.reset()
+    with pytest.raises(ValueError, match=r"there are no action masks \(`mask_source` = 'vec_env'\): they are in 'info'"):
+        find_mask_source(env, "vec_env")

@@ -1,6 +1,7 @@
 """The description of a file tells its kind, its parts and what would run."""
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch as th
 from stable_baselines3 import SAC
 
-from sb3_trpo import TRPO, MlpPolicy
+from sb3_trpo import TRPO, MlpPolicy, ResumeCallback
 from sb3_trpo.saving.inspection import inspect_file
 from tests.reading.payloads import torch_file, touching
 from tests.toy_envs import RandomEnv
@@ -116,3 +117,25 @@ def test_a_policy_of_today(tmp_path: Path) -> None:
     assert text.endswith("Nothing in it needs to run.")
     assert f"  activation_fn: class {th.nn.Tanh.__module__}.Tanh" in text
     assert MlpPolicy.__name__ == "ActorCriticPolicy"
+
+
+def test_a_checkpoint_is_described(tmp_path: Path) -> None:
+    TRPO("MlpPolicy", RandomEnv(), n_steps=16, batch_size=16).learn(16, ResumeCallback(tmp_path / "run"))
+    (path,) = (tmp_path / "run").iterdir()
+    lines = inspect_file(path).splitlines()
+    assert ": a checkpoint of ResumeCallback, " in lines[0]
+    assert "  class: sb3_trpo.algorithms.trpo.TRPO" in lines
+    assert "  seconds: float" in {line[:16] for line in lines}
+    assert "  gamma: float 0.99" in lines
+    assert lines[-1] == "Nothing in it needs to run."
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    for state, ending in ((pickle.dumps(Path), "  state: it holds a pathlib"), (b"", None)):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in {**parts, "state.pkl": state}.items():
+                archive.writestr(name, content)
+        if ending is None:
+            with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+                inspect_file(path)
+        else:
+            assert inspect_file(path).splitlines()[-1].startswith(ending)

@@ -2,12 +2,13 @@
 
 import csv
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib.common.wrappers import ActionMasker
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.logger import configure
@@ -24,12 +27,14 @@ from sb3_trpo import (
     TRPO,
     MaskableRecurrentTRPO,
     MaskableTRPO,
+    MaskedVecEnv,
     RecurrentTRPO,
     ResumableEnv,
     ResumeCallback,
     VineTRPO,
 )
 from sb3_trpo.saving.checkpoint_folder import checkpoints_in
+from sb3_trpo.saving.run_pickles import read_state, write_state
 from tests.toy_envs import RandomEnv
 
 N_STEPS = 16
@@ -61,6 +66,10 @@ def pong() -> VecEnv:
     return VecFrameStack(make_atari_env("PongNoFrameskip-v4", 1, seed=3), 4)
 
 
+def masker() -> VecEnv:
+    return make_vec_env(lambda: ActionMasker(gym.make("CartPole-v1"), lambda env: np.ones(2, dtype=bool)), 2, seed=3)
+
+
 SMALL_MEMORY: dict[str, Any] = {"policy_kwargs": {"lstm_hidden_size": 8}}
 CASES: dict[str, tuple[type[TRPO], str, Callable[[], VecEnv], dict[str, Any]]] = {
     "cartpole": (TRPO, "MlpPolicy", lambda: make_vec_env("CartPole-v1", 2, seed=3), {}),
@@ -70,6 +79,8 @@ CASES: dict[str, tuple[type[TRPO], str, Callable[[], VecEnv], dict[str, Any]]] =
     "memory": (RecurrentTRPO, "MlpLstmPolicy", lambda: make_vec_env("CartPole-v1", 2, seed=3), SMALL_MEMORY),
     "masks": (MaskableTRPO, "MlpPolicy", lambda: make_vec_env("Taxi-v4", 2, seed=3), {}),
     "both": (MaskableRecurrentTRPO, "MlpLstmPolicy", lambda: make_vec_env("Taxi-v4", 2, seed=3), SMALL_MEMORY),
+    "masker": (MaskableTRPO, "MlpPolicy", masker, {}),
+    "masked": (MaskableTRPO, "MlpPolicy", lambda: MaskedVecEnv(make_vec_env("Taxi-v4", 2, seed=3)), {}),
     "vine": (VineTRPO, "MlpPolicy", lambda: make_vec_env("CartPole-v1", 1, seed=3), {"branch_length": 2}),
 }
 
@@ -242,9 +253,9 @@ def test_nothing_in_a_checkpoint_runs_unless_it_is_trusted(tmp_path: Path) -> No
     path, canary = checkpoints_in(tmp_path)[0], tmp_path / "canary"
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
-    state = {**pickle.loads(parts["state.pkl"]), "callbacks": Touch(canary)}
+    state = {**read_state(parts["state.pkl"]), "callbacks": Touch(canary)}
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**parts, "state.pkl": pickle.dumps(state)}.items():
+        for name, content in {**parts, "state.pkl": write_state(state)}.items():
             archive.writestr(name, content)
     with pytest.warns(UserWarning, match=r"cannot be read \(it holds a pathlib[\w.]*, which is no plain data.*`trusted=True`"):
         TRPO.resume(tmp_path, toy())
@@ -259,6 +270,10 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
         TRPO.resume(tmp_path, toy(2))
     with pytest.raises(ValueError, match=r"is one of sb3_trpo\..*\.TRPO, not of sb3_trpo\..*\.VineTRPO: call its `resume`"):
         VineTRPO.resume(tmp_path, toy())
+    with pytest.raises(
+        ValueError, match=r"is one of sb3_trpo\..*\.TRPO, not of sb3_trpo\..*\.RecurrentTRPO: call its `resume`"
+    ):
+        RecurrentTRPO.resume(tmp_path, toy())
     with pytest.raises(ValueError, match=r"`folder` = .* holds the checkpoints of a run: continue it with `resume`"):
         saved_run(tmp_path)
 
@@ -285,7 +300,7 @@ def test_a_second_learn_counts_from_where_it_began(tmp_path: Path) -> None:
     resumed = TRPO.resume(tmp_path, toy())
     resumed.learn(3 * N_STEPS, [ResumeCallback(tmp_path, every=1), InterruptAt(float("inf"))], reset_num_timesteps=False)
     assert resumed.num_timesteps == 5 * N_STEPS
-    assert resumed.is_resumed
+    assert not resumed.is_continued
 
 
 @pytest.mark.parametrize("name", ["every", "keep"])
@@ -293,3 +308,122 @@ def test_bad_arguments_are_named(name: str) -> None:
     arguments: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=rf"`{name}` must be an integer >= 1, not 0"):
         ResumeCallback("folder", **arguments)
+
+
+class Kind(Enum):
+    ONE = 1
+
+
+class Holder(InterruptAt):
+    """Holds values of many types, which the program sets to None when it goes on."""
+
+    def __init__(self, step: float, **values: Any) -> None:
+        super().__init__(step)
+        vars(self).update(values)
+
+
+def test_callbacks_and_models_may_hold_values_of_any_type(tmp_path: Path) -> None:
+    kept: dict[str, Any] = {
+        "tensor": th.arange(3.0),
+        "tensors": deque([th.ones(2)], maxlen=3),
+        "lists": defaultdict(list, {"a": [1]}),
+        "ordered": OrderedDict(b=1),
+    }
+    lost: dict[str, Any] = {"kind": Kind.ONE, "zeros": defaultdict(lambda: 0), "path": tmp_path}
+    model = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS)
+    vars(model).update({f"my_{name}": value for name, value in kept.items()})
+    with pytest.raises(Interrupted):
+        model.learn(3 * N_STEPS, [ResumeCallback(tmp_path, every=1), Holder(1.5 * N_STEPS, **kept, **lost)])
+    resumed, holder = TRPO.resume(tmp_path, toy()), Holder(float("inf"), **dict.fromkeys([*kept, *lost]))
+    resumed.learn(2 * N_STEPS, [ResumeCallback(tmp_path), holder])
+    assert [getattr(holder, name) for name in lost] == [None] * 3
+    for found in ({name: getattr(holder, name) for name in kept}, {name: getattr(resumed, f"my_{name}") for name in kept}):
+        assert found["tensor"].equal(kept["tensor"])
+        assert found["tensors"].maxlen == 3
+        assert found["tensors"][0].equal(th.ones(2))
+        assert found["lists"]["new"] == []
+        assert type(found["ordered"]) is OrderedDict
+
+
+def test_one_callback_saves_several_learns_and_refuses_to_count_backwards(tmp_path: Path) -> None:
+    model = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS)
+    callback = ResumeCallback(tmp_path, every=1)
+    model.learn(2 * N_STEPS, callback)
+    model.target_kl = lambda _: 0.02
+    model.learn(2 * N_STEPS, callback, reset_num_timesteps=False)
+    resumed = TRPO.resume(tmp_path, toy(), custom_objects={"target_kl": lambda _: 0.04})
+    assert resumed.num_timesteps == 3 * N_STEPS
+    assert callable(resumed.target_kl)
+    resumed.learn(2 * N_STEPS, ResumeCallback(tmp_path, every=1), reset_num_timesteps=False)
+    resumed.learn(N_STEPS, ResumeCallback(tmp_path, every=1), reset_num_timesteps=False)
+    assert resumed.num_timesteps == 5 * N_STEPS
+    for trained in (model, resumed):  # its checkpoints would be taken for older ones
+        with pytest.raises(ValueError, match=r"`folder` = .* holds the checkpoints of a run"):
+            trained.learn(N_STEPS, ResumeCallback(tmp_path))
+
+
+def test_attributes_set_after_resume_count(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    model = TRPO.resume(tmp_path, toy())
+    model.target_kl, model.cg_damping = lambda _: 0.02, 0.5
+    model.learn(4 * N_STEPS, ResumeCallback(tmp_path))
+    assert callable(model.target_kl)
+    assert model.cg_damping == 0.5
+    assert model.num_timesteps == 4 * N_STEPS
+
+
+def test_sigterm_is_the_programs_again_after_an_error(tmp_path: Path) -> None:
+    model, before = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS), signal.getsignal(signal.SIGTERM)
+    callbacks = [ResumeCallback(tmp_path / "a"), ResumeCallback(tmp_path / "b"), InterruptAt(1)]
+    with pytest.raises(Interrupted):
+        model.learn(N_STEPS, callbacks)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_in_the_last_rollout_ends_the_program_too(tmp_path: Path) -> None:
+    class Terminate(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == N_STEPS:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return True
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS).learn(N_STEPS, [ResumeCallback(tmp_path), Terminate()])
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_files_and_models_without_resume_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"`folder` must be a folder or a path where there is nothing, and .*file is a file"):
+        saved_run(tmp_path / "file")
+    with pytest.raises(TypeError, match="ResumeCallback saves runs of TRPO and its variants, not of PPO"):
+        PPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS).learn(N_STEPS, ResumeCallback(tmp_path))
+
+
+@pytest.mark.parametrize("later", ["none", "list", "function", "bar"])
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+def test_wrappers_of_callbacks_are_not_part_of_the_run(later: str, tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    callbacks: dict[str, Any] = {
+        "none": None,
+        "list": [ResumeCallback(tmp_path)],
+        "function": lambda local, glob: True,
+        "bar": ResumeCallback(tmp_path),
+    }
+    model = TRPO.resume(tmp_path, toy())
+    assert model.learn(4 * N_STEPS, callbacks[later], progress_bar=later == "bar").num_timesteps == 4 * N_STEPS
+
+
+def test_a_run_may_be_saved_in_two_folders(tmp_path: Path) -> None:
+    def callbacks() -> list[BaseCallback]:
+        return [ResumeCallback(tmp_path / "often", every=1), ResumeCallback(tmp_path / "rarely", every=2)]
+
+    saved_run(tmp_path / "other")
+    TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS).learn(3 * N_STEPS, callbacks())
+    for folder in ("often", "rarely"):
+        model = TRPO.resume(tmp_path / folder, toy())
+        assert model.learn(4 * N_STEPS, callbacks()).num_timesteps == 4 * N_STEPS
+        with pytest.raises(ValueError, match=r"`folder` = .*other holds the checkpoints of a run"):
+            TRPO.resume(tmp_path / folder, toy()).learn(4 * N_STEPS, ResumeCallback(tmp_path / "other"))
