@@ -157,14 +157,19 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if not key.endswith(clock)} for row in csv.DictReader(file)]
 
 
-def main(arguments: list[str]) -> None:
-    """Kill every run and print what became of it, or be one of the runs."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Resumed runs against undisturbed ones.")
     parser.add_argument("--kills", type=int, default=15, help="kills of each run")
     parser.add_argument("--run", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kill-in-save", type=int, default=0, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Kill every run and print what became of it, or be one of the runs."""
+    options = parse(arguments)
     if options.run is not None:
         run(options.run, options.folder, options.kill_in_save)
         return
