@@ -69,17 +69,9 @@ class RolloutCollector(OnPolicyAlgorithm):
             its space
         :raises RuntimeError: if there is no observation to begin with
         """
-        if self._last_obs is None or self._last_episode_starts is None:
-            raise RuntimeError("`collect_rollouts` needs the present observation, which `learn` reads: call `learn`")
-        _check_buffer(rollout_buffer, n_steps=n_rollout_steps, gamma=self.gamma, gae_lambda=self.gae_lambda)
-        started = time.perf_counter()
-        self.policy.set_training_mode(False)
-        n_steps = 0
-        rollout_buffer.reset()
-        if self.use_sde:
-            self.interface.reset_noise(env.num_envs)
-        callback.on_rollout_start()
-        self._begin_rollout(callback)
+        started, n_steps = time.perf_counter(), 0
+        self._prepare_rollout(env, callback, rollout_buffer, n_rollout_steps)
+        assert self._last_episode_starts is not None
         integers = IntegerCheck(rollout_buffer)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
         watch, step = PolicyWatch(self.policy, callback), self._observed_step(env)
@@ -100,7 +92,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 clipped_actions = to_env(actions)
                 new_obs, rewards, dones, infos = step(clipped_actions)
                 self.num_timesteps += env.num_envs
-                callback.update_locals({**locals(), **self._callback_locals()})
+                self._update_locals(callback, locals())
                 if not callback.on_step():
                     recorder.abandon()
                     self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
@@ -116,10 +108,29 @@ class RolloutCollector(OnPolicyAlgorithm):
         except BaseException:
             self._last_obs = None
             raise
-        callback.update_locals({**locals(), **self._callback_locals()})
+        self._update_locals(callback, locals())
         callback.on_rollout_end()
         self.logger.record("time/collect_seconds", time.perf_counter() - started)
         return True
+
+    def _prepare_rollout(self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_steps: int) -> None:
+        """Check that there is an observation and a buffer that fits, empty the buffer, and draw gSDE's noise."""
+        if self._last_obs is None or self._last_episode_starts is None:
+            raise RuntimeError("`collect_rollouts` needs the present observation, which `learn` reads: call `learn`")
+        _check_buffer(rollout_buffer, n_steps=n_steps, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        if self.use_sde:
+            self.interface.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        self._begin_rollout(callback)
+
+    def _update_locals(self, callback: BaseCallback, found: dict[str, Any]) -> None:
+        """Give the callback the local variables, and what a subclass adds to them."""
+        callback.update_locals(found)
+        further = self._callback_locals()
+        if further:
+            callback.update_locals(further)
 
     def _observed_step(self, env: VecEnv) -> Callable[[np.ndarray], VecEnvStepReturn]:
         """Make the function that steps the environments and lets the source of the action masks know."""
