@@ -53,6 +53,8 @@ class World:
 @dataclass(frozen=True)
 class Solution:
     """
+    Holds the exact solution of a policy.
+
     :param value: the expected discounted return η
     :param advantages: A(s, a), shape (S, A)
     :param visits: discounted visits ρ(s), not normalised, shape (S,)
