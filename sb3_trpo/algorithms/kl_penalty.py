@@ -41,10 +41,8 @@ class KLPenaltyTRPO(PenalizedTRPO):
         n_policy_updates: int = 5,
         **kwargs: Any,
     ) -> None:
-        self.kl_coef = kl_coef
         self.adaptive_kl_coef = adaptive_kl_coef
-        self.n_policy_updates = n_policy_updates
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, kl_coef=kl_coef, n_policy_updates=n_policy_updates, **kwargs)
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()

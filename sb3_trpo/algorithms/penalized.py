@@ -9,12 +9,19 @@ from sb3_trpo.step.report import StepReport, UnboundedReport
 
 
 class PenalizedTRPO(TRPO):
-    """Keeps the coefficient λ of the KL from update to update. A subclass sets the attributes before it calls ``__init__``."""
+    """
+    Keeps the coefficient λ of the KL from update to update.
 
-    kl_coef: float | None
-    """λ of the next update, advantage per nat; None: that of the quadratic model."""
-    n_policy_updates: int
-    """Ascent steps of the policy per rollout."""
+    :param args: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`, in the same order
+    :param kl_coef: λ of the next update, advantage per nat; None: that of the quadratic model
+    :param n_policy_updates: ascent steps of the policy per rollout
+    :param kwargs: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO` by name
+    """
+
+    def __init__(self, *args: Any, kl_coef: float | None, n_policy_updates: int, **kwargs: Any) -> None:
+        self.kl_coef = kl_coef
+        self.n_policy_updates = n_policy_updates
+        super().__init__(*args, **kwargs)
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()

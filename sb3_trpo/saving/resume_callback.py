@@ -10,7 +10,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trpo.checks import check, integer
 from sb3_trpo.saving.checkpoint_folder import Checkpoint, checkpoints_in, steps_of, write_checkpoint
-from sb3_trpo.saving.run_state import describe_run, model_file, save_run, why_not_exact
+from sb3_trpo.saving.run_state import describe_run, model_file, save_run
+from sb3_trpo.snapshots.environments import Environments
 
 EXIT_CODE = 143
 """Exit code of a run that SIGTERM has ended after its last checkpoint: 128 + 15, as shells report it."""
@@ -41,6 +42,7 @@ class ResumeCallback(BaseCallback):
         self._updates_since = 0
         self._ended = False
         self._model_file: bytes | None = None
+        self._environments: Environments | None = None
         self._earlier_handler: Any = None
 
     def _on_training_start(self) -> None:
@@ -53,9 +55,11 @@ class ResumeCallback(BaseCallback):
         self._model_file = None  # an earlier `learn` may have had other arguments
         for left_behind in self.folder.glob(".*.tmp"):  # by a kill
             left_behind.unlink(missing_ok=True)
-        reason = why_not_exact(self.model)  # type: ignore[arg-type]
-        if reason is not None:
-            self.logger.warn(f"A resumed run will reset its environments: {reason}")
+        try:
+            self._environments = Environments(self.training_env)
+        except ValueError as error:
+            self._environments = None
+            self.logger.warn(f"A resumed run will reset its environments: {error}")
         if threading.current_thread() is threading.main_thread():
             self._earlier_handler = signal.signal(signal.SIGTERM, self._end)
 
@@ -110,7 +114,7 @@ class ResumeCallback(BaseCallback):
         model: Any = self.model
         if self._model_file is None:
             self._model_file = model_file(model)
-        state = save_run(model, root, ResumeCallback)
+        state = save_run(model, self._environments, root, ResumeCallback)
         about = {**describe_run(model), "folders": sorted(map(str, model.run_folders))}
         checkpoint = Checkpoint(about, self._model_file, state)
         path = write_checkpoint(self.folder, model.num_timesteps, checkpoint, self.keep)

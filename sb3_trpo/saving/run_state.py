@@ -98,35 +98,18 @@ def model_file(model: OnPolicyAlgorithm) -> bytes:
     return file.getvalue()
 
 
-def why_not_exact(model: OnPolicyAlgorithm) -> str | None:
-    """
-    Tell why a run could not go on exactly.
-
-    :param model: the model, with its environments
-    :return: the reason; None if it can
-    """
-    assert model.env is not None
-    try:
-        Environments(model.env)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def save_run(model: OnPolicyAlgorithm, callback: BaseCallback, without: type[BaseCallback]) -> dict[str, Any]:
+def save_run(
+    model: OnPolicyAlgorithm, environments: Environments | None, callback: BaseCallback, without: type[BaseCallback]
+) -> dict[str, Any]:
     """
     Save the state of a run at the start of a rollout.
 
     :param model: the model
+    :param environments: its environments; None: their state cannot be saved
     :param callback: the callback that holds all others
     :param without: class of callbacks that have no state
     :return: plain data and tensors, to be written before anything changes them
     """
-    assert model.env is not None
-    try:
-        environments = Environments(model.env).get()
-    except ValueError:
-        environments = None
     distribution, interface = vars(model.policy.action_dist), vars(model)["_interface"]
     return {
         "attributes": plain_attributes(model, _OF_THE_PROGRAM),
@@ -136,7 +119,7 @@ def save_run(model: OnPolicyAlgorithm, callback: BaseCallback, without: type[Bas
         "noise": {name: distribution[name] for name in _NOISE if name in distribution},
         "interface": interface.get_state(),
         "seconds": (time.time_ns() - model.start_time) / 1e9,
-        "environments": environments,
+        "environments": None if environments is None else environments.get(),
         "spaces": SpaceGenerators([model]).get(),
         "callbacks": callback_states(callback, without),
         "logger": logger_state(model.logger),
