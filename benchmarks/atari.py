@@ -2,10 +2,11 @@
 Train on an Atari game with RL Zoo's machinery and the ``atari`` entry of the hyperparameters.
 
 The script writes to the output folder: ``curve.csv`` (one row per fixed number of env steps, with the mean return of the games
-that ended since the last row), the model in ``checkpoint.zip``, and at the end ``run.json`` with the mean return of further
-games. It plays whole games with unclipped returns and draws actions at random from the policy. If a run is killed, the same
-command continues it from its checkpoint. A larger ``--steps`` continues a finished run. Training uses one thread, and its
-seconds are CPU time. With a GPU or one process per environment, they are wall-clock time. Examples::
+that ended since the last row), and at the end the model in ``model.zip`` and ``run.json`` with the mean return of further
+games. It plays whole games with unclipped returns and draws actions at random from the policy. If a run of this package is
+killed, the same command continues it from its last checkpoint, exactly. A larger ``--steps`` continues a finished run.
+Training uses one thread, and its seconds are CPU time. With a GPU or one process per environment, they are wall-clock time.
+Examples::
 
     python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 0 --steps 3e6 --out runs/atari/Pong/seed0
     python -m benchmarks.atari --env PongNoFrameskip-v4 --seed 1 --steps 3e6 --out runs/atari/Pong/seed1 \\
@@ -19,13 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch as th
-import yaml
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file
 
 from benchmarks.common.command_line import count, training_parser
-from benchmarks.common.curve_callbacks import GamesCallback, save_whole
+from benchmarks.common.curve_callbacks import GamesCallback
 from benchmarks.common.run_record import ZOO_PACKAGES, write_run
 from benchmarks.common.zoo import hyperparameters, set_up
 
@@ -47,22 +46,18 @@ def main(arguments: list[str]) -> int:
     th.set_num_threads(1)
     entry = hyperparameters(options.algo, options.env, options.set)
     entry["n_timesteps"] = float(options.steps)
-    checkpoint = options.out / "checkpoint.zip"
-    if checkpoint.exists():
-        refuse_other_settings(options, entry)
     manager, model = set_up(
-        options.algo, options.env, options.seed, options.out, entry, device=options.device, vec_env=options.vec_env
+        options.algo, options.env, options.seed, options.out, entry, options.device, options.vec_env, resume=True
     )
-    if checkpoint.exists():
-        model = type(model).load(checkpoint, env=model.get_env(), device=options.device)
-        print(f"going on from {model.num_timesteps:,} steps", flush=True)
+    resumed_at = model.num_timesteps
+    if resumed_at:
+        print(f"going on from {resumed_at:,} steps", flush=True)
     (options.out / "run.json").unlink(missing_ok=True)  # of a shorter run
     one_thread = (options.device, options.vec_env) == ("cpu", "dummy")
     clock = time.process_time if one_thread else time.perf_counter
     games = GamesCallback(options.out, [options.algo, options.env, options.seed], options.log_freq, clock)
-    resumed_at = model.num_timesteps
-    model.learn(max(0, options.steps - resumed_at), callback=games, log_interval=10**9, reset_num_timesteps=False)
-    save_whole(model, checkpoint)
+    model.learn(options.steps, callback=[games, *manager.callbacks], log_interval=10**9)
+    model.save(options.out / "model")
 
     mean, std = evaluate(model, manager.create_envs(8, eval_env=True), options)
     result: dict[str, float] = {"resumed_at": resumed_at, "steps": model.num_timesteps}
@@ -70,24 +65,6 @@ def main(arguments: list[str]) -> int:
     write_run(options.out, "benchmarks.atari", arguments, {"hyperparameters": entry, **result}, ZOO_PACKAGES)
     print(f"{options.algo} {options.env} seed {options.seed}: {mean:.1f} ± {std:.1f} over {options.games} games")
     return 0
-
-
-def refuse_other_settings(options: argparse.Namespace, entry: dict[str, Any]) -> None:
-    """
-    Keep a run from going on with other settings.
-
-    :param options: the command line
-    :param entry: hyperparameters
-    :raises SystemExit: if the run in the folder has other hyperparameters or another seed, or a schedule and another length
-    """
-    before = yaml.safe_load((options.out / "hyperparameters.yml").read_text())[options.env]
-    free = set() if any(str(value).startswith("lin_") for value in entry.values()) else {"n_timesteps"}
-    for name in sorted((before.keys() | entry.keys()) - free):
-        if before.get(name) != entry.get(name):
-            raise SystemExit(f"the run in {options.out} has {name} = {before.get(name)!r}, not {entry.get(name)!r}")
-    seed = (load_from_zip_file(options.out / "checkpoint.zip")[0] or {})["seed"]
-    if seed != options.seed:
-        raise SystemExit(f"the run in {options.out} has the seed {seed}, not {options.seed}")
 
 
 def evaluate(model: OnPolicyAlgorithm, env: Any, options: argparse.Namespace) -> tuple[float, float]:

@@ -6,7 +6,7 @@ The gradient and the Fisher matrix come from one part of a rollout. For every da
 the gain is large on the part and zero on the rest, the step fits noise: raise ``cg_damping`` or the batch size. Example::
 
     python -m benchmarks.held_out --env Humanoid-v5 --train 300000 --batch 2048 --kl 0.03
-    python -m benchmarks.held_out --env PongNoFrameskip-v4 --model runs/atari/Pong/seed0/checkpoint.zip --batch 1024 --kl 0.01
+    python -m benchmarks.held_out --env PongNoFrameskip-v4 --model runs/atari/Pong/seed0/model.zip --batch 1024 --kl 0.01
 """
 
 import argparse

@@ -161,6 +161,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line, without the program."""
     parser = argparse.ArgumentParser(description="Resumed runs against undisturbed ones.")
     parser.add_argument("--kills", type=int, default=15, help="kills of each run")
+    parser.add_argument("--seed", type=int, default=0, help="draws the moments of the kills")
     parser.add_argument("--run", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kill-in-save", type=int, default=0, help=argparse.SUPPRESS)
@@ -173,7 +174,7 @@ def main(arguments: list[str]) -> None:
     if options.run is not None:
         run(options.run, options.folder, options.kill_in_save)
         return
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(options.seed)
     print_head("run", "kills", "weights", "rows of the log")
     for name in CASES:
         with tempfile.TemporaryDirectory() as temporary:

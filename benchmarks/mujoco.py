@@ -6,7 +6,7 @@ the versions and the final score) and RL Zoo's own files, including the model. T
 CPU time, so that runs side by side do not lengthen each other's times. Evaluations are deterministic, use raw rewards and
 separate environments, and have ``--eval-episodes`` episodes. The last one, of the final model, has 20 episodes. sb3-trpo takes
 its hyperparameters from ``zoo_hyperparams/trpo.yml``, and the peers from RL Zoo's own files (the v4 entry if there is none for
-v5). Example::
+v5). If a run of this package is killed, the same command continues it from its last checkpoint, exactly. Example::
 
     python -m benchmarks.mujoco --env HalfCheetah-v5 --seed 0 --out runs/mujoco/HalfCheetah-v5/sb3_trpo/seed0
     python -m benchmarks.mujoco --algo sb3_contrib_trpo --env HalfCheetah-v5 --seed 0 --out runs/contrib
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     entry = hyperparameters(options.algo, options.env, options.set)
     if options.steps:
         entry["n_timesteps"] = options.steps
-    manager, model = set_up(options.algo, options.env, options.seed, options.out, entry)
+    manager, model = set_up(options.algo, options.env, options.seed, options.out, entry, resume=True)
     eval_env = manager.create_envs(options.eval_episodes, eval_env=True)
     eval_env.seed(options.seed + 10_000)
     labels, path = [options.algo, options.env, options.seed], options.out / "curve.csv"

@@ -19,7 +19,58 @@ COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "tra
 GAMES_COLUMNS = [*COLUMNS[:6], "games", *COLUMNS[6:]]
 
 
-class CurveCallback(BaseCallback):
+class Stopwatch:
+    """
+    Measures laps. A checkpoint of a run does not hold it, so that the time between two programs is in none.
+
+    :param clock: what the time is read from
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began = clock()
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap, and begin another."""
+        began, self._began = self._began, self._clock()
+        return self._began - began
+
+
+class CurveFile(BaseCallback):
+    """
+    Keeps a CSV file with the rows of a run. A run that is resumed keeps the rows up to its checkpoint.
+
+    :param path: the CSV file
+    :param columns: its header
+    :param labels: values of the first columns
+    :param clock: what ``train_seconds`` is read from
+    """
+
+    def __init__(self, path: Path, columns: list[str], labels: list[Any], clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.path = path
+        self.columns = columns
+        self.labels = labels
+        self.watch = Stopwatch(clock)
+        self.seconds = 0.0
+
+    def _on_training_start(self) -> None:
+        rows = []
+        if self.num_timesteps and self.path.exists():  # what came after the checkpoint is done again
+            with self.path.open() as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.num_timesteps]
+        _write(self.path, b"", self.columns, *([row[name] for name in self.columns] for row in rows))
+
+    def _on_rollout_start(self) -> None:
+        self.seconds += self.watch.lap()
+
+    def append(self, *values: Any) -> None:
+        """Append a row: the labels, the step, these values, the seconds of training and the number of updates."""
+        row = [*self.labels, self.model.num_timesteps, *values, f"{self.seconds:.1f}", updates(self.model)]
+        _append(self.path, row)
+
+
+class CurveCallback(CurveFile):
     """
     Evaluates every ``eval_freq`` env steps and appends a row to a CSV file; the time of the evaluations is not counted.
 
@@ -42,18 +93,12 @@ class CurveCallback(BaseCallback):
         clock: Callable[[], float] = time.perf_counter,
         deterministic: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(path, COLUMNS, labels, clock)
         self.deterministic = deterministic
-        self.path = path
-        self.labels = labels
         self.eval_env = eval_env
         self.eval_freq = eval_freq
         self.episodes = episodes
         self.next_step = eval_freq
-        self.clock = clock
-        self.started = clock()
-        self.evaluating = 0.0
-        _write(path, b"", COLUMNS)
 
     def _on_step(self) -> bool:
         if self.num_timesteps >= self.next_step:
@@ -68,72 +113,45 @@ class CurveCallback(BaseCallback):
         :param episodes: episodes to play
         :return: mean and standard deviation of their returns
         """
-        before = self.clock()
+        self.seconds += self.watch.lap()
         sync_envs_normalization(self.training_env, self.eval_env)
         returns, _ = evaluate_policy(self.model, self.eval_env, episodes, self.deterministic, return_episode_rewards=True)
-        row = [self.model.num_timesteps, f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}"]
-        row += [f"{before - self.started - self.evaluating:.1f}", updates(self.model)]
-        _append(self.path, [*self.labels, *row])
-        self.evaluating += self.clock() - before
+        self.append(f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}")
+        self.watch.lap()
         return float(np.mean(returns)), float(np.std(returns))
 
 
-class GamesCallback(BaseCallback):
+class GamesCallback(CurveFile):
     """
-    Appends a row to a CSV file every ``log_freq`` env steps, and saves a checkpoint with it.
+    Appends a row to a CSV file every ``log_freq`` env steps.
 
-    :param folder: where the files are
+    :param folder: where the file is
     :param labels: values of the first columns
     :param log_freq: env steps between two rows
     :param clock: what ``train_seconds`` is read from
     """
 
     def __init__(self, folder: Path, labels: list[Any], log_freq: int, clock: Callable[[], float]) -> None:
-        super().__init__()
-        self.folder = folder
-        self.labels = labels
+        super().__init__(folder / "curve.csv", GAMES_COLUMNS, labels, clock)
         self.log_freq = log_freq
-        self.clock = clock
         self.returns: list[float] = []
-        self.earlier_seconds = 0.0
 
     def _on_training_start(self) -> None:
+        super()._on_training_start()
         self.next_step = self.num_timesteps + self.log_freq
-        path = self.folder / "curve.csv"
-        rows = []
-        if path.exists():  # what came after the checkpoint is done again
-            with path.open() as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.num_timesteps]
-        self.earlier_seconds = float(rows[-1]["train_seconds"]) if rows else 0.0
-        _write(path, b"", GAMES_COLUMNS, *([row[name] for name in GAMES_COLUMNS] for row in rows))
-        self.started = self.clock()
 
     def _on_step(self) -> bool:
         self.returns += [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
         return True
 
     def _on_rollout_start(self) -> None:
-        # between two rollouts, so that a checkpoint is of a whole number of updates
+        super()._on_rollout_start()
         if self.num_timesteps < self.next_step:
             return
         self.next_step += self.log_freq
         mean, std = (float(f(self.returns)) if self.returns else float("nan") for f in (np.mean, np.std))
-        seconds = self.earlier_seconds + self.clock() - self.started
-        row = [*self.labels, self.num_timesteps, f"{mean:.2f}", f"{std:.2f}", len(self.returns)]
-        _append(self.folder / "curve.csv", [*row, f"{seconds:.1f}", updates(self.model)])
+        self.append(f"{mean:.2f}", f"{std:.2f}", len(self.returns))
         self.returns = []
-        save_whole(self.model, self.folder / "checkpoint.zip")
-
-
-def save_whole(model: BaseAlgorithm, path: Path) -> None:
-    """
-    Save a model so that a kill at any moment leaves a whole file.
-
-    :param model: the model
-    :param path: of the zip file
-    """
-    with written_aside(path) as aside:
-        model.save(aside)  # type: ignore[arg-type]
 
 
 def updates(model: BaseAlgorithm) -> int:

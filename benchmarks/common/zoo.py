@@ -3,7 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from benchmarks.common.arms import ALGORITHMS
 from benchmarks.common.command_line import parse_settings
 from benchmarks.common.environments import is_game
 from sb3_trpo import TRPO
+from sb3_trpo.command_line.resume import resumed_training, unfinished_run
 from sb3_trpo.zoo import hyperparameters_file
 
 
@@ -48,9 +49,12 @@ def set_up(
     entry: dict[str, Any],
     device: str = "cpu",
     vec_env: str = "dummy",
+    resume: bool = False,
 ) -> tuple[ExperimentManager, OnPolicyAlgorithm]:
     """
     Make a model and its environments, and write the hyperparameters to the folder once they are made.
+
+    With ``resume`` this package's algorithms save their runs, and continue an unfinished run of the folder.
 
     :param algorithm: a name of :data:`~benchmarks.common.arms.ALGORITHMS`
     :param env_id: environment id
@@ -59,8 +63,10 @@ def set_up(
     :param entry: hyperparameters, as in RL Zoo's files
     :param device: of the model
     :param vec_env: ``dummy``, or ``subproc`` for a process per environment
+    :param resume: whether the run can be resumed
     :return: RL Zoo's manager, and the model with its environments
     :raises gymnasium.error.Error: if there is no such environment
+    :raises SystemExit: if the unfinished run has other settings
     """
     gym.spec(env_id)
     cls, zoo_name = ALGORITHMS[algorithm].cls, ALGORITHMS[algorithm].zoo_name
@@ -83,13 +89,37 @@ def set_up(
             eval_env_kwargs=entry.get("env_kwargs"),
             verbose=0,
         )
-        experiment = manager.setup_experiment()
+        resumable = resume and issubclass(cls, TRPO)
+        if resumable and unfinished_run(Path(manager.log_path), str(manager.env_name)) is not None:
+            refuse_other_settings(folder, env_id, seed, entry)
+        with resumed_training() if resumable else nullcontext():
+            experiment = manager.setup_experiment()
     assert experiment is not None
     model = experiment[0]
     assert isinstance(model, OnPolicyAlgorithm)
     assert type(model) is cls
-    (folder / "hyperparameters.yml").write_text(config)
+    (folder / "hyperparameters.yml").write_text(yaml.safe_dump({env_id: entry, "seed": seed}))
     return manager, model
+
+
+def refuse_other_settings(folder: Path, env_id: str, seed: int, entry: dict[str, Any]) -> None:
+    """
+    Keep a run from being continued with other settings.
+
+    :param folder: where the run is
+    :param env_id: environment id
+    :param seed: seed of the run
+    :param entry: hyperparameters
+    :raises SystemExit: if the run in the folder has other hyperparameters or another seed, or a schedule and another length
+    """
+    run = yaml.safe_load((folder / "hyperparameters.yml").read_text())
+    before = run[env_id]
+    free = set() if any(str(value).startswith("lin_") for value in entry.values()) else {"n_timesteps"}
+    for name in sorted((before.keys() | entry.keys()) - free):
+        if before.get(name) != entry.get(name):
+            raise SystemExit(f"the run in {folder} has {name} = {before.get(name)!r}, not {entry.get(name)!r}")
+    if run["seed"] != seed:
+        raise SystemExit(f"the run in {folder} has the seed {run['seed']}, not {seed}")
 
 
 def zoo_model(algorithm: str, env_id: str, seed: int, settings: Sequence[str], device: str = "cpu") -> OnPolicyAlgorithm:

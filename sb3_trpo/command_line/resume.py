@@ -2,12 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+
 from sb3_trpo.saving.checkpoint_folder import checkpoints_in
 from sb3_trpo.saving.resume_callback import ResumeCallback
+from sb3_trpo.snapshots.environments import ResumableEnv
+
+_Env = gym.Env[Any, Any]
 
 OPTION = "--resume"
 _FOLDER = "resume"
@@ -35,12 +42,12 @@ def without_option(command: str, options: Sequence[str]) -> tuple[list[str], boo
 def resumed_training() -> Iterator[None]:
     """Let the Zoo's training save its run, and continue the last run of the same environment that has no final model."""
     manager_class = _zoo().ExperimentManager
-    setup = manager_class.setup_experiment
-    manager_class.setup_experiment = _resuming(setup)
+    setup, create_envs = manager_class.setup_experiment, manager_class.create_envs
+    manager_class.setup_experiment, manager_class.create_envs = _resuming(setup), _resumable_workers(create_envs)
     try:
         yield
     finally:
-        manager_class.setup_experiment = setup
+        manager_class.setup_experiment, manager_class.create_envs = setup, create_envs
 
 
 def _zoo() -> Any:
@@ -50,7 +57,7 @@ def _zoo() -> Any:
 def _resuming(setup: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def patched(manager: Any) -> Any:
         algorithms = _zoo().ALGOS
-        unfinished = _unfinished_run(Path(manager.log_path), str(manager.env_name))
+        unfinished = unfinished_run(Path(manager.log_path), str(manager.env_name))
         algorithm = algorithms[manager.algo]
         if unfinished is not None:
             print(f"Resuming {unfinished}")
@@ -65,6 +72,31 @@ def _resuming(setup: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return result
 
     return patched
+
+
+def _resumable_workers(create_envs: Callable[..., VecEnv]) -> Callable[..., VecEnv]:
+    """Let environments in worker processes be saved, where their state is known."""
+
+    def patched(manager: Any, *args: Any, **kwargs: Any) -> VecEnv:
+        if manager.vec_env_class is not SubprocVecEnv:
+            return create_envs(manager, *args, **kwargs)
+        wrapper = manager.env_wrapper
+        manager.env_wrapper = partial(_in_worker, wrapper)
+        try:
+            return create_envs(manager, *args, **kwargs)
+        finally:
+            manager.env_wrapper = wrapper
+
+    return patched
+
+
+def _in_worker(wrapper: Callable[[_Env], _Env] | None, env: _Env) -> _Env:
+    """Wrap an environment as the Zoo does, and for :class:`~sb3_trpo.ResumableEnv` if its state can be saved."""
+    wrapped = env if wrapper is None else wrapper(env)
+    try:
+        return ResumableEnv(wrapped)
+    except ValueError:  # the callback tells that such environments will be reset
+        return wrapped
 
 
 class _Resumed:
@@ -83,8 +115,14 @@ class _Resumed:
         return self._algorithm.resume(self._folder, env, device=device)
 
 
-def _unfinished_run(log_path: Path, env_name: str) -> Path | None:
-    """Find the newest run of an environment that has checkpoints, if it has no final model."""
+def unfinished_run(log_path: Path, env_name: str) -> Path | None:
+    """
+    Find the newest run of an environment that has checkpoints, if it has no final model.
+
+    :param log_path: the Zoo's folder of an algorithm
+    :param env_name: the environment's name in folders
+    :return: folder of the run
+    """
     numbered = [path for path in log_path.glob(f"{env_name}_*") if path.name.rpartition("_")[2].isdigit()]
     resumable = [path for path in numbered if checkpoints_in(path / _FOLDER)]
     newest = max(resumable, key=lambda path: int(path.name.rpartition("_")[2]), default=None)

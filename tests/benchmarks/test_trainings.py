@@ -9,6 +9,7 @@ import gymnasium as gym
 import pytest
 
 from benchmarks import mujoco, train
+from sb3_trpo import TRPO
 
 # the Zoo and the libraries that it plots and searches with warn of each other
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -49,3 +50,37 @@ def test_a_training_writes_its_curve_and_its_record(command: Any, tmp_path: Path
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["command"] == ["python", "-m", command.__name__, *arguments]
     assert (run["episodes"], f"{run['mean_return']:.2f}") == (2, rows[-1]["mean_return"])
+
+
+def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--env", "Pendulum-v1", "--seed", "0", "--steps", "1024", "--eval-freq", "100", "--eval-episodes", "1"]
+    command += ["--final-episodes", "2", "--set", "n_steps=64", "batch_size=64", "n_envs=1", "--out"]
+    updates, update = [], TRPO.train
+
+    def interrupted(model: TRPO) -> None:
+        updates.append(1)
+        if len(updates) == 13:  # ten updates after the first checkpoint there is another
+            raise SystemExit("interrupted")
+        update(model)
+
+    monkeypatch.setattr(TRPO, "train", interrupted)
+    with pytest.raises(SystemExit, match="interrupted"):
+        mujoco.main([*command, str(tmp_path / "resumed")])
+    monkeypatch.setattr(TRPO, "train", update)
+    assert not (tmp_path / "resumed" / "run.json").exists()
+    with pytest.raises(SystemExit, match="has the seed 0, not 1"):
+        mujoco.main([*command, str(tmp_path / "resumed"), "--seed", "1"])
+    for name in ("resumed", "whole"):
+        assert mujoco.main([*command, str(tmp_path / name)]) == 0
+    assert capsys.readouterr().out.count("Resuming") == 1
+    curves = [list(csv.DictReader((tmp_path / name / "curve.csv").open())) for name in ("resumed", "whole")]
+    assert len(curves[0]) == 11
+    assert [without_seconds(row) for row in curves[0]] == [without_seconds(row) for row in curves[1]]
+    seconds = [float(row["train_seconds"]) for row in curves[0]]
+    assert seconds == sorted(seconds)
+
+
+def without_seconds(row: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in row.items() if name != "train_seconds"}

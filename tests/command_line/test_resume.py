@@ -8,6 +8,7 @@ import torch as th
 
 from sb3_trpo import TRPO
 from sb3_trpo.command_line.main import main
+from sb3_trpo.saving.checkpoint_folder import read_newest
 
 # the Zoo and the libraries that it plots and searches with warn of each other
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -48,3 +49,13 @@ def test_a_training_that_was_interrupted_goes_on(
 def test_only_trainings_can_be_resumed() -> None:
     with pytest.raises(SystemExit, match="`--resume` is an option of `train`, not of `enjoy`"):
         main(["enjoy", "--resume"])
+
+
+def test_environments_in_processes_can_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(TRPO, "train", lambda _: None)
+    command = ["train", "--resume", *SHORT, "--eval-freq", "-1", "--vec-env", "subproc"]
+    command[command.index("3200")] = "128"
+    main(command)
+    environments = read_newest(Path("logs/trpo/CartPole-v1_1/resume")).state["environments"]
+    assert len(environments.workers) == 2
