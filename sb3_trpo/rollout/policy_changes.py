@@ -29,7 +29,8 @@ class PolicyWatch:
         self._attributes = [*map(vars, modules), *([vars(policy.action_dist)] if modules else [])]
         self._hooks = [hooks for module in modules for hooks in hooks_of(module)]
         self._parts: list[dict[str, Any]] = [part for m in modules for part in (m._modules, m._parameters)]
-        self._before = self._signature()
+        self._signature = self._full_signature if modules else self._short_signature
+        self._before: object = self._signature()
 
     def changed(self, policy: ActorCriticPolicy) -> bool:
         """
@@ -40,11 +41,13 @@ class PolicyWatch:
         """
         return policy is not self._policy or self._signature() != self._before
 
-    def _signature(self) -> tuple[Any, ...]:
+    def _short_signature(self) -> int:
+        return id(self._policy.action_dist)
+
+    def _full_signature(self) -> tuple[Any, ...]:
         parts = chain.from_iterable(map(_VALUES, self._parts))
         sizes = list(map(len, self._attributes))
-        if sizes:
-            sizes[-1] -= "distribution" in self._attributes[-1]  # the first prediction sets it, which is no change
+        sizes[-1] -= "distribution" in self._attributes[-1]  # the first prediction sets it, which is no change
         return any(self._hooks), id(self._policy.action_dist), list(map(id, parts)), sizes
 
 

@@ -137,6 +137,8 @@ def refresh_running_statistics(interface: PolicyInterface, layers: Sequence[nn.M
 
 def _layers_with_buffers(policy: ActorCriticPolicy) -> list[nn.Module]:
     """Find the layers with buffers that are in training mode when the policy is."""
+    if next(policy.buffers(), None) is None:  # first, because setting the mode of every module takes longer than this
+        return []
     policy.set_training_mode(True)  # through the policy: a layer that it keeps in evaluation mode stays so
     layers = [m for m in policy.modules() if m.training and any(True for _ in m.buffers(recurse=False))]
     policy.set_training_mode(False)
