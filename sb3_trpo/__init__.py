@@ -16,6 +16,9 @@ from sb3_trpo.arguments.defaults import SB3_CONTRIB_DEFAULTS
 from sb3_trpo.distributions.table import register_family
 from sb3_trpo.envs.masked_vec_env import MaskedVecEnv
 from sb3_trpo.policies import (
+    BetaCnnPolicy,
+    BetaMlpPolicy,
+    BetaMultiInputPolicy,
     CnnLstmPolicy,
     CnnPolicy,
     MlpLstmPolicy,
@@ -35,6 +38,9 @@ __version__ = version("sb3-trpo")
 __all__ = [
     "SB3_CONTRIB_DEFAULTS",
     "TRPO",
+    "BetaCnnPolicy",
+    "BetaMlpPolicy",
+    "BetaMultiInputPolicy",
     "CnnLstmPolicy",
     "CnnPolicy",
     "DualTRPO",

@@ -24,16 +24,18 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor, NatureCNN
 from torch import nn
-from torch.distributions import Bernoulli, Categorical, Normal
+from torch.distributions import Bernoulli, Beta, Categorical, Normal
 from torch.nn import functional
 
 from sb3_trpo.actor.cnn import Cnn, why_not_cnn
 from sb3_trpo.actor.mlp import Mlp, why_not_mlp
 from sb3_trpo.batch.states import States
 from sb3_trpo.checks import described
+from sb3_trpo.distributions.beta import BetaDistribution
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
 from sb3_trpo.originals import altered_method, hooks_of, is_original, watched_globally
 from sb3_trpo.policies.aliases import CnnPolicy, PaperCnnPolicy
+from sb3_trpo.policies.beta import BetaCnnPolicy, BetaMlpPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from sb3_trpo.policies.image_normalization import ImageNormalization
 from sb3_trpo.policies.maskable import MaskableCnnPolicy, MaskableMlpPolicy
@@ -152,7 +154,13 @@ _FUNCTIONS: Sequence[tuple[Any, str]] = (
 """The functions that methods of policies, layers and distributions call, by the modules in which these find them."""
 
 
-_DISTRIBUTIONS = (*GAUSSIANS, CategoricalDistribution, MultiCategoricalDistribution, BernoulliDistribution)
+_DISTRIBUTIONS = (
+    *GAUSSIANS,
+    CategoricalDistribution,
+    MultiCategoricalDistribution,
+    BernoulliDistribution,
+    BetaDistribution,
+)
 """Distributions whose parameters are the network's output, except for the normalisation of logits and the std."""
 
 
@@ -172,6 +180,8 @@ class PlainPolicy:
         ActorCriticCnnPolicy,
         CnnPolicy,
         PaperCnnPolicy,
+        BetaMlpPolicy,
+        BetaCnnPolicy,
         MaskableMlpPolicy,
         MaskableCnnPolicy,
     )
@@ -356,7 +366,7 @@ def _unknown_parts(extractor: nn.Module) -> str | None:
 
 def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
     """Find the first sign that the policy computes or draws something else than its class defines."""
-    torch_distributions = (Normal, Categorical, Bernoulli)
+    torch_distributions = (Normal, Categorical, Bernoulli, Beta)
     altered = altered_method([*policy.modules(), policy.action_dist, *torch_distributions])
     if altered is not None:
         return f"{altered} is patched"

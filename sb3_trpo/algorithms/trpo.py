@@ -57,6 +57,7 @@ from sb3_trpo.export.onnx_model import OPSET
 from sb3_trpo.export.preparation import Channels, Statistics
 from sb3_trpo.policies.action_graphs import detach_action_dist
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies.beta import BetaCnnPolicy, BetaMlpPolicy, BetaMultiInputPolicy
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.finite_checks import check_returns
@@ -103,7 +104,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
     The arguments of sb3-contrib's TRPO keep their names and order. Some have other defaults, which suit more tasks without
     tuning; ``TRPO(policy, env, **SB3_CONTRIB_DEFAULTS)`` brings theirs back.
 
-    :param policy: the policy to use (MlpPolicy, CnnPolicy, PaperCnnPolicy, MultiInputPolicy, or a class)
+    :param policy: the policy to use (MlpPolicy, CnnPolicy, PaperCnnPolicy, MultiInputPolicy, BetaMlpPolicy, BetaCnnPolicy,
+        BetaMultiInputPolicy, or a class)
     :param env: the environment to learn from (if registered in Gym, can be str)
     :param learning_rate: learning rate of the critic; a number, a schedule of the progress remaining (1 to 0), or RL Zoo's
         ``"lin_0.001"``, which decays to 0
@@ -162,6 +164,9 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         "CnnPolicy": CnnPolicy,
         "PaperCnnPolicy": PaperCnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
+        "BetaMlpPolicy": BetaMlpPolicy,
+        "BetaCnnPolicy": BetaCnnPolicy,
+        "BetaMultiInputPolicy": BetaMultiInputPolicy,
     }
     extra_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments that a subclass adds to TRPO's, by the names of their attributes."""

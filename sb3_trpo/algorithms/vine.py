@@ -30,7 +30,7 @@ from sb3_trpo.distributions.validation import unchecked_distributions
 from sb3_trpo.policies.interface import Obs
 from sb3_trpo.rollout.bootstrap import numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
-from sb3_trpo.rollout.numpy_actor import NumpyActor
+from sb3_trpo.rollout.numpy_actor import NumpyActor, numpy_actor
 from sb3_trpo.rollout.observation_checks import check_shapes
 from sb3_trpo.rollout.recorders import fast_policy
 from sb3_trpo.rollout.torch_actor import torch_act
@@ -338,7 +338,7 @@ class VineTRPO(TRPO):
         for time, snapshot in enumerate(self._snapshots):
             for repeat, seed in enumerate(seeds[time]):
                 with _random_numbers(seed, self.policy.device):
-                    actor = None if isinstance(plain, Reason) else NumpyActor(plain, self.branch_length, env.num_envs)
+                    actor = None if isinstance(plain, Reason) else numpy_actor(plain, self.branch_length, env.num_envs)
                 for k in range(n_actions):
                     self._simulator.restore(snapshot, None if repeat == 0 else seed)
                     with _random_numbers(seed, self.policy.device):  # the same for all actions of a state

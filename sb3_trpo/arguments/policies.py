@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import (
 
 from sb3_trpo.checks import described
 from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies.beta import BetaCnnPolicy, BetaMlpPolicy, BetaMultiInputPolicy
 from sb3_trpo.policies.maskable import (
     MaskableCnnPolicy,
     MaskableMlpPolicy,
@@ -87,6 +88,9 @@ STANDARD = (
     CnnPolicy,
     PaperCnnPolicy,
     MultiInputPolicy,
+    BetaMlpPolicy,
+    BetaCnnPolicy,
+    BetaMultiInputPolicy,
     MaskableMlpPolicy,
     MaskableCnnPolicy,
     MaskableMultiInputPolicy,

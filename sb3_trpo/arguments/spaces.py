@@ -10,6 +10,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 
 from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy, PaperCnnPolicy
+from sb3_trpo.policies.beta import BetaCnnPolicy, BetaMultiInputPolicy
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
 from sb3_trpo.policies.maskable import MaskableCnnPolicy, MaskableMultiInputPolicy
 from sb3_trpo.policies.recurrent import CnnLstmPolicy, MultiInputLstmPolicy
@@ -22,6 +23,8 @@ _DEFAULTS: dict[type[BasePolicy], type[BaseFeaturesExtractor]] = {
     PaperCnnPolicy: PaperCnnPolicy.default_extractor,
     ActorCriticCnnPolicy: NatureCNN,
     MultiInputPolicy: CombinedExtractor,
+    BetaCnnPolicy: BetaCnnPolicy.default_extractor,
+    BetaMultiInputPolicy: CombinedExtractor,
     MaskableCnnPolicy: MaskableCnnPolicy.default_extractor,
     MaskableMultiInputPolicy: CombinedExtractor,
     MultiInputActorCriticPolicy: CombinedExtractor,

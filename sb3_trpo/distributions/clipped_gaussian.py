@@ -11,6 +11,7 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.special import log_ndtr, ndtr
 
+from sb3_trpo.distributions.differences import in_float64
 from sb3_trpo.distributions.family import Metric, Parameters
 from sb3_trpo.distributions.gaussian import Gaussian
 
@@ -91,7 +92,7 @@ class ClippedGaussian(Gaussian):
 
     def kl_old_new(self, old: Parameters, new: Parameters) -> th.Tensor:
         dtype = old[0].dtype
-        old, new = _in_float64(old), _in_float64(new)
+        old, new = in_float64(old), in_float64(new)  # the parts inside and beyond the bounds cancel
         (mean_old, std_old), (mean_new, std_new) = old, new
         a, b, _, _, mass, first, second = self._moments(old)
         log_ratio, shift = std_old.log() - std_new.log(), (mean_old - mean_new) / std_new
@@ -125,13 +126,6 @@ class ClippedGaussian(Gaussian):
         density_a, density_b = (th.exp(-0.5 * z.square()) / math.sqrt(_TWO_PI) for z in (a, b))
         mass = ndtr(b) - ndtr(a)
         return _TruncatedMoments(a, b, density_a, density_b, mass, density_a - density_b, mass + a * density_a - b * density_b)
-
-
-def _in_float64(parameters: Parameters) -> Parameters:
-    """Convert parameters: the parts of the KL inside and beyond the bounds cancel, which would cost float32's digits."""
-    if any(part.device.type == "mps" for part in parameters):  # has no float64
-        return parameters
-    return tuple(part.double() for part in parameters)
 
 
 _NO_BOUND = 1e9

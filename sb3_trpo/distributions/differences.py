@@ -51,3 +51,15 @@ def kl_terms(old: th.Tensor, new: th.Tensor) -> th.Tensor:
     direct = new.exp() - probability * (1.0 + d)  # exp(d) could overflow
     terms = th.where(d.abs() < _SMALL, probability * _series(d), direct)
     return th.where(d == -th.inf, th.inf, terms)
+
+
+def in_float64(parameters: tuple[th.Tensor, ...]) -> tuple[th.Tensor, ...]:
+    """
+    Convert parameters, for a KL whose terms cancel: that would cost float32's digits.
+
+    :param parameters: any tensors
+    :return: the same in float64; unchanged on devices that have none
+    """
+    if any(part.device.type == "mps" for part in parameters):
+        return parameters
+    return tuple(part.double() for part in parameters)

@@ -15,6 +15,7 @@ from stable_baselines3.common.distributions import (
 )
 
 from sb3_trpo.checks import described
+from sb3_trpo.distributions.beta import Beta, BetaDistribution
 from sb3_trpo.distributions.clipped_gaussian import ClippedGaussian, ClippedGaussianDistribution
 from sb3_trpo.distributions.discrete import Bernoulli, Categorical, ContribCategorical, MaskedBernoulli
 from sb3_trpo.distributions.family import DistributionFamily
@@ -97,6 +98,7 @@ def distribution_family(distribution: Distribution) -> DistributionFamily:
 register_family(
     ClippedGaussianDistribution, lambda clipped: ClippedGaussian(clipped.low, clipped.high), th.distributions.Normal
 )
+register_family(BetaDistribution, lambda _: Beta(), th.distributions.Beta)
 for _gaussian in (DiagGaussianDistribution, SquashedDiagGaussianDistribution, StateDependentNoiseDistribution):
     register_family(_gaussian, lambda _: Gaussian(), th.distributions.Normal)
 register_family(CategoricalDistribution, lambda _: Categorical(), th.distributions.Categorical)

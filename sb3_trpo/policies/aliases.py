@@ -15,7 +15,7 @@ _N_BEFORE_NET_ARCH = 3
 """Positional arguments of SB3's policies before ``net_arch``: the spaces and the learning rate."""
 
 
-class _SeparateExtractors(ActorCriticPolicy):
+class SeparateExtractors(ActorCriticPolicy):
     """
     A policy whose actor and critic have separate features extractors by default. A shared extractor belongs to the actor, so
     the critic trains only the layers after it.
@@ -52,7 +52,7 @@ class _SeparateExtractors(ActorCriticPolicy):
         return load_policy(cls, path, device, trusted, custom_objects)
 
 
-class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
+class CnnPolicy(SeparateExtractors, ActorCriticCnnPolicy):
     """
     SB3's ``ActorCriticCnnPolicy`` with separate features extractors.
 
@@ -87,7 +87,7 @@ class PaperCnnPolicy(CnnPolicy):
     default_extractor = PaperCNN
 
 
-class MultiInputPolicy(_SeparateExtractors, MultiInputActorCriticPolicy):
+class MultiInputPolicy(SeparateExtractors, MultiInputActorCriticPolicy):
     """
     SB3's ``MultiInputActorCriticPolicy`` with separate features extractors.
 

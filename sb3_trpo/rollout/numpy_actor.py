@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.actor.mlp import ParameterViews
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
+from sb3_trpo.distributions.beta import BetaDistribution
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
 from sb3_trpo.distributions.masked import masked
 
@@ -115,13 +116,48 @@ class NumpyActor:
         return th.cat(log_probs)
 
 
+class BetaNumpyActor(NumpyActor):
+    """
+    Draws Beta distributed actions, from a random generator for each environment, whose seed comes from torch's.
+
+    :param plain: the policy
+    :param n_steps: steps of the rollout
+    :param n_envs: number of environments
+    """
+
+    def __init__(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> None:
+        super().__init__(plain, n_steps, n_envs)
+        self._generators = [np.random.default_rng(seed) for seed in self._noise[0, :, 0].tolist()]
+
+    def _draw(self, observations: Array, step: int, masks: Array | None) -> Array:
+        self._layers.refresh()  # a callback may have changed the weights
+        self.outputs[step] = output = self.evaluate(self._encode(observations))
+        a, b = np.split(1.0 + np.logaddexp(0.0, output), 2, axis=1)
+        drawn = [generator.beta(*of_env) for generator, *of_env in zip(self._generators, a, b, strict=True)]
+        return (2.0 * np.array(drawn) - 1.0).astype(np.float32).reshape(-1, *self._shape)
+
+
+def numpy_actor(plain: PlainPolicy, n_steps: int, n_envs: int) -> NumpyActor:
+    """
+    Make the actor of a plain policy.
+
+    :param plain: the policy
+    :param n_steps: steps of the rollout
+    :param n_envs: number of environments
+    :return: the actor
+    """
+    cls = BetaNumpyActor if isinstance(plain.policy.action_dist, BetaDistribution) else NumpyActor
+    return cls(plain, n_steps, n_envs)
+
+
 # An action is a fixed function of the network's output plus noise: Gaussian noise times the standard deviation for Box,
-# the argmax with Gumbel noise for discrete actions, the sign with logistic noise for binary ones.
+# the argmax with Gumbel noise for discrete actions, the sign with logistic noise for binary ones. A Beta has generators.
 _NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
     **dict.fromkeys(GAUSSIANS, lambda shape: th.randn(shape, dtype=th.float32)),
     CategoricalDistribution: lambda shape: th.empty(shape, dtype=th.float32).exponential_().log_().neg_(),
     MultiCategoricalDistribution: lambda shape: th.empty(shape, dtype=th.float32).exponential_().log_().neg_(),
     BernoulliDistribution: lambda shape: th.rand(shape, dtype=th.float32).logit_(),
+    BetaDistribution: lambda shape: th.randint(2**62, (1, shape[1], 1)),  # seeds
 }
 
 
@@ -142,7 +178,7 @@ def _largest_of_each(policy: ActorCriticPolicy) -> Callable[[Array], Array]:
 
 
 _CHOOSERS: dict[type, Callable[[ActorCriticPolicy], Callable[[Array], Array]]] = {
-    **dict.fromkeys(GAUSSIANS, lambda _: lambda x: x),
+    **dict.fromkeys((*GAUSSIANS, BetaDistribution), lambda _: lambda x: x),
     CategoricalDistribution: lambda _: lambda x: x.argmax(axis=1),
     MultiCategoricalDistribution: _largest_of_each,
     BernoulliDistribution: lambda _: lambda x: (x > 0.0).astype(np.float32),

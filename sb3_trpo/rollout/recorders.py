@@ -22,7 +22,7 @@ from sb3_trpo.originals import altered_method
 from sb3_trpo.policies.interface import MaskSource, Obs, PolicyInterface
 from sb3_trpo.rollout.bootstrap import Infos, numpy_values, terminal_observations, timeouts, torch_values
 from sb3_trpo.rollout.finite_checks import check_finite
-from sb3_trpo.rollout.numpy_actor import NumpyActor
+from sb3_trpo.rollout.numpy_actor import NumpyActor, numpy_actor
 from sb3_trpo.rollout.torch_actor import torch_act
 
 
@@ -199,7 +199,7 @@ class DeferredRecorder:
         self._terminal_obs: list[np.ndarray] = []
 
     def _make_actor(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> NumpyActor:
-        return NumpyActor(plain, n_steps, n_envs)
+        return numpy_actor(plain, n_steps, n_envs)
 
     def _make_critic(self, plain: PlainPolicy) -> Callable[[np.ndarray], np.ndarray]:
         return numpy_values(plain)

@@ -68,6 +68,24 @@ def test_both_networks_agree(actions: str, n_steps: int) -> None:
     th.testing.assert_close(*products, atol=1e-4, rtol=1e-3)
 
 
+def test_both_networks_agree_on_beta_actions() -> None:
+    env = RandomEnv(OBSERVATIONS["vector"], ACTIONS["box"])
+    model = TRPO("BetaMlpPolicy", env, n_steps=64, batch_size=64, seed=0).learn(64)
+    batch = batch_of(model)
+    parameters = reached(model.policy, batch)
+    networks = both(model)
+
+    def objective(_: Batch, distribution: Distribution) -> th.Tensor:
+        entropy = distribution.entropy()
+        assert entropy is not None
+        return distribution.log_prob(batch.actions) * batch.advantages + 0.1 * entropy
+
+    th.testing.assert_close(*(network.gradient(objective, batch, parameters) / 64 for network in networks))
+    vector = th.randn(sum(parameter.numel() for parameter in parameters))
+    products = [network.linearise(batch, parameters).product(vector) / 64 for network in networks]
+    th.testing.assert_close(*products, atol=1e-5, rtol=1e-4)
+
+
 # 160 images are more than one block of rows
 @pytest.mark.parametrize("extractor", [NatureCNN, NormalizedCNN, PaperCNN])
 @pytest.mark.parametrize("share", [True, False])

@@ -19,6 +19,7 @@ from stable_baselines3.common.distributions import (
 )
 
 from sb3_trpo.distributions import table
+from sb3_trpo.distributions.beta import Beta, BetaDistribution
 from sb3_trpo.distributions.clipped_gaussian import ClippedGaussian, ClippedGaussianDistribution
 from sb3_trpo.distributions.discrete import Bernoulli, Categorical
 from sb3_trpo.distributions.family import DistributionFamily, Parameters
@@ -80,11 +81,15 @@ def bernoulli(seed: int, copies: int = 1) -> Distribution:
     return BernoulliDistribution(3).proba_distribution(normal(N_STATES, 3, seed=seed, copies=copies))
 
 
+def beta(seed: int, copies: int = 1) -> Distribution:
+    return BetaDistribution(2).proba_distribution(normal(N_STATES, 4, seed=seed, copies=copies))
+
+
 def student_t(seed: int, copies: int = 1) -> Distribution:
     return StudentT(2).proba_distribution(normal(N_STATES, 2, seed=seed, copies=copies), 0.5 * normal(2, seed=seed + 1))
 
 
-CLOSED_FORM: list[Make] = [gaussian, squashed_gaussian, gsde, squashed_gsde, categorical, multi_categorical, bernoulli]
+CLOSED_FORM: list[Make] = [gaussian, squashed_gaussian, gsde, squashed_gsde, categorical, multi_categorical, bernoulli, beta]
 EVERY: list[Make] = [*CLOSED_FORM, clipped_gaussian, student_t]
 
 
@@ -168,6 +173,21 @@ def test_old_is_the_first_argument(
     assert family.kl_old_new(p, q).item() == pytest.approx(kl_p_q, rel=1e-6)
     assert family.kl_old_new(q, p).item() == pytest.approx(kl_q_p, rel=1e-6)
     assert abs(kl_p_q - kl_q_p) > 0.01
+
+
+def test_kl_of_a_beta_has_its_closed_form() -> None:
+    # Beta(2, 2) and Beta(3, 2): log B(3, 2) - log B(2, 2) - ψ(2) + ψ(4) with B(2, 2) = 1/6, B(3, 2) = 1/12, ψ(4) - ψ(2) = 5/6
+    one, two = math.log(math.e - 1.0), math.log(math.exp(2.0) - 1.0)  # softplus of these is 1 and 2
+    old, new = one_state([one], [one]), one_state([two], [one])
+    assert Beta().kl_old_new(old, new).item() == pytest.approx(5.0 / 6.0 - math.log(2.0), rel=1e-12)
+
+
+def test_small_kl_of_a_beta_keeps_its_digits_in_float32() -> None:
+    def kl_in(dtype: th.dtype) -> float:
+        u, v = (th.tensor([[x]], dtype=dtype) for x in (30.0, 20.0))
+        return Beta().kl_old_new((u, v), (u + 0.0625, v - 0.0625)).item()
+
+    assert kl_in(th.float32) == pytest.approx(kl_in(th.float64), rel=1e-6)
 
 
 def test_kl_of_a_joint_action_is_the_sum_over_its_dimensions() -> None:
@@ -327,6 +347,7 @@ def test_sample_estimate_is_finite_and_never_negative(log_prob_old: float, log_p
         (squashed_gaussian, Gaussian),
         (gsde, Gaussian),
         (squashed_gsde, Gaussian),
+        (beta, Beta),
         (categorical, Categorical),
         (multi_categorical, Categorical),
         (bernoulli, Bernoulli),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats  # type: ignore[import-untyped]
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
@@ -18,7 +19,7 @@ from torch import nn
 from sb3_trpo import TRPO
 from sb3_trpo.distributions.action_masks import MaskLayout
 from sb3_trpo.distributions.masked import masked
-from sb3_trpo.rollout.numpy_actor import NumpyActor
+from sb3_trpo.rollout.numpy_actor import NumpyActor, numpy_actor
 from tests.helpers import plain, why_not_plain_actor
 from tests.masked_envs import SPACES
 from tests.toy_envs import ACTIONS, OBSERVATIONS, VECTOR, RandomEnv
@@ -108,6 +109,25 @@ def test_frequencies_are_the_probabilities(actions: str) -> None:
             probability = (distribution[column] if isinstance(distribution, list) else distribution).probs[0]
         frequency = np.bincount(drawn[:, column].astype(int), minlength=len(probability)) / n
         np.testing.assert_allclose(frequency, probability.numpy(), atol=4.0 * 0.5 / np.sqrt(n))
+
+
+def test_beta_actions_follow_their_density() -> None:
+    policy = TRPO("BetaMlpPolicy", RandomEnv(VECTOR), n_steps=64, batch_size=16, seed=0).policy
+    with th.no_grad():
+        policy.action_net.bias.copy_(th.tensor([0.5, -1.0, 2.0, -2.0]))
+    n = 4_000
+    obs = np.repeat(VECTOR.sample()[None], n, axis=0)
+    th.manual_seed(1)
+    actor = numpy_actor(plain(policy), 1, n)
+    drawn = actor.act(obs, 0)
+    assert (drawn.shape, drawn.dtype) == ((n, 2), np.float32)
+    with th.no_grad():
+        distribution = policy.get_distribution(th.as_tensor(obs))
+        th.testing.assert_close(actor.log_probs(th.as_tensor(drawn)), distribution.log_prob(th.as_tensor(drawn)))
+        law: Any = distribution.distribution
+    for column, sample in enumerate(0.5 * (drawn.T + 1.0)):
+        a, b = law.concentration1[0, column].item(), law.concentration0[0, column].item()
+        assert scipy.stats.kstest(sample, scipy.stats.beta(a, b).cdf).pvalue > 1e-3
 
 
 def test_noise_follows_the_seed() -> None:
