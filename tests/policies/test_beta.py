@@ -13,7 +13,7 @@ from tests.helpers import perturb, why_not_fast
 from tests.toy_envs import OBSERVATIONS, VECTOR, RandomEnv
 
 POLICIES = {"vector": "BetaMlpPolicy", "image": "BetaCnnPolicy", "dict": "BetaMultiInputPolicy"}
-RANGE = spaces.Box(np.float32([-2.0, 0.0]), np.float32([1.0, 5.0]))
+RANGE = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([1.0, 5.0], np.float32))
 
 
 def make(observations: str = "vector", **kwargs: Any) -> TRPO:
@@ -37,8 +37,8 @@ def test_collection_and_update_need_no_autograd() -> None:
 def test_actions_are_scaled_to_the_bounds() -> None:
     model = make()
     with th.no_grad():
-        model.policy.action_net.bias.copy_(th.tensor([20.0, -20.0, -20.0, 20.0]))  # near the upper and the lower bound
-        model.policy.action_net.weight.zero_()
+        model.policy.get_parameter("action_net.bias").copy_(th.tensor([20.0, -20.0, -20.0, 20.0]))  # near either bound
+        model.policy.get_parameter("action_net.weight").zero_()
     action, _ = model.predict(VECTOR.sample(), deterministic=True)
     np.testing.assert_allclose(action, [1.0, 0.0], atol=1e-4)
     many = np.stack([model.predict(VECTOR.sample())[0] for _ in range(100)])
@@ -48,7 +48,7 @@ def test_actions_are_scaled_to_the_bounds() -> None:
 def test_saved_models_act_alike(tmp_path: Path) -> None:
     model = make().learn(64)
     model.save(tmp_path / "model")
-    model.policy.save(tmp_path / "policy")
+    model.policy.save(str(tmp_path / "policy"))
     observations = np.stack([VECTOR.sample() for _ in range(7)])
     for loaded in (TRPO.load(tmp_path / "model"), BetaMlpPolicy.load(tmp_path / "policy")):
         np.testing.assert_array_equal(
@@ -69,7 +69,7 @@ def test_exported_files_act_alike(format_name: str, tmp_path: Path) -> None:
     "space",
     [
         spaces.Discrete(3),
-        spaces.Box(np.float32([0.0, 1.0]), np.float32([1.0, 1.0])),
+        spaces.Box(np.array([0.0, 1.0], np.float32), np.ones(2, np.float32)),
     ],
 )
 def test_other_action_spaces_are_refused(space: spaces.Space[Any]) -> None:
