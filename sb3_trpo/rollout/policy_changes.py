@@ -4,7 +4,14 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    ConvertCallback,
+    EvalCallback,
+    ProgressBarCallback,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
@@ -20,12 +27,12 @@ class PolicyWatch:
     change in place are no change: they are read at every step.
 
     :param policy: the policy
-    :param callback: the callback of the rollout; without one of the user's, nothing is watched
+    :param callback: the callback of the rollout; if it is known to leave the policy alone, nothing is watched
     """
 
     def __init__(self, policy: ActorCriticPolicy, callback: BaseCallback) -> None:
         self._policy = policy
-        modules: list[nn.Module] = [] if _does_nothing(callback) else list(policy.modules())
+        modules: list[nn.Module] = [] if _leaves_policy(callback) else list(policy.modules())
         self._attributes = [*map(vars, modules), *([vars(policy.action_dist)] if modules else [])]
         self._hooks = [hooks for module in modules for hooks in hooks_of(module)]
         self._parts: list[dict[str, Any]] = [part for m in modules for part in (m._modules, m._parameters)]
@@ -54,6 +61,13 @@ class PolicyWatch:
 _VALUES: Callable[[dict[str, Any]], Any] = dict.values
 
 
-def _does_nothing(callback: BaseCallback) -> bool:
-    """Tell whether this is what SB3 makes of ``callback=None``."""
-    return type(callback) is ConvertCallback and callback.callback is None
+def _leaves_policy(callback: BaseCallback | None) -> bool:
+    """Tell whether a callback and those that it holds are known not to change the policy."""
+    cls = type(callback)
+    if isinstance(callback, ConvertCallback):  # what SB3 makes of None, or of a function
+        return cls is ConvertCallback and callback.callback is None
+    if isinstance(callback, CallbackList):
+        return cls is CallbackList and all(map(_leaves_policy, callback.callbacks))
+    if isinstance(callback, EvalCallback):
+        return cls is EvalCallback and _leaves_policy(callback.callback) and _leaves_policy(callback.callback_on_new_best)
+    return callback is None or cls in (CheckpointCallback, ProgressBarCallback) or bool(vars(cls).get("leaves_policy"))

@@ -32,6 +32,9 @@ class ResumeCallback(BaseCallback):
     :raises ValueError: if ``every`` or ``keep`` is not an integer >= 1
     """
 
+    leaves_policy = True
+    """Whether rollouts need not look for changes of the policy that this callback makes."""
+
     def __init__(self, folder: str | Path, every: int = 10, keep: int = 2, verbose: int = 0) -> None:
         super().__init__(verbose)
         check("every", every, integer(1))

@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.callbacks import CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    ConvertCallback,
+    EvalCallback,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
-from sb3_trpo import TRPO
+from sb3_trpo import TRPO, ResumeCallback
 from sb3_trpo.rollout.policy_changes import PolicyWatch
 from tests.helpers import OwnBuffer, make_policy
 from tests.toy_envs import RandomEnv
@@ -106,15 +112,32 @@ def test_changes_are_seen(change: Callable[[Any], None]) -> None:
         policy = make_policy()
 
     policy = Holder.policy
-    watch = PolicyWatch(policy, CallbackList([]))
+    watch = PolicyWatch(policy, CallbackList([CheckpointCallback(10, "folder"), ConvertCallback(lambda *_: True)]))
     assert not watch.changed(policy)
     change(Holder)
     assert watch.changed(Holder.policy)
 
 
-def test_nothing_of_the_policy_is_watched_without_a_callback() -> None:
+class Custom(ResumeCallback):
+    """A subclass, which may change anything."""
+
+
+@pytest.mark.parametrize(
+    ("callback", "watched"),
+    [
+        (lambda: ConvertCallback(None), False),
+        (lambda: CheckpointCallback(10, "folder"), False),
+        (lambda: ResumeCallback("folder"), False),
+        (lambda: EvalCallback(RandomEnv(), callback_on_new_best=CheckpointCallback(10, "folder")), False),
+        (lambda: EvalCallback(RandomEnv(), callback_after_eval=Custom("folder")), True),
+        (lambda: CallbackList([ResumeCallback("folder"), Custom("folder")]), True),
+    ],
+)
+def test_a_policy_is_watched_unless_every_callback_is_known_to_leave_it(
+    callback: Callable[[], BaseCallback], watched: bool
+) -> None:
     policy = make_policy()
-    watch = PolicyWatch(policy, ConvertCallback(None))
+    watch = PolicyWatch(policy, callback())
     hook(type("Holder", (), {"policy": policy}))  # type: ignore[arg-type]
-    assert not watch.changed(policy)
+    assert watch.changed(policy) == watched
     assert watch.changed(make_policy())
