@@ -20,7 +20,7 @@ from sb3_trpo.batch.windows import cut_lengths, in_windows
 from sb3_trpo.distributions.squashed import with_samples
 from sb3_trpo.policies.interface import Acted, Obs, PolicyInterface, own_distribution
 from sb3_trpo.policies.recurrent import MlpLstmPolicy
-from sb3_trpo.policies.sequences import Memory, RecurrentStates, n_memory_parts, no_memory, run_sequences
+from sb3_trpo.policies.sequences import Memory, RecurrentStates, first_weight, n_memory_parts, no_memory, run_sequences
 
 
 class RecurrentInterface(PolicyInterface):
@@ -75,10 +75,11 @@ class RecurrentInterface(PolicyInterface):
         :return: zeros where one begins, otherwise the memory after the last step
         """
         fresh = self._no_memory(len(begins))
+        device = fresh[0].device
         if [part.shape for part in self.memory] != [part.shape for part in fresh]:  # a new model, or other environments
             return fresh
-        begins = begins.view(-1, 1, 1).to(self.policy.device)
-        kept = (part.to(self.policy.device) for part in self.memory)
+        begins = begins.view(-1, 1, 1).to(device)
+        kept = (part.to(device) for part in self.memory)
         return tuple(th.where(begins, *pair) for pair in zip(fresh, kept, strict=True))
 
     def _no_memory(self, n: int) -> Memory:
@@ -261,4 +262,4 @@ class RecurrentInterface(PolicyInterface):
         assert states.memory is not None
         n = n_memory_parts(rnn)
         memory = states.memory[:n] if rnn is self.policy.lstm_actor else states.memory[n:]
-        return tuple(part.to(dtype=next(rnn.parameters()).dtype) for part in memory)
+        return tuple(part.to(dtype=first_weight(rnn).dtype) for part in memory)
