@@ -53,6 +53,7 @@ from sb3_trpo.distributions.action_masks import forced_fraction
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.distributions.squashed import install_keeping_tanh
 from sb3_trpo.envs.dead_workers import dead_workers_named
+from sb3_trpo.envs.gymnasium_vector import GymnasiumVecEnv
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
 from sb3_trpo.export import files
 from sb3_trpo.export.onnx_model import OPSET
@@ -426,6 +427,9 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         env = maybe_make_env(env, verbose)
         if isinstance(env, gym.Env):  # some spaces cannot be vectorised
             check_observations(env.observation_space)
+        vector_env: Any = env
+        if isinstance(vector_env, gym.vector.VectorEnv):
+            env = GymnasiumVecEnv(vector_env)
         if not isinstance(env, VecEnv):
             env = wrap_bare_env(env, verbose, monitor_wrapper)
         check_observations(env.observation_space)

@@ -28,11 +28,12 @@ def flat_arrays(values: Any, space: spaces.Space[Any]) -> Any:
     """
     Flatten nested dicts of observations, in the dtypes of their space.
 
-    :param values: an array whose rows are environments, or nested dicts of such
+    :param values: an array whose rows are environments, or nested dicts of such; one observation is allowed too
     :param space: a result of :func:`flat_space`
     :return: an array, or a dict of arrays
     """
     if not isinstance(space, spaces.Dict):
+        values = np.asarray(values)
         return values if values.dtype == space.dtype or space.dtype is None else values.astype(space.dtype)
     return {key: flat_arrays(part, space[key]) for key, part in _leaves(values, dict)}
 

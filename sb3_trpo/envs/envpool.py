@@ -85,7 +85,8 @@ class EnvPoolVecEnv(VecEnv):
             self._reset_seeds()
         self._reset_options()
         self._begin(self._all)
-        return self._first_observations()
+        observations: VecEnvObs = self._first_observations()
+        return observations
 
     def _first_observations(self) -> Any:
         return flat_arrays(self._pool.reset()[0], self.observation_space)
