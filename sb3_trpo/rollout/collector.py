@@ -184,7 +184,8 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         # of many environments, few end an episode at a step, and SB3 asks every info four questions
-        notable = [i for i, info in enumerate(infos) if "episode" in info or "is_success" in info]
+        ended = {} if dones is None else set(np.flatnonzero(dones).tolist())
+        notable = [i for i, info in enumerate(infos) if "episode" in info or ("is_success" in info and i in ended)]
         if notable:
             super()._update_info_buffer([infos[i] for i in notable], None if dones is None else dones[notable])
 
