@@ -14,6 +14,7 @@ from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.arguments.defaults import SB3_CONTRIB_DEFAULTS
 from sb3_trpo.distributions.table import register_family
+from sb3_trpo.envs.gymnasium_vector import GymnasiumVecEnv
 from sb3_trpo.envs.masked_vec_env import MaskedVecEnv
 from sb3_trpo.policies import (
     BetaCnnPolicy,
@@ -44,6 +45,7 @@ __all__ = [
     "CnnLstmPolicy",
     "CnnPolicy",
     "DualTRPO",
+    "GymnasiumVecEnv",
     "KLPenaltyTRPO",
     "MaskableRecurrentTRPO",
     "MaskableTRPO",

@@ -5,9 +5,10 @@ by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -103,6 +104,33 @@ Encode: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 class Reason(str):
     """The reason, in words, why something cannot be done by hand."""
+
+
+class HookReason(Reason):
+    """
+    The reason that somebody's hooks observe a policy which could otherwise be computed by hand.
+
+    :param text: the reason, in words
+    :param where: name of the module or parameter in the policy
+    :param hooks: the hooks
+    """
+
+    hooks: str
+    """The functions that are called, and where, in words."""
+
+    def __new__(cls, text: str, where: str, hooks: Iterable[object]) -> HookReason:
+        """Make the reason."""
+        reason = super().__new__(cls, text)
+        names = dict.fromkeys(_name_of(hook) for hook in hooks)
+        reason.hooks = f"{' and '.join(names)} at `{where}`"
+        return reason
+
+
+def _name_of(hook: object) -> str:
+    """Name a function with its module; a partial one by the function that it calls."""
+    hook = getattr(hook, "func", hook)
+    name = getattr(hook, "__qualname__", type(hook).__qualname__).replace(".<locals>", "")
+    return f"`{name}` of {getattr(hook, '__module__', None) or type(hook).__module__}"
 
 
 E = TypeVar("E", bound=nn.Module)
@@ -203,7 +231,9 @@ class PlainPolicy:
             or _observed(policy)
             or _altered_std(policy)
         )
-        return cls(policy) if reason is None else Reason(reason)
+        if reason is None:
+            return cls(policy)
+        return reason if isinstance(reason, Reason) else Reason(reason)
 
     @cached_property
     def actor(self) -> Layers | Reason:
@@ -378,16 +408,20 @@ def _altered_behaviour(policy: ActorCriticPolicy) -> str | None:
 
 def _observed(policy: ActorCriticPolicy) -> str | None:
     """Find the first hook or mode that acts when torch computes the policy or its gradient."""
-    for module in policy.modules():
+    for path, module in policy.named_modules():
         if any(hooks_of(module)):
-            return f"the {type(module).__name__} has hooks"
+            hooks = chain.from_iterable(map(dict.values, hooks_of(module)))
+            return HookReason(f"the {type(module).__name__} has hooks", path or "policy", hooks)
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
             if type(parameter) not in (nn.Parameter, th.Tensor):
                 return f"the {name} of the {type(module).__name__} is a {type(parameter).__name__}"
-            if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
-                return f"the {name} of the {type(module).__name__} has hooks"
+            tables = (parameter._backward_hooks, getattr(parameter, "_post_accumulate_grad_hooks", None))
+            of_gradient = [hook for table in tables for hook in (table or {}).values()]
+            if of_gradient:
+                text = f"the {name} of the {type(module).__name__} has hooks"
+                return HookReason(text, f"{path}.{name}".lstrip("."), of_gradient)
     if th.is_autocast_enabled(policy.device.type):
         return "torch.autocast is on"
     return watched_globally()

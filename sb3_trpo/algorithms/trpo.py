@@ -15,7 +15,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -31,6 +31,7 @@ from sb3_trpo.actor.reached_parameters import check_repeatable, reached_paramete
 from sb3_trpo.algorithms.log import Update, log_update
 from sb3_trpo.arguments.defaults import default_n_steps, set_default_std
 from sb3_trpo.arguments.hyperparameters import (
+    SCHEDULED,
     check_hyperparameters,
     did_you_mean,
     hyperparameter_names,
@@ -38,6 +39,7 @@ from sb3_trpo.arguments.hyperparameters import (
     refuse_arguments,
     scheduled,
     warn_of_uneven_minibatches,
+    warn_user,
 )
 from sb3_trpo.arguments.live_changes import InUse
 from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class, why_not_trainable
@@ -51,6 +53,7 @@ from sb3_trpo.distributions.action_masks import forced_fraction
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.distributions.squashed import install_keeping_tanh
 from sb3_trpo.envs.dead_workers import dead_workers_named
+from sb3_trpo.envs.gymnasium_vector import GymnasiumVecEnv
 from sb3_trpo.envs.lean_vec_env import wrap_bare_env
 from sb3_trpo.export import files
 from sb3_trpo.export.onnx_model import OPSET
@@ -63,6 +66,7 @@ from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.finite_checks import check_returns
 from sb3_trpo.saving import checkpoints
 from sb3_trpo.saving.atomic import SavePath, save_aside
+from sb3_trpo.saving.callback_states import tree
 from sb3_trpo.saving.resumable import ResumableAlgorithm
 from sb3_trpo.step.problem import StepRule
 from sb3_trpo.step.report import Outcome, StepReport
@@ -181,6 +185,9 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
     """The models that :meth:`from_ppo` continues, in words."""
     step_rule: ClassVar[StepRule] = staticmethod(trust_region_step)
     """The function that takes the policy step; a subclass with another rule also overrides :meth:`_step_settings`."""
+    _warned_of_single_rollouts = False
+    _progress_bars: Sequence[ProgressBarCallback] = ()
+    """The progress bars of this ``learn``."""
     workers: Workers = ALONE
     """The processes that share an update."""
 
@@ -351,6 +358,7 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         self._adopt_changes()
         self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])
         result = super()._setup_learn(*args, **kwargs)
+        self._progress_bars = [part for part in tree(result[1]) if isinstance(part, ProgressBarCallback)]
         if self.verbose >= 1 and self.normalize_observations:
             layers = self._first_layers(plain_policy(self.interface))
             if isinstance(layers, Reason):
@@ -359,6 +367,27 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             self.ep_info_buffer = deque(self.ep_info_buffer, self._stats_window_size)
             self.ep_success_buffer = deque(self.ep_success_buffer or (), self._stats_window_size)
         return result
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        budget = total_timesteps - self._num_timesteps_at_start
+        if budget > self.n_steps * self.n_envs:
+            super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        else:  # SB3's progress is that after the rollout: 0 in every update of a `learn` that is one rollout long
+            self._current_progress_remaining = 1.0
+            self._warn_of_single_rollouts()
+
+    def _warn_of_single_rollouts(self) -> None:
+        """Warn once that schedules do not fall in repeated calls of ``learn`` that are one rollout long."""
+        if self._num_timesteps_at_start == 0 or self._warned_of_single_rollouts:
+            return
+        values = {name: make_schedule(name, getattr(self, name)) for name in SCHEDULED}
+        falling = [name for name, schedule in values.items() if schedule(1.0) != schedule(0.5)]
+        if falling:
+            warn_user(
+                f"`learn` is called for one rollout at a time, so {' and '.join(map('`{}`'.format, falling))} keep the first "
+                "value of their schedule: a schedule falls over the rollouts of one call"
+            )
+            self._warned_of_single_rollouts = True
 
     def _adopt_changes(self) -> None:
         """Use the attributes that SB3 reads at construction only, if they were set since."""
@@ -403,6 +432,9 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         env = maybe_make_env(env, verbose)
         if isinstance(env, gym.Env):  # some spaces cannot be vectorised
             check_observations(env.observation_space)
+        vector_env: Any = env
+        if isinstance(vector_env, gym.vector.VectorEnv):
+            env = GymnasiumVecEnv(vector_env)
         if not isinstance(env, VecEnv):
             env = wrap_bare_env(env, verbose, monitor_wrapper)
         check_observations(env.observation_space)
@@ -630,15 +662,27 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         if not (steps >= 0.0 and steps.is_integer()):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
         check("log_interval", log_interval, optional(integer(1)))
-        with dead_workers_named(self.env):
-            return super().learn(
-                total_timesteps=int(total_timesteps),
-                callback=callback,
-                log_interval=log_interval,
-                tb_log_name=tb_log_name,
-                reset_num_timesteps=reset_num_timesteps,
-                progress_bar=progress_bar,
-            )
+        try:
+            with dead_workers_named(self.env):
+                return super().learn(
+                    total_timesteps=int(total_timesteps),
+                    callback=callback,
+                    log_interval=log_interval,
+                    tb_log_name=tb_log_name,
+                    reset_num_timesteps=reset_num_timesteps,
+                    progress_bar=progress_bar,
+                )
+        except BaseException:
+            self._close_progress_bars()
+            raise
+        finally:
+            self._progress_bars = ()
+
+    def _close_progress_bars(self) -> None:
+        """Close the bars of a ``learn`` that has raised something: the terminal is theirs until then."""
+        for callback in self._progress_bars:
+            if hasattr(callback, "pbar"):  # it has begun
+                callback.pbar.close()
 
     def save(
         self,
@@ -659,7 +703,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         save_aside(path, partial(super().save, exclude=exclude, include=include))
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "last_step", "workers", "_interface", "_in_use", "_initial_weights"]
+        of_this_process = ["last_step", "workers", "_interface", "_in_use", "_initial_weights", "_progress_bars"]
+        return [*super()._excluded_save_params(), *of_this_process, "_warned_of_single_rollouts", "_warned_of_hooks"]
 
     def export_onnx(
         self,

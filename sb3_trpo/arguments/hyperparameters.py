@@ -116,12 +116,12 @@ def refuse_unknown(arguments: dict[str, Any], cls: type, known: set[str]) -> Non
     refuse_arguments(unknown, cls, without=frozenset({"policy"}))
 
 
-_SCHEDULED: dict[str, Rule] = {
+SCHEDULED: dict[str, Rule] = {
     "learning_rate": NOT_NEGATIVE._replace(allowed="a finite number >= 0"),
     "target_kl": POSITIVE._replace(allowed="a finite number > 0 (nats)"),
     "ent_coef": NOT_NEGATIVE._replace(allowed="a finite number >= 0"),
 }
-"""What each may be as a number."""
+"""The hyperparameters that may be schedules, and what each may be as a number."""
 
 
 def make_schedule(name: str, value: Any) -> Schedule:
@@ -133,7 +133,7 @@ def make_schedule(name: str, value: Any) -> Schedule:
     :return: the schedule
     :raises ValueError: naming the hyperparameter, for anything else
     """
-    rule = _SCHEDULED[name]
+    rule = SCHEDULED[name]
     if isinstance(value, str):
         prefix, _, number = value.partition("_")
         try:
@@ -215,7 +215,7 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
     """
     for name, rule in _RULES.items():
         check(name, values[name], rule)
-    for name in _SCHEDULED:
+    for name in SCHEDULED:
         scheduled(name, make_schedule(name, values[name]), 1.0)
 
     n_steps, factor = values["n_steps"], values["sub_sampling_factor"]
@@ -252,6 +252,15 @@ def warn_of_uneven_minibatches(n_steps: int, n_envs: int, batch_size: int) -> No
         consequence = f"the critic's last mini-batch of each pass has {size % batch_size} transitions"
     rollout = f"the rollout of `n_steps * n_envs` = {n_steps} * {n_envs} = {size}"
     message = f"`batch_size` = {batch_size} {relation} {rollout}: {consequence}."
+    warn_user(message)
+
+
+def warn_user(message: str) -> None:
+    """
+    Warn the caller outside of this package and SB3.
+
+    :param message: the warning
+    """
     warnings.warn(message, UserWarning, stacklevel=_level_of_user())
 
 
@@ -269,4 +278,4 @@ def hyperparameter_names() -> list[str]:
 
     :return: their names
     """
-    return [*_RULES, *_SCHEDULED]
+    return [*_RULES, *SCHEDULED]

@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
+from sb3_trpo.command_line.hub_card import with_own_card
 from sb3_trpo.command_line.untrusted import load_plain_results, load_plain_yaml
 from sb3_trpo.envs.dead_workers import end_workers
 from sb3_trpo.reading.policy_files import load_vec_normalize
@@ -42,6 +43,7 @@ def patched_zoo(
     :param masked: whether the models need action masks
     """
     import rl_zoo3  # here, because only the commands need it
+    from huggingface_hub import repocard
     from rl_zoo3 import exp_manager, utils
     from rl_zoo3.exp_manager import ExperimentManager
 
@@ -55,6 +57,7 @@ def patched_zoo(
             if plots:
                 stack.enter_context(_replaced(pickle, "load", load_plain_results))
             stack.enter_context(_replaced(VecNormalize, "load", lambda _: staticmethod(load_vec_normalize)))
+        stack.enter_context(_replaced(repocard, "metadata_save", with_own_card))
         stack.enter_context(_replaced(np, "savez", _savez_whole))
         stack.enter_context(_replaced(VecNormalize, "save", lambda _: _save_statistics_whole))
         stack.enter_context(_replaced(SubprocVecEnv, "close", _close_without_waiting))

@@ -97,6 +97,9 @@ class AtariEnvPool(EnvPoolVecEnv):
         self._lives[ids] = lives
         return observations, np.sign(rewards) if self._clip_reward else rewards, terminated, truncated, infos
 
+    def _infos(self, n: int) -> Infos:
+        return [{} for _ in range(n)]  # as AtariWrapper, whose rewards and lives are not EnvPool's
+
     def _restart(self, ids: np.ndarray) -> np.ndarray:
         observations = self._next_life(ids)
         return self._fire(ids) if self._fires else observations

@@ -10,8 +10,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_trpo.checks import check_integers
+from sb3_trpo.envs.batched import flat_arrays, flat_space, row, with_rows
 
 Infos = list[dict[str, Any]]
+
+_ABOUT_THE_POOL = ("env_id", "players", "elapsed_step")
+"""Keys of EnvPool's infos that describe the pool."""
 
 
 class EnvPoolVecEnv(VecEnv):
@@ -21,7 +25,10 @@ class EnvPoolVecEnv(VecEnv):
     A step that ends an episode also resets the environment, as in ``DummyVecEnv``. It returns the first observation of the
     new episode; ``info["terminal_observation"]`` has the last one of the old episode. ``info["TimeLimit.truncated"]`` tells
     whether a time limit ended it, and ``info["episode"]`` has its return, its length and the seconds so far, as with
-    ``Monitor``.
+    ``Monitor``. The other keys of an info are EnvPool's; ``success`` is also called ``is_success``, as which SB3 logs it.
+
+    Observations may be of any space that SB3 knows. The keys of nested dicts are joined by a slash, as in
+    ``achieved_goal/kettle``.
 
     :param env_id: EnvPool's id, for instance ``HalfCheetah-v5``
     :param n_envs: number of environments
@@ -29,7 +36,7 @@ class EnvPoolVecEnv(VecEnv):
     :param num_threads: threads that step them; 0: EnvPool's choice
     :param settings: further settings of EnvPool
     :raises ImportError: if EnvPool is not installed
-    :raises ValueError: if EnvPool does not have the environment, its observations are a dict, a number is out of range, or a
+    :raises ValueError: if EnvPool does not have the environment, it has several players, a number is out of range, or a
         setting has another name here
     """
 
@@ -46,10 +53,12 @@ class EnvPoolVecEnv(VecEnv):
         self.env_id = env_id
         self._settings = {"num_envs": n_envs, "num_threads": num_threads, **settings}
         self._pool = self._make(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
-        if not isinstance(self._pool.observation_space, gym.spaces.Box):
+        players = self._pool.config.get("max_num_players", 1)
+        if players != 1:
             self._pool.close()
-            raise ValueError(f"the observations of `env_id` = {env_id!r} must be a Box, not {self._pool.observation_space}")
-        super().__init__(n_envs, self._pool.observation_space, _with_infinite_bounds(self._pool.action_space))
+            raise ValueError(f"`env_id` = {env_id!r} must be an environment of one player, and it has {players}")
+        observation_space = flat_space(self._pool.observation_space, _with_infinite_bounds)
+        super().__init__(n_envs, observation_space, _with_infinite_bounds(self._pool.action_space))
         self._all = np.arange(n_envs, dtype=np.int32)
         self._actions = np.zeros(0)
         self._returns, self._lengths = np.zeros(n_envs), np.zeros(n_envs, dtype=np.int64)
@@ -76,11 +85,11 @@ class EnvPoolVecEnv(VecEnv):
             self._reset_seeds()
         self._reset_options()
         self._begin(self._all)
-        return self._first_observations()
-
-    def _first_observations(self) -> np.ndarray:
-        observations: np.ndarray = self._pool.reset()[0]
+        observations: VecEnvObs = self._first_observations()
         return observations
+
+    def _first_observations(self) -> Any:
+        return flat_arrays(self._pool.reset()[0], self.observation_space)
 
     def step_async(self, actions: np.ndarray) -> None:
         """
@@ -108,33 +117,42 @@ class EnvPoolVecEnv(VecEnv):
             info["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
         ended = np.flatnonzero(dones).astype(np.int32)
         if len(ended):
-            observations = observations.copy()
             for i in ended.tolist():
-                infos[i]["terminal_observation"] = observations[i].copy()
-            observations[ended] = self._restart(ended)
+                infos[i]["terminal_observation"] = row(observations, i)
+            observations = with_rows(observations, ended, self._restart(ended))
         return observations, rewards, dones, infos
 
-    def _advance(self, actions: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
+    def _advance(self, actions: np.ndarray, ids: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Step k environments and update their statistics, which are reported when an episode ends."""
         actions = np.asarray(actions, dtype=self._pool.action_space.dtype)
         observations, rewards, terminated, truncated, self._pool_info = self._pool.step(actions, ids)
         self._returns[ids] += rewards
         self._lengths[ids] += self._length_of_a_step
-        infos: Infos = [{} for _ in ids]
-        for row in np.flatnonzero(terminated | truncated):
-            infos[row]["episode"] = self._statistics(ids[row])
-            self._begin(ids[row : row + 1])
+        infos = self._infos(len(ids))
+        for k in np.flatnonzero(terminated | truncated):
+            infos[k]["episode"] = self._statistics(ids[k])
+            self._begin(ids[k : k + 1])
+        observations = flat_arrays(observations, self.observation_space)
         return observations, rewards.astype(np.float32), terminated, truncated, infos
+
+    def _infos(self, n: int) -> Infos:
+        """Make the infos of n environments of EnvPool's arrays."""
+        columns = {name: values for name, values in self._pool_info.items() if name not in _ABOUT_THE_POOL}
+        if "success" in columns:
+            columns.setdefault("is_success", columns["success"] != 0)
+        if not columns:
+            return [{} for _ in range(n)]
+        lists = (values.tolist() if values.ndim == 1 else list(values.copy()) for values in columns.values())
+        return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
 
     def _statistics(self, i: int) -> dict[str, float]:
         seconds = round(time.time() - self._started, 6)
         return {"r": round(float(self._returns[i]), 6), "l": int(self._lengths[i]), "t": seconds}
 
-    def _restart(self, ids: np.ndarray) -> np.ndarray:
+    def _restart(self, ids: np.ndarray) -> Any:
         """Return the first observations of new episodes: EnvPool resets an ended environment at its next step."""
         no_action = np.zeros((len(ids), *(self.action_space.shape or ())), dtype=self._pool.action_space.dtype)
-        observations: np.ndarray = self._pool.step(no_action, ids)[0]
-        return observations
+        return flat_arrays(self._pool.step(no_action, ids)[0], self.observation_space)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -12,12 +12,14 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_trpo.actor.plain_policy import Reason
+from sb3_trpo.actor.plain_policy import HookReason, Reason
 from sb3_trpo.actor.plain_recurrent import PlainRecurrentPolicy
+from sb3_trpo.arguments.hyperparameters import warn_user
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
 from sb3_trpo.distributions.squashed import without_samples
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.policies.recurrent_interface import RecurrentInterface
+from sb3_trpo.rollout.arrays import in_numpy, step_in_numpy
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.observation_checks import IntegerCheck, check_shapes
 from sb3_trpo.rollout.policy_changes import PolicyWatch
@@ -39,6 +41,7 @@ class RolloutCollector(OnPolicyAlgorithm):
     """Class through which the policy is called; policies that need more than observations need a subclass."""
     _interface: PolicyInterface | None = None
     _last_obs: Any
+    _warned_of_hooks = False
 
     @property
     def interface(self) -> PolicyInterface:
@@ -134,13 +137,13 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     def _observed_step(self, env: VecEnv) -> Callable[[np.ndarray], VecEnvStepReturn]:
         """Make the function that steps the environments and lets the source of the action masks know."""
-        source = self.interface.mask_source
+        source, in_arrays = self.interface.mask_source, step_in_numpy(env)
         if source is None:
-            return env.step
+            return in_arrays
 
         def step(actions: np.ndarray) -> VecEnvStepReturn:
             try:
-                new_obs, rewards, dones, infos = env.step(actions)
+                new_obs, rewards, dones, infos = in_arrays(actions)
             except Exception as error:
                 source.explain(error, actions)
                 raise
@@ -173,6 +176,7 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
+        self._last_obs = in_numpy("observations", self._last_obs)
         if self.verbose >= 1:
             plain = fast_policy(self.interface, self.rollout_buffer)
             print(f"Acting with the torch policy: {plain}" if isinstance(plain, Reason) else "Acting without autograd")
@@ -180,12 +184,24 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         # of many environments, few end an episode at a step, and SB3 asks every info four questions
-        notable = [i for i, info in enumerate(infos) if "episode" in info or "is_success" in info]
+        ended = {} if dones is None else set(np.flatnonzero(dones).tolist())
+        notable = [i for i, info in enumerate(infos) if "episode" in info or ("is_success" in info and i in ended)]
         if notable:
             super()._update_info_buffer([infos[i] for i in notable], None if dones is None else dones[notable])
 
+    def _warn_of_hooks(self, reason: HookReason) -> None:
+        """Warn once that the policy is slow because of hooks, not because of its class."""
+        if not self._warned_of_hooks:
+            warn_user(
+                f"Hooks slow this run down several times, because torch must compute all that NumPy could: {reason.hooks}. "
+                "If they watch gradients, as `WandbCallback(gradient_save_freq=...)` does, leave that out"
+            )
+            self._warned_of_hooks = True
+
     def _make_recorder(self, env: VecEnv, buffer: RolloutBuffer, n_steps: int) -> Recorder:
         plain = fast_policy(self.interface, buffer)
+        if isinstance(plain, HookReason):
+            self._warn_of_hooks(plain)
         if isinstance(plain, Reason):
             return ImmediateRecorder(self.interface, buffer, env, self.gamma)
         settings = (buffer, self.gamma, n_steps, env.num_envs, self.interface.mask_source)

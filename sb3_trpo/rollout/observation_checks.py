@@ -12,6 +12,7 @@ from stable_baselines3.common.preprocessing import maybe_transpose
 
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
 from sb3_trpo.policies.interface import Obs
+from sb3_trpo.rollout.arrays import in_numpy
 
 
 def check_shapes(observations: Any, space: spaces.Space[Any], n_envs: int, step: int, quantity: str = "observations") -> None:
@@ -70,8 +71,8 @@ def _stack(parts: Sequence[Any], space: spaces.Space[Any], envs: Sequence[int], 
     if isinstance(space, spaces.Discrete):
         allowed.append((1,))
     rows = []
-    for part, env in zip(parts, envs, strict=True):
-        row = part if np.shape(part) in allowed else maybe_transpose(np.asarray(part), space)
+    for part, env in zip((in_numpy(f"{quantity}s", part) for part in parts), envs, strict=True):
+        row = part if np.shape(part) in allowed else maybe_transpose(part, space)
         if np.shape(row) not in allowed:
             raise ValueError(
                 f"The {quantity} of environment {env} at step {step} of the rollout has shape {np.shape(part)}, "

@@ -3,7 +3,8 @@ Registers this package with RL Zoo: after an import, ``trpo`` there means this p
 ``npg``, ``kl_penalty_trpo`` and ``dual_trpo`` its other step rules, ``maskable_trpo`` TRPO with action masks, ``trpo_lstm``
 TRPO with memory, and ``maskable_trpo_lstm`` TRPO with both.
 
-``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else; the ``sb3-trpo`` command
+``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else, and reads this package's
+hyperparameters unless ``--conf-file`` names others; the ``sb3-trpo`` command
 (:mod:`sb3_trpo.command_line`) imports it before every script of the Zoo.
 """
 
@@ -21,6 +22,7 @@ from sb3_trpo.algorithms.recurrent import RecurrentTRPO
 from sb3_trpo.algorithms.trpo import TRPO
 from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.checks import described
+from sb3_trpo.zoo.default_file import use_own_hyperparameters
 from sb3_trpo.zoo.search_space import (
     convert_hyperparameters,
     convert_recurrent,
@@ -62,6 +64,7 @@ def hyperparameters_file(algorithm: str = "trpo") -> Path:
 
 
 ALGOS.update(ALGORITHMS)
+use_own_hyperparameters(ALGORITHMS, hyperparameters_file)
 HYPERPARAMS_SAMPLER.update(
     trpo=sample_hyperparameters,
     vine_trpo=sample_hyperparameters,

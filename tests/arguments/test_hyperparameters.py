@@ -106,7 +106,7 @@ def test_bad_value_that_was_set_later_is_refused_before_anything_is_collected(sa
 @pytest.mark.parametrize(
     ("last", "message"),
     [
-        (-1.0, "must give finite numbers >= 0, not -1.0 at progress=0"),
+        (-1.0, "must give finite numbers >= 0, not -1.0 at progress=0.5"),
         (float("nan"), "must give finite numbers >= 0, not nan"),
         (float("inf"), "must give finite numbers >= 0, not inf"),
         (None, "must map a number to a number"),
@@ -116,11 +116,11 @@ def test_bad_schedule_is_refused_at_construction_and_before_a_weight_moves(name:
     kwargs: dict[str, Any] = {"n_steps": 64, "batch_size": 16, name: lambda _: last}
     with pytest.raises(ValueError, match=f"the schedule `{name}` must"):
         TRPO("MlpPolicy", RandomEnv(), **kwargs)
-    kwargs[name] = lambda progress: 0.001 if progress else last
+    kwargs[name] = lambda progress: 0.001 if progress == 1.0 else last
     model = TRPO("MlpPolicy", RandomEnv(), **kwargs)
     before = {key: value.clone() for key, value in model.policy.state_dict().items()}
     with pytest.raises(ValueError, match=f"the schedule `{name}` {message}"):
-        model.learn(64)  # after one rollout the progress remaining is 0
+        model.learn(128)  # after the first of two rollouts the progress remaining is 0.5
     assert all(th.equal(value, before[key]) for key, value in model.policy.state_dict().items())
 
 

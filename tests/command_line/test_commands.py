@@ -13,6 +13,7 @@ import optuna
 import pytest
 import yaml
 from ale_py import AtariEnv
+from huggingface_hub import repocard
 from huggingface_hub.errors import EntryNotFoundError
 from matplotlib import pyplot
 from rl_zoo3.exp_manager import ExperimentManager
@@ -244,11 +245,18 @@ def test_push_to_hub(trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatc
             uploads.append(Path(folder_path))
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    before = repocard.metadata_save
     main(["push_to_hub", "--env", "CartPole-v1", "-orga", "someone", "--no-render", "--load-best"])
     assert len(uploads) == 1
     card = (uploads[0] / "README.md").read_text()
     assert "mean_reward" in card
     assert "**TRPO** Agent playing **CartPole-v1**" in card
+    assert "pip install 'sb3-trpo[zoo]'" in card
+    assert "sb3-trpo load_from_hub --algo trpo --env CartPole-v1 -orga someone -f logs/" in card
+    assert "summed over the action dimensions" in card
+    assert "('target_kl', " in card
+    assert "rl_zoo3" not in card
+    assert repocard.metadata_save is before
 
 
 @pytest.mark.parametrize("command", SCRIPTS)

@@ -8,16 +8,29 @@ import ale_py
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_trpo import TRPO
 from sb3_trpo.envs.atari_envpool import AtariEnvPool
+from sb3_trpo.envs.batched import row
 from sb3_trpo.envs.envpool import EnvPoolVecEnv, _with_infinite_bounds
 
 gym.register_envs(ale_py)
+
+
+class FlatExtractor(BaseFeaturesExtractor):
+    """Reads every part of a Dict as numbers."""
+
+    def __init__(self, observation_space: spaces.Dict) -> None:
+        super().__init__(observation_space, spaces.flatdim(observation_space))
+
+    def forward(self, observations: dict[str, th.Tensor]) -> th.Tensor:
+        return th.cat([part.flatten(start_dim=1) for part in observations.values()], dim=1)
 
 
 # Breakout waits for FIRE, MsPacman does not; three at a time, with different actions
@@ -161,7 +174,7 @@ def test_trpo_learns_and_is_evaluated_on_it() -> None:
         (lambda: EnvPoolVecEnv("Hopper-v5", seed=0.5), "`seed` must be an integer >= 0, not 0.5"),  # type: ignore[arg-type]
         (lambda: AtariEnvPool("Nogame"), "no environment `env_id` = 'Nogame-v5'"),
         (lambda: AtariEnvPool("ALE/Pong-v6"), "must be like 'Breakout'"),
-        (lambda: EnvPoolVecEnv("CheetahRun-v1"), "observations of `env_id` = 'CheetahRun-v1' must be a Box, not Dict"),
+        (lambda: EnvPoolVecEnv("Go9x9-v1"), "`env_id` = 'Go9x9-v1' must be an environment of one player, and it has 2"),
         (lambda: EnvPoolVecEnv("Hopper-v5", num_envs=3), "`num_envs` = 3 cannot be set here; use `n_envs`"),
         (lambda: EnvPoolVecEnv("Hopper-v5", 2, batch_size=1), "`batch_size` = 1 cannot be set here"),
         (lambda: AtariEnvPool("Pong", episodic_life=False), "`episodic_life` = False .* use `terminal_on_life_loss`"),
@@ -285,3 +298,63 @@ def test_pools_without_a_seed_differ() -> None:
     assert not np.array_equal(*unseeded)
     seeded: list[Any] = [EnvPoolVecEnv("HalfCheetah-v5", n_envs=2, seed=3).reset() for _ in range(2)]
     assert np.array_equal(*seeded)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "policy", "keys"),
+    [
+        ("CheetahRun-v1", "MultiInputPolicy", ["position", "velocity"]),
+        ("MiniGrid-Empty-5x5-v0", "MultiInputPolicy", ["direction", "image", "mission"]),
+        ("Maze-v0", "MultiInputPolicy", ["action_mask", "agent_position/col", "agent_position/row", "step_count"]),
+        ("FrozenLake-v1", "MlpPolicy", []),
+        ("Blackjack-v1", "MlpPolicy", []),
+    ],
+)
+def test_observations_of_every_space_can_be_learned_from(env_id: str, policy: str, keys: list[str]) -> None:
+    env = EnvPoolVecEnv(env_id, 3, seed=0, num_threads=1)
+    first, n_ends = env.reset(), 0
+    if keys:
+        assert isinstance(env.observation_space, spaces.Dict)
+        assert set(keys) <= env.observation_space.spaces.keys() == first.keys()  # type: ignore[union-attr]
+    for _ in range(120):
+        observations, _, dones, infos = env.step(np.array([env.action_space.sample() for _ in range(3)]))
+        n_ends += int(dones.sum())
+        seen = [row(observations, i) for i in range(3)]
+        seen += [info["terminal_observation"] for info in infos if "terminal_observation" in info]
+        assert all(env.observation_space.contains(one) for one in seen)
+    assert n_ends > 0 or env_id in ("CheetahRun-v1", "MiniGrid-Empty-5x5-v0")
+    flat = {"features_extractor_class": FlatExtractor} if env_id.startswith("MiniGrid") else {}  # its images are small
+    TRPO(policy, env, n_steps=16, batch_size=16, seed=0, device="cpu", policy_kwargs=flat).learn(48)
+    env.close()
+
+
+def test_terminal_observations_of_dicts_are_the_last() -> None:
+    env = EnvPoolVecEnv("CheetahRun-v1", 2, seed=0, num_threads=1, max_episode_steps=3)
+    pushed = np.ones((2, 6))
+    env.reset()
+    before = [env.step(pushed)[0] for _ in range(2)][-1]
+    observations, _, dones, infos = env.step(pushed)
+    assert dones.all()
+    for i in range(2):
+        last = infos[i]["terminal_observation"]
+        assert last.keys() == {"position", "velocity"}
+        # the cheetah moves on from the state before, and begins again slower
+        assert np.abs(last["position"] - before["position"][i]).max() < 0.2  # type: ignore[call-overload]
+        assert np.abs(last["velocity"]).max() > 2.0 * np.abs(observations["velocity"][i]).max()  # type: ignore[call-overload]
+        assert infos[i]["TimeLimit.truncated"]
+    env.close()
+
+
+def test_infos_are_envpools_and_successes_are_logged() -> None:
+    env = EnvPoolVecEnv("Hopper-v5", 2, seed=0, num_threads=1)
+    env.reset()
+    first, second = env.step(np.zeros((2, 3)))[3]
+    assert {"x_position", "x_velocity"} <= first.keys()
+    assert "env_id" not in first
+    assert first["x_velocity"] != second["x_velocity"]
+    env.close()
+
+    env = EnvPoolVecEnv("MetaWorld/DoorOpen-v3", 2, seed=0, num_threads=1, max_episode_steps=8)
+    model = TRPO("MlpPolicy", env, n_steps=16, batch_size=32, seed=0, device="cpu").learn(32)
+    assert list(model.ep_success_buffer or []) == [False] * 4
+    env.close()
