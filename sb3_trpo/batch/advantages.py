@@ -33,10 +33,10 @@ def carry_signal(
         advantages, returns = advantages[weights > 0.0], returns[weights > 0.0]
         weights = weights[weights > 0.0]
     sizes = [part.abs().max().item() for part in (returns, returns - advantages, advantages) if part.numel()]
-    noise = _NOISE_FACTOR * th.finfo(th.float32).eps * max(sizes, default=0.0)
+    noise = _NOISE_FACTOR * th.finfo(th.float32).eps * workers.largest(max(sizes, default=0.0))
     mean, std = _moments(advantages, weights, workers)
     spread = abs(mean) if math.isnan(std) else std
-    return not workers.any(not spread > noise)
+    return spread > noise
 
 
 def effective_advantages(
