@@ -1,6 +1,7 @@
 """Runs functions in several processes that share a process group over gloo, as ``torchrun`` would start them."""
 
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import torch as th
 
 _CONTEXT = get_context("forkserver")  # a clean process that has imported everything once
-_CONTEXT.set_forkserver_preload(["tests.ranks", "sb3_trpo"])
+_CONTEXT.set_forkserver_preload(["tests.ranks", "sb3_trpo", "torch._dynamo", "gymnasium.envs.mujoco.half_cheetah_v5", "pytest"])
 _SECONDS = 60.0
 
 
@@ -48,7 +49,7 @@ def run_ranks(size: int, job: Callable[..., Any], *arguments: Any) -> list[Any]:
             for pipe in ready:
                 rank = open_pipes.pop(pipe)
                 try:
-                    results[rank] = pipe.recv()  # type: ignore[union-attr]
+                    results[rank] = pickle.loads(pipe.recv_bytes())  # type: ignore[union-attr]
                 except EOFError:
                     processes[rank].join(_SECONDS)
                     results[rank] = Ended(processes[rank].exitcode)
@@ -75,5 +76,5 @@ def _run(pipe: Connection, rank: int, size: int, port: int, job: Callable[..., A
     except BaseException as error:
         error.add_note(traceback.format_exc())
         result = error
-    pipe.send(result)
+    pipe.send_bytes(pickle.dumps(result))  # `send` would share the memory of tensors
     pipe.close()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch as th
 
-from sb3_trpo.step.workers import ALONE, Alone, Workers
+from sb3_trpo.step.workers import ALONE, Workers
 
 _MANY_ENVS = 12
 """Number of environments from which a NumPy operation per step is faster than Python floats."""
@@ -60,7 +60,7 @@ def effective_advantages(
         return th.zeros_like(advantages)
     if not normalize:
         return advantages
-    if weights is None and isinstance(workers, Alone):
+    if weights is None and workers.size == 1:
         return (advantages - advantages.mean()) / advantages.std()
     mean, std = _moments(advantages, weights, workers)
     # a total weight of at most 1 has no spread

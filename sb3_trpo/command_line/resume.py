@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sb3_trpo.command_line.distributed import choice_of_the_first, is_first
 from sb3_trpo.saving.checkpoint_folder import checkpoints_in
 from sb3_trpo.saving.resume_callback import ResumeCallback
 
@@ -50,13 +51,15 @@ def _zoo() -> Any:
 def _resuming(setup: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def patched(manager: Any) -> Any:
         algorithms = _zoo().ALGOS
-        unfinished = _unfinished_run(Path(manager.log_path), str(manager.env_name))
+        own = _unfinished_run(Path(manager.log_path), str(manager.env_name))
+        unfinished = choice_of_the_first(None if own is None else str(own))
         algorithm = algorithms[manager.algo]
         if unfinished is not None:
             print(f"Resuming {unfinished}")
-            manager.save_path, manager.params_path = str(unfinished), f"{unfinished}/{manager.env_name}"
-            manager.monitor_kwargs["override_existing"] = False
-            algorithms[manager.algo] = _Resumed(algorithm, unfinished / _FOLDER)
+            if is_first():
+                manager.save_path, manager.params_path = unfinished, f"{unfinished}/{manager.env_name}"
+                manager.monitor_kwargs["override_existing"] = False
+            algorithms[manager.algo] = _Resumed(algorithm, Path(unfinished) / _FOLDER)
         try:
             result = setup(manager)
         finally:

@@ -14,7 +14,8 @@ _PATIENCE = 0.25
 """Seconds between two looks at the other processes within a rollout."""
 _MESSAGE_PATIENCE = 2.0
 """Seconds to wait for the message of a process that has closed its connections."""
-_FAILURE = "sb3_trpo/failure"
+_FAILURE, _READERS = "sb3_trpo/failure", "sb3_trpo/readers"
+"""Keys of the message of a process that has failed, and of the number of processes that have read it."""
 
 
 class Processes:
@@ -121,10 +122,12 @@ class Processes:
         self._failure = KeyboardInterrupt(message) if kind == "interrupt" else RuntimeError(message)
         try:
             self._store.compare_set(_FAILURE, "", f"{kind} {message}")
+            dist.destroy_process_group(self._group)
+            deadline = time.monotonic() + (_MESSAGE_PATIENCE if self.rank == 0 else 0.0)  # it may keep the store
+            while self._store.add(_READERS, 0) < self.size - 1 and time.monotonic() < deadline:
+                time.sleep(0.05)
         except RuntimeError:  # the process that keeps the store has ended, which tells the others enough
             return
-        finally:
-            dist.destroy_process_group(self._group)
 
     def _call(self, collective: Callable[[], Any]) -> None:
         """Run a collective; its error becomes the message of the process that has failed."""
@@ -146,6 +149,7 @@ class Processes:
         """Raise the message of a process that has failed, if there is one."""
         if self._failure is None and self._ask_store(lambda: self._store.check([_FAILURE])):
             kind, _, message = self._store.get(_FAILURE).decode().partition(" ")
+            self._store.add(_READERS, 1)
             self._fail(KeyboardInterrupt(message) if kind == "interrupt" else RuntimeError(message), cause)
 
     def _ask_store(self, question: Callable[[], bool]) -> bool:
