@@ -12,11 +12,13 @@ from typing import Any
 import torch as th
 
 _CONTEXT = get_context("forkserver")  # a clean process that has imported everything once
-_CONTEXT.set_forkserver_preload(["tests.ranks", "sb3_trpo", "torch._dynamo", "gymnasium.envs.mujoco.half_cheetah_v5", "pytest"])
+_CONTEXT.set_forkserver_preload(
+    ["tests.ranks", "sb3_trpo", "torch._dynamo", "gymnasium.envs.mujoco.half_cheetah_v5", "pytest"]
+)
 _SECONDS = 60.0
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """A process ended without a result, with this exit code."""
 
 
@@ -52,7 +54,7 @@ def run_ranks(size: int, job: Callable[..., Any], *arguments: Any) -> list[Any]:
                     results[rank] = pickle.loads(pipe.recv_bytes())  # type: ignore[union-attr]
                 except EOFError:
                     processes[rank].join(_SECONDS)
-                    results[rank] = Ended(processes[rank].exitcode)
+                    results[rank] = EndedError(processes[rank].exitcode)
     finally:
         for process in processes:
             process.join(0.0 if open_pipes else _SECONDS)

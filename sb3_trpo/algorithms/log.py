@@ -104,7 +104,8 @@ def _explained_variance(buffer: RolloutBuffer, workers: Workers) -> float:
     n, *sums = workers.sum(th.cat([th.tensor([float(rows.shape[1])], dtype=th.float64), rows.sum(dim=1)])).tolist()
     means = th.tensor(sums, dtype=th.float64)[:, None] / n
     squares = workers.sum((rows - means).square().sum(dim=1))
-    return float("nan") if squares[0] == 0.0 else 1.0 - (squares[1] / squares[0]).item()
+    of_returns, of_errors = squares.tolist()
+    return float("nan") if of_returns == 0.0 else 1.0 - of_errors / of_returns
 
 
 def _step_metrics(step: StepReport, target_kl: float) -> dict[str, Any]:

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    EvalCallback,
+    ProgressBarCallback,
+)
 
 from sb3_trpo.arguments.agreement import describe_training, refuse_differences
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names

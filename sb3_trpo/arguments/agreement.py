@@ -18,7 +18,9 @@ _PACKAGES = ("torch", "stable-baselines3", "gymnasium", "numpy")
 _OF_NORMALIZER = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "training", "norm_obs_keys")
 
 
-def describe_training(model: OnPolicyAlgorithm, hyperparameters: Iterable[str], normalizer: VecNormalize | None) -> dict[str, str]:
+def describe_training(
+    model: OnPolicyAlgorithm, hyperparameters: Iterable[str], normalizer: VecNormalize | None
+) -> dict[str, str]:
     """
     Describe what all processes of a training must have in common.
 
@@ -67,7 +69,9 @@ def refuse_differences(described: Sequence[dict[str, str]]) -> None:
 
 def _short(text: str, other: str, width: int = 60) -> str:
     """Show a long text from where it differs from another."""
-    start = next((i for i, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), min(len(text), len(other)))
+    start = next(
+        (i for i, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), min(len(text), len(other))
+    )
     start = 0 if len(text) <= width else max(0, start - width // 2)
     return f"{'…' if start else ''}{text[start : start + width]}{'…' if start + width < len(text) else ''}"
 

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import torch as th
 
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.step.workers import ALONE, Workers
@@ -56,8 +55,8 @@ class Whole:
     :param n_states: number of transitions of all workers
     :param n_envs: number of environments of all workers
     :param lengths: number of transitions in each unit, shape (U,); None: one in each
-    :param local: position of each unit in this worker's batch, or -1 if another worker has it, shape (U,); None: the batch holds
-        all units in this order
+    :param local: position of each unit in this worker's batch, or -1 if another worker has it, shape (U,); None: the batch
+        holds all units in this order
     """
 
     n_units: int
@@ -96,7 +95,7 @@ class Whole:
         """
         if self.local is None:
             return units
-        positions = self.local[units]
+        positions: np.ndarray = self.local[units]
         return positions[positions >= 0]
 
     def n_states_of(self, units: np.ndarray) -> int:
@@ -119,6 +118,7 @@ class _Part(NamedTuple):
 
 
 def _offsets(parts: Sequence[_Part]) -> np.ndarray:
+    """Count the units of the workers before each worker."""
     return np.cumsum([0, *(part.n_units for part in parts)])
 
 

@@ -130,9 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import_module(script.module.rpartition(".")[0])
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
     patches = patched_zoo(trusted, _own_packages(options), command == "plot_from_file", algorithm.startswith("maskable"))
-    # the outermost patch of the set-up is that of a resumed run, which asks the shared one for its model
-    with patches, shared_training(command, options) as options, resumed_training() if resume else nullcontext():
-        words = [*defaults, *_with_single_frames(script, options)]
+    # the outer patch of the set-up is that of a shared run, which the resumed one then asks for its model
+    with patches, resumed_training() if resume else nullcontext(), shared_training(command, options) as own:
+        words = [*defaults, *_with_single_frames(script, own)]
         with _arguments(f"sb3-trpo {command}", words):
             runpy.run_module(script.module, run_name="__main__")
 

@@ -4,11 +4,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch as th
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 _PATIENCE = 0.25
 """Seconds between two looks at the other processes within a rollout."""
@@ -30,7 +32,7 @@ class Processes:
     :param on_device: whether the group also has a backend for tensors on the GPU
     """
 
-    def __init__(self, group: dist.ProcessGroup, store: dist.Store, on_device: bool = False) -> None:
+    def __init__(self, group: dist.ProcessGroup, store: Store, on_device: bool = False) -> None:
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
         self.seconds = 0.0
@@ -84,7 +86,7 @@ class Processes:
         first = dist.get_global_rank(self._group, 0)
         for tensor in tensors:
             sent = tensor.detach().to(tensor.device if self._on_device else "cpu").contiguous()
-            self._call(lambda sent=sent: dist.broadcast(sent, first, group=self._group))
+            self._call(partial(dist.broadcast, sent, first, group=self._group))
             with th.no_grad():
                 tensor.copy_(sent)
 
@@ -99,9 +101,7 @@ class Processes:
             return False
         self._next_look = now + _PATIENCE
         self._raise_failure()
-        dead = [rank for rank, pid in self._pids if not _is_alive(pid)]
-        if dead:
-            self._fail(RuntimeError(f"rank {dead[0]} has ended without a message, so it was probably killed"))
+        self._raise_if_killed()
         return bool(self._ask_store(lambda: self._store.check([self._stop_key()])))
 
     def _stop_key(self) -> str:
@@ -140,8 +140,11 @@ class Processes:
             deadline = time.monotonic() + _MESSAGE_PATIENCE
             while time.monotonic() < deadline:
                 self._raise_failure(error)
+                self._raise_if_killed(error)
                 time.sleep(0.05)
-            self._fail(RuntimeError(f"another process has ended without a message, so it was probably killed ({error})"), error)
+            self._fail(
+                RuntimeError(f"another process has ended without a message, so it was probably killed ({error})"), error
+            )
         self.seconds += time.perf_counter() - started
         self.n_sums += 1
 
@@ -151,6 +154,13 @@ class Processes:
             kind, _, message = self._store.get(_FAILURE).decode().partition(" ")
             self._store.add(_READERS, 1)
             self._fail(KeyboardInterrupt(message) if kind == "interrupt" else RuntimeError(message), cause)
+
+    def _raise_if_killed(self, cause: BaseException | None = None) -> None:
+        """Raise an error if a process of this machine has ended. One of another machine closes its connection."""
+        dead = [rank for rank, pid in self._pids if not _is_alive(pid)]
+        if dead:
+            self._raise_failure(cause)  # its message may have come in between
+            self._fail(RuntimeError(f"rank {dead[0]} has ended without a message, so it was probably killed"), cause)
 
     def _ask_store(self, question: Callable[[], bool]) -> bool:
         try:

@@ -75,7 +75,7 @@ def own_device(device: th.device | str) -> th.device | str:
     Choose the GPU of this process.
 
     :param device: the user's choice
-    :return: that; for "auto" or "cuda" without a number, the GPU with the process's number on its machine, if there are several
+    :return: that; for "auto" or "cuda" without a number, the GPU with the process's number on its machine, if it has several
     """
     text = str(device)
     automatic = text == "cuda" or (text == "auto" and th.cuda.is_available())

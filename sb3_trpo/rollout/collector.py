@@ -261,7 +261,7 @@ class RolloutCollector(OnPolicyAlgorithm):
             return
         step = self._counts["env_steps"] // self.n_envs
         for i in notable:
-            entries = {name: infos[i][name] for name in ("episode", "is_success") if name in infos[i]}
+            entries: dict[str, Any] = {name: infos[i][name] for name in ("episode", "is_success") if name in infos[i]}
             self._ended.append(Ended(step, self.share.first + i, entries, dones is not None and bool(dones[i])))
 
     def _make_recorder(self, env: VecEnv, buffer: RolloutBuffer, n_steps: int) -> Recorder:

@@ -14,12 +14,12 @@ class Moments(NamedTuple):
 
     :param mean: shape of a row
     :param var: shape of a row
-    :param count: number of rows
+    :param n_rows: number of rows
     """
 
     mean: np.ndarray
     var: np.ndarray
-    count: float
+    n_rows: float
 
 
 class _FrozenMeanStd(RunningMeanStd):
@@ -93,7 +93,7 @@ class FrozenStatistics:
         for part, parts in zip(self._parts(), zip(*of_workers, strict=True), strict=True):
             rollout = RunningMeanStd(epsilon=0.0, shape=part.mean.shape)
             for moments in parts:
-                if moments.count > 0.0:
+                if moments.n_rows > 0.0:
                     rollout.update_from_moments(*moments)
             if rollout.count > 0.0:
                 part.update_from_moments(rollout.mean, rollout.var, rollout.count)

@@ -11,8 +11,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
-from sb3_trpo.saving.callback_states import tree
 from sb3_trpo.processes.launch import join
+from sb3_trpo.saving.callback_states import tree
 from sb3_trpo.saving.checkpoint_folder import read_newest_of_the_first
 from sb3_trpo.saving.resume_callback import EXIT_CODE, ResumeCallback
 from sb3_trpo.saving.run_state import adopt_attributes, check_same_class, check_same_run, restore_run, restore_weights

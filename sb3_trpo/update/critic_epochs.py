@@ -168,9 +168,7 @@ def _squared_errors(values: th.Tensor, returns: th.Tensor, weights: th.Tensor | 
     return errors if weights is None else weights * errors
 
 
-def _differentiate_loss(
-    errors: th.Tensor, total: float, parameters: Sequence[th.nn.Parameter], workers: Workers
-) -> float:
+def _differentiate_loss(errors: th.Tensor, total: float, parameters: Sequence[th.nn.Parameter], workers: Workers) -> float:
     """
     Divide the squared errors of a mini-batch by the total weight of all workers' transitions in it.
 

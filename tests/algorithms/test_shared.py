@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import sb3_trpo
 from sb3_trpo import TRPO, ResumeCallback
 from sb3_trpo.algorithms.shared import without_callbacks_of_the_first
 from sb3_trpo.step.flat import flatten
-from tests.ranks import Ended, run_ranks
+from tests.ranks import EndedError, run_ranks
 from tests.toy_envs import RandomEnv
 
 N_STEPS = 32
@@ -57,18 +58,21 @@ def build(case: str, n_envs: int, **kwargs: Any) -> TRPO:
     vec_env: VecEnv = make_vec_env(ENVS[env], n_envs)
     if case == "normalised":
         vec_env = VecNormalize(vec_env)
-    return getattr(sb3_trpo, cls)(policy, vec_env, **{**COMMON, **arguments, **kwargs})
+    model: TRPO = getattr(sb3_trpo, cls)(policy, vec_env, **{**COMMON, **arguments, **kwargs})
+    return model
 
 
 def result_of(model: TRPO) -> dict[str, Any]:
-    statistics = model.get_vec_normalize_env()
+    statistics: Any = model.get_vec_normalize_env()
     return {
         "parameters": flatten(list(model.policy.parameters())).numpy(),
         "num_timesteps": model.num_timesteps,
         "step": model.last_step,
         "episodes": [(info["r"], info["l"]) for info in model.ep_info_buffer or ()],
         "log": dict(model.logger.name_to_value),
-        "statistics": [] if statistics is None else [statistics.obs_rms.mean, statistics.ret_rms.var, statistics.obs_rms.count],
+        "statistics": []
+        if statistics is None
+        else [statistics.obs_rms.mean, statistics.ret_rms.var, statistics.obs_rms.count],
     }
 
 
@@ -120,7 +124,8 @@ class At(BaseCallback):
         self.act, self.rank, self.step, self.at_end = act, rank, step, at_end
 
     def _here(self) -> bool:
-        return self.model.workers.rank == self.rank  # type: ignore[attr-defined]
+        model: Any = self.model
+        return bool(model.workers.rank == self.rank)
 
     def _on_step(self) -> bool:
         return self.act(self) if self._here() and not self.at_end and self.n_calls == self.step else True
@@ -148,13 +153,15 @@ def kill(callback: At) -> bool:
 
 
 def change(callback: At) -> bool:
+    model: Any = callback.model
     with th.no_grad():
-        callback.model.policy.value_net.bias.add_(1e-6)
+        model.policy.value_net.bias.add_(1e-6)
     return True
 
 
 def inflate(callback: At) -> bool:
-    callback.model.rollout_buffer.returns[3, 0] = 1e30
+    model: Any = callback.model
+    model.rollout_buffer.returns[3, 0] = 1e30
     return True
 
 
@@ -197,9 +204,27 @@ def run_failing(rank: int, callback: At | None, n_steps: int, env: Any = None) -
         (At(fail, 1, at_end=True), 8, None, "LookupError: ", "RuntimeError: rank 1 has ended the run: LookupError: "),
         (At(kill, 1), LONG, None, "", "RuntimeError: rank 1 has ended without a message, so it was probably killed"),
         (At(kill, 0, at_end=True), 8, None, "", "RuntimeError: "),
-        (None, LONG, NanEnv, "ValueError: The reward of environment 0", "RuntimeError: rank 1 has ended the run: ValueError: The r"),
-        (At(inflate, 1, at_end=True), 8, None, "ValueError: The returns", "ValueError: rank 1 has refused its part of the rollout"),
-        (At(change, 1, at_end=True), 8, None, "RuntimeError: the parameters of rank 1 differ", "RuntimeError: the parameters of"),
+        (
+            None,
+            LONG,
+            NanEnv,
+            "ValueError: The reward of environment 0",
+            "RuntimeError: rank 1 has ended the run: ValueError: The r",
+        ),
+        (
+            At(inflate, 1, at_end=True),
+            8,
+            None,
+            "ValueError: The returns",
+            "ValueError: rank 1 has refused its part of the rollout",
+        ),
+        (
+            At(change, 1, at_end=True),
+            8,
+            None,
+            "RuntimeError: the parameters of rank 1 differ",
+            "RuntimeError: the parameters of",
+        ),
     ],
 )
 def test_all_processes_end_within_seconds(callback: At | None, n_steps: int, env: Any, own: str, others: str) -> None:
@@ -207,7 +232,7 @@ def test_all_processes_end_within_seconds(callback: At | None, n_steps: int, env
     results = run_ranks(2, run_failing, callback, n_steps, env)
     for other, result in enumerate(results):
         if other == rank and not own:
-            assert isinstance(result, Ended)
+            assert isinstance(result, EndedError)
             assert result.args == (-signal.SIGKILL,)
             continue
         kind, message, seconds, _ = result
@@ -294,7 +319,10 @@ def run_with_files(rank: int, folder: str) -> dict[str, Any]:
 def test_files_and_evaluations_are_those_of_the_first(tmp_path: Path) -> None:
     results = run_ranks(2, run_with_files, str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "eval", "final.zip", "log"]
-    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["rl_model_128_steps.zip", "rl_model_256_steps.zip"]
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == [
+        "rl_model_128_steps.zip",
+        "rl_model_256_steps.zip",
+    ]
     assert [result["evaluations"] for result in results] == [2 * N_STEPS, 0]
     assert results[0]["episodes"] == results[1]["episodes"]
     one = build("plain", 4)
@@ -324,10 +352,8 @@ def run_resumable(rank: int, folder: str, killed_at: int | None, vec_normalize: 
     env: VecEnv = make_vec_env("CartPole-v1", 2)
     env = VecNormalize(env) if vec_normalize else env
     resumed = any(Path(folder).glob("*.zip"))
-    if resumed:
-        model = TRPO.resume(folder, env, distributed=True)
-    else:
-        model = TRPO("MlpPolicy", env, **COMMON, distributed=True)
+    make = partial(TRPO.resume, folder) if resumed else partial(TRPO, "MlpPolicy", **COMMON)
+    model = make(env=env, distributed=True)
     callbacks: list[BaseCallback] = [ResumeCallback(folder, every=1)]
     if killed_at is not None:
         callbacks.append(At(kill, 1, killed_at))
@@ -339,7 +365,7 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(tmp_path: Path, vec_normalize:
     undisturbed = run_ranks(2, run_resumable, str(tmp_path / "a"), None, vec_normalize)
     killed = run_ranks(2, run_resumable, str(tmp_path / "b"), 3 * N_STEPS + 7, vec_normalize)
     assert isinstance(killed[0], RuntimeError)
-    assert isinstance(killed[1], Ended)
+    assert isinstance(killed[1], EndedError)
     goes_on = run_ranks(2, run_resumable, str(tmp_path / "b"), None, vec_normalize)
     assert [result["resumed"] for result in (*undisturbed, *goes_on)] == [False, False, True, True]
     for mine, theirs in zip(goes_on, undisturbed, strict=True):

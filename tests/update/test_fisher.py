@@ -219,7 +219,7 @@ def test_subsets_are_sorted_disjoint_and_of_the_right_size(
 
 
 def draw(n_states: int, fraction: float, seed: tuple[int, int]) -> list[int]:
-    return np.concatenate(fisher_subsets(np.arange(n_states), fraction, n_states, seed)).tolist()
+    return [int(unit) for part in fisher_subsets(np.arange(n_states), fraction, n_states, seed) for unit in part]
 
 
 def test_subsets_repeat_for_the_same_seed_and_update_and_no_other() -> None:
