@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy as np
 import torch as th
 
 from benchmarks.common.command_line import add_settings

@@ -99,7 +99,7 @@ def mean_over(workers: Workers, value: float, number: float) -> float:
 def _explained_variance(buffer: RolloutBuffer, workers: Workers) -> float:
     values, returns = buffer.values.flatten(), buffer.returns.flatten()
     if workers.size == 1:
-        return explained_variance(values, returns)
+        return float(explained_variance(values, returns))
     rows = th.from_numpy(np.stack([returns, returns - values])).double()
     n, *sums = workers.sum(th.cat([th.tensor([float(rows.shape[1])], dtype=th.float64), rows.sum(dim=1)])).tolist()
     means = th.tensor(sums, dtype=th.float64)[:, None] / n

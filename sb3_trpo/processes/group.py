@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,11 +124,15 @@ class Processes:
         try:
             self._store.compare_set(_FAILURE, "", f"{kind} {message}")
             dist.destroy_process_group(self._group)
-            deadline = time.monotonic() + (_MESSAGE_PATIENCE if self.rank == 0 else 0.0)  # it may keep the store
-            while self._store.add(_READERS, 0) < self.size - 1 and time.monotonic() < deadline:
-                time.sleep(0.05)
+            self._wait_for_readers()
         except RuntimeError:  # the process that keeps the store has ended, which tells the others enough
             return
+
+    def _wait_for_readers(self) -> None:
+        """Let the first process, which may keep the store, wait until all have read the message."""
+        deadline = time.monotonic() + (_MESSAGE_PATIENCE if self.rank == 0 else 0.0)
+        while time.monotonic() < deadline and self._store.add(_READERS, 0) < self.size - 1:
+            time.sleep(0.05)
 
     def _call(self, collective: Callable[[], Any]) -> None:
         """Run a collective; its error becomes the message of the process that has failed."""
@@ -152,7 +157,9 @@ class Processes:
         """Raise the message of a process that has failed, if there is one."""
         if self._failure is None and self._ask_store(lambda: self._store.check([_FAILURE])):
             kind, _, message = self._store.get(_FAILURE).decode().partition(" ")
-            self._store.add(_READERS, 1)
+            with suppress(RuntimeError):  # the process that keeps the store may end before all have read it
+                self._store.add(_READERS, 1)
+                self._wait_for_readers()
             self._fail(KeyboardInterrupt(message) if kind == "interrupt" else RuntimeError(message), cause)
 
     def _raise_if_killed(self, cause: BaseException | None = None) -> None:

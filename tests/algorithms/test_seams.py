@@ -327,7 +327,7 @@ def test_two_workers_make_the_update_of_one(cls: type[TRPO], split: tuple[list[i
 
 
 def test_workers_start_from_the_policy_of_the_first() -> None:
-    models = [TRPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=16) for _ in range(2)]
+    models = [TRPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8) for _ in range(2)]
     first = flatten(list(models[0].policy.parameters()))
     threads = Threads(2)
     for rank, model in enumerate(models):

@@ -37,6 +37,7 @@ def reduce_all(rank: int) -> dict[str, Any]:
     asked = workers.asked_to_stop()
     workers.gather(None)
     time.sleep(0.3)
+    later = workers.asked_to_stop()
     return {
         "rank": workers.rank,
         "sum": workers.sum(th.tensor([1.0, 10.0 * rank], dtype=th.float32)),
@@ -49,7 +50,7 @@ def reduce_all(rank: int) -> dict[str, Any]:
         "matrix": matrix,
         "moments": (moments.mean.item(), moments.std.item()),
         "standardised": effective_advantages(advantages, advantages, True, workers=workers),
-        "asked": [ask, asked, workers.asked_to_stop()],
+        "asked": [ask, asked, later],
         "n_sums": workers.n_sums,
     }
 
