@@ -86,8 +86,8 @@ def gains(model: TRPO, batch_size: int, kl: float, damping: float, states: Batch
     batch, others = (states.take(slice(*part)) for part in ((0, batch_size), (batch_size, len(states))))
     ent_coef = make_schedule("ent_coef", model.ent_coef)(1.0)
     inside, outside = (Surrogate(network, part, ent_coef, chunk_size) for part in (batch, others))
-    thinned = fisher_subsets(th.arange(batch_size), model.fisher_sample_fraction, batch_size, (0, 0))[0]
-    fisher = FisherVectorProduct(network, parameters, batch, chunk_size, thinned)
+    thinned = fisher_subsets(np.arange(batch_size), model.fisher_sample_fraction, batch_size, (0, 0))[0]
+    fisher = FisherVectorProduct(network, parameters, batch, chunk_size, th.from_numpy(thinned))
     gradient = inside.gradient(parameters)
     cg = conjugate_gradient(lambda v: fisher(v) + damping * v, gradient, model.cg_max_steps, model.cg_tol, damping)
     old = flatten(parameters)

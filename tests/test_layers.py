@@ -15,7 +15,7 @@ import sb3_trpo
 FLOORS = [
     ["checks", "originals"],
     ["step"],
-    ["distributions", "batch", "reading"],
+    ["distributions", "batch", "reading", "processes"],
     ["policies", "envs"],
     ["actor", "arguments", "snapshots"],
     ["rollout", "update", "saving"],

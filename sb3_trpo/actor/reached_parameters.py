@@ -48,7 +48,8 @@ def reached_parameters(
     reached: set[th.nn.Parameter] = set()
     for chunk in chunks:
         reached |= _reached(interface, chunk, [parameter for parameter in candidates if parameter not in reached])
-    return [parameter for parameter in candidates if workers.any(parameter in reached)]
+    counts = workers.sum(th.tensor([float(parameter in reached) for parameter in candidates]))
+    return [parameter for parameter, count in zip(candidates, counts.tolist(), strict=True) if count > 0.0]
 
 
 def _reached(interface: PolicyInterface, chunk: Batch, candidates: list[th.nn.Parameter]) -> set[th.nn.Parameter]:

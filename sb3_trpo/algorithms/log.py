@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_trpo.step.report import Outcome, StepReport, UnboundedReport
+from sb3_trpo.step.workers import ALONE, Workers
 
 ADVICE = {
     Outcome.NON_POSITIVE_CURVATURE: "raise cg_damping",
@@ -32,6 +34,7 @@ class Update(NamedTuple):
     :param seconds: duration of the update
     :param target_kl: δ of this update, nats
     :param forced_fraction: share of the states in which action masks allow one action only; None: there are no masks
+    :param reduce_seconds: part of the seconds that sums over several processes took, waiting included
     """
 
     step: StepReport
@@ -41,9 +44,12 @@ class Update(NamedTuple):
     seconds: float
     target_kl: float
     forced_fraction: float | None = None
+    reduce_seconds: float = 0.0
 
 
-def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer: RolloutBuffer) -> None:
+def log_update(
+    logger: Logger, update: Update, policy: ActorCriticPolicy, buffer: RolloutBuffer, workers: Workers = ALONE
+) -> None:
     """
     Record an update.
 
@@ -51,6 +57,7 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
     :param update: the update
     :param policy: the policy, whose standard deviation is recorded if it has one
     :param buffer: the rollout, for the explained variance of its values
+    :param workers: the processes that have shared the update
     """
     for key in ("train/outcome", "train/critic_minibatches_skipped"):  # an earlier update may not have been printed
         logger.name_to_value.pop(key, None)
@@ -64,12 +71,41 @@ def log_update(logger: Logger, update: Update, policy: ActorCriticPolicy, buffer
         logger.record("train/value_loss", np.mean(finite))
     if len(finite) < len(update.losses):
         logger.record("train/critic_minibatches_skipped", len(update.losses) - len(finite))
-    logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+    logger.record("train/explained_variance", _explained_variance(buffer, workers))
     if hasattr(policy, "log_std"):
         logger.record("train/std", policy.log_std.detach().exp().mean().item())
     _record_texts(logger, update.step)
     logger.record("train/n_updates", update.n_updates, exclude="tensorboard")
     logger.record("time/update_seconds", update.seconds)
+    if workers.size > 1:
+        logger.record("time/reduce_seconds", update.reduce_seconds)
+
+
+def mean_over(workers: Workers, value: float, number: float) -> float:
+    """
+    Average a mean over the workers.
+
+    :param workers: the workers
+    :param value: this worker's mean
+    :param number: number of values in it
+    :return: the mean of all values, equal on every worker
+    """
+    if workers.size == 1:
+        return value
+    total, n = workers.sum(th.tensor([value * number, number], dtype=th.float64)).tolist()
+    return total / n
+
+
+def _explained_variance(buffer: RolloutBuffer, workers: Workers) -> float:
+    values, returns = buffer.values.flatten(), buffer.returns.flatten()
+    if workers.size == 1:
+        return float(explained_variance(values, returns))
+    rows = th.from_numpy(np.stack([returns, returns - values])).double()
+    n, *sums = workers.sum(th.cat([th.tensor([float(rows.shape[1])], dtype=th.float64), rows.sum(dim=1)])).tolist()
+    means = th.tensor(sums, dtype=th.float64)[:, None] / n
+    squares = workers.sum((rows - means).square().sum(dim=1))
+    of_returns, of_errors = squares.tolist()
+    return float("nan") if of_returns == 0.0 else 1.0 - of_errors / of_returns
 
 
 def _step_metrics(step: StepReport, target_kl: float) -> dict[str, Any]:

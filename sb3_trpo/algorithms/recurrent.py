@@ -95,6 +95,8 @@ class RecurrentTRPO(TRPO):
         clipped_gaussian: bool = False,
         normalize_observations: bool = True,
         normalize_returns: bool = True,
+        distributed: bool = False,
+        freeze_normalization: bool | None = None,
         **unsupported: Never,
     ) -> None:
         policy = own_class(policy)

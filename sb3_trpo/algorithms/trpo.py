@@ -1,5 +1,6 @@
 """The class TRPO: Stable-Baselines3's on-policy interface around the trust-region step."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,8 @@ from sb3_trpo.actor.chunk_size import automatic_chunk_size
 from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.actor.reached_parameters import check_repeatable, reached_parameters, watched_actor
-from sb3_trpo.algorithms.log import Update, log_update
+from sb3_trpo.algorithms.log import Update, log_update, mean_over
+from sb3_trpo.algorithms.shared import SharedRun
 from sb3_trpo.arguments.defaults import default_n_steps, set_default_std
 from sb3_trpo.arguments.hyperparameters import (
     SCHEDULED,
@@ -47,8 +49,9 @@ from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_image
 from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout, read_batch
-from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets
-from sb3_trpo.checks import SEED, check, check_integers, described, integer, optional, to_float
+from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets, shared_permutation
+from sb3_trpo.batch.whole import Whole
+from sb3_trpo.checks import BOOLEAN, SEED, check, check_integers, described, integer, optional, to_float
 from sb3_trpo.distributions.action_masks import forced_fraction
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.distributions.squashed import install_keeping_tanh
@@ -62,7 +65,7 @@ from sb3_trpo.policies.action_graphs import detach_action_dist
 from sb3_trpo.policies.aliases import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy
 from sb3_trpo.policies.beta import BetaCnnPolicy, BetaMlpPolicy, BetaMultiInputPolicy
 from sb3_trpo.policies.interface import PolicyInterface
-from sb3_trpo.rollout.collector import RolloutCollector
+from sb3_trpo.processes.launch import launched_rank, own_device
 from sb3_trpo.rollout.finite_checks import check_returns
 from sb3_trpo.saving import checkpoints
 from sb3_trpo.saving.atomic import SavePath, save_aside
@@ -71,7 +74,7 @@ from sb3_trpo.saving.resumable import ResumableAlgorithm
 from sb3_trpo.step.problem import StepRule
 from sb3_trpo.step.report import Outcome, StepReport
 from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
-from sb3_trpo.step.workers import ALONE, Workers, raise_together
+from sb3_trpo.step.workers import raise_together
 from sb3_trpo.update.critic import critic_parameters, fit_critic
 from sb3_trpo.update.critic_epochs import FitData, make_epoch
 from sb3_trpo.update.input_normalization import (
@@ -96,7 +99,7 @@ _STEP_SHARE = 0.5
 """Share of the KL bound that the policy step may use while running statistics move the actor; they may use the rest."""
 
 
-class TRPO(ResumableAlgorithm, RolloutCollector):
+class TRPO(ResumableAlgorithm, SharedRun):
     """
     Trust Region Policy Optimization (TRPO).
 
@@ -158,6 +161,10 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         (:mod:`~sb3_trpo.update.input_normalization`). It applies to the MLP policies of ``Box`` observations
     :param normalize_returns: whether the critic is fitted to standardised returns, by rescaling its last layer before and
         after the fit (:mod:`~sb3_trpo.update.target_normalization`); its first values are then 0
+    :param distributed: whether to share the run with the other processes that ``torchrun`` has started, each with its own
+        environments; without ``torchrun`` it changes nothing. ``batch_size`` and all budgets count the env steps of all
+    :param freeze_normalization: whether the statistics of a ``VecNormalize`` stay as they are during a rollout and take it in
+        at its end; None: if several processes share the run
     :raises ValueError: for a hyperparameter out of range, naming it
     :raises TypeError: for a policy that TRPO cannot train; for an unknown argument; for an argument of PPO the message names
         the replacement
@@ -188,8 +195,6 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
     _warned_of_single_rollouts = False
     _progress_bars: Sequence[ProgressBarCallback] = ()
     """The progress bars of this ``learn``."""
-    workers: Workers = ALONE
-    """The processes that share an update."""
 
     def __init__(
         self,
@@ -229,9 +234,13 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         clipped_gaussian: bool = False,
         normalize_observations: bool = True,
         normalize_returns: bool = True,
+        distributed: bool = False,
+        freeze_normalization: bool | None = None,
         **unsupported: Never,
     ) -> None:
         refuse_arguments(unsupported, type(self))
+        check("distributed", distributed, BOOLEAN)
+        first = not distributed or launched_rank() == 0
         super().__init__(
             policy,
             env,
@@ -247,16 +256,20 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
+            tensorboard_log=tensorboard_log if first else None,
             policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            device=device,
+            verbose=verbose if first else 0,
+            device=own_device(device) if distributed else device,
             seed=seed,
             _init_setup_model=False,
             supported_action_spaces=self.supported_action_spaces,
         )
+        self.distributed = distributed
+        self.freeze_normalization = freeze_normalization
+        if distributed and self.env is not None:
+            self._join()
         if n_steps is None and self.env is not None:
-            self.n_steps = default_n_steps(self.n_envs)
+            self.n_steps = default_n_steps(self.share.total)
         check_net_arch(self.policy_class, self.policy_kwargs)  # not of a saved model, whose networks are as they are
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps
@@ -286,7 +299,7 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         own_interface = self.interface_class is not PolicyInterface
         check_policy_class(self.policy_class, self.policy_aliases, own_interface, self.why_not_policy)
         self._check_hyperparameters()
-        warn_of_uneven_minibatches(self.n_steps, self.n_envs, self.batch_size)
+        warn_of_uneven_minibatches(self.n_steps, self.share.total, self.batch_size)
         check_discrete("observation_space", self.observation_space)
         check_discrete("action_space", self.action_space)
         check_actions(self.action_space)
@@ -345,10 +358,10 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
 
     def _check_hyperparameters(self) -> None:
         """Check them at construction and in ``learn``, because attributes may have been reassigned."""
-        check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.n_envs)
+        check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.share.total)
         check_integers(1, stats_window_size=self._stats_window_size)
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is None:
             raise ValueError("the model has no environment to learn from: pass `env` to `load`, or call `set_env`")
         self._check_hyperparameters()
@@ -356,8 +369,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         check_can_learn(self.policy)
         check_clipping(self.policy, self.clipped_gaussian)
         self._adopt_changes()
-        self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers()])
-        result = super()._setup_learn(*args, **kwargs)
+        self._begin_shared_run(total_timesteps)
+        result = super()._setup_learn(total_timesteps, *args, **kwargs)
         self._progress_bars = [part for part in tree(result[1]) if isinstance(part, ProgressBarCallback)]
         if self.verbose >= 1 and self.normalize_observations:
             layers = self._first_layers(plain_policy(self.interface))
@@ -451,12 +464,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         check_can_learn(self.policy)
         with np.errstate(all="ignore"), differentiable_recurrence(self.policy):  # like torch, whatever the user has set
             started = time.perf_counter()
-            raise_together(self.workers, self._prepare_update)
-            interface, plain = self.interface, plain_policy(self.interface)
-            batch = read_batch(self.rollout_buffer, self.action_space, interface.state_fields)
-            batch = interface.arrange(batch, self.n_envs).checked()
-            raise_together(self.workers, partial(check_returns, batch.returns, batch.advantages))
-            raise_together(self.workers, partial(check_repeatable, interface, plain, batch))
+            reduced = self.workers.seconds
+            interface, plain, batch = raise_together(self.workers, self._prepare_update)
             chunk_size = self.chunk_size or automatic_chunk_size(interface, batch)
             actor = reached_parameters(interface, plain, batch, chunk_size, self.workers)
             network = actor_network(interface, plain)
@@ -472,13 +481,22 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size, inputs)
             detach_action_dist(self.policy)
             self._n_updates += 1
-            seconds = time.perf_counter() - started
-            target_kl, forced = self._scheduled("target_kl"), forced_fraction(batch.states.action_masks, self.action_space)
-            update = Update(self.last_step, problem.entropy, losses, self._n_updates, seconds, target_kl, forced)
-            log_update(self.logger, update, self.policy, self.rollout_buffer)
+            self._check_equal_parameters()
+            forced = forced_fraction(batch.states.action_masks, self.action_space)
+            update = Update(
+                step=self.last_step,
+                entropy=problem.entropy,
+                losses=losses,
+                n_updates=self._n_updates,
+                seconds=time.perf_counter() - started,
+                target_kl=self._scheduled("target_kl"),
+                forced_fraction=None if forced is None else mean_over(self.workers, forced, len(batch)),
+                reduce_seconds=self.workers.seconds - reduced,
+            )
+            log_update(self.logger, update, self.policy, self.rollout_buffer, self.workers)
 
-    def _prepare_update(self) -> None:
-        """Check attributes that may have changed since the last update, and set evaluation mode and learning rate."""
+    def _prepare_update(self) -> tuple[PolicyInterface, PlainPolicy | Reason, Batch]:
+        """Check what may have changed since the last update; set evaluation mode and learning rate; read the rollout."""
         self._check_hyperparameters()  # a callback may have set them
         self._in_use.refuse_changes(self)
         check_clipping(self.policy, self.clipped_gaussian)
@@ -488,6 +506,12 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         self._adopt_learning_rate()
         scheduled("learning_rate", self.lr_schedule, self._current_progress_remaining)
         self._update_learning_rate(self.policy.optimizer)
+        interface, plain = self.interface, plain_policy(self.interface)
+        batch = read_batch(self.rollout_buffer, self.action_space, interface.state_fields)
+        batch = interface.arrange(batch, self.n_envs).checked()
+        check_returns(batch.returns, batch.advantages)
+        check_repeatable(interface, plain, batch)
+        return interface, plain, batch
 
     def _policy_batch(self, rollout: Batch) -> Batch:
         """Return the batch of the policy step; a subclass may estimate the same surrogate from another one."""
@@ -577,12 +601,14 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
 
     def _subsets(self, batch: Batch) -> Subsets:
         """Choose the units of gradient and Fisher products and, unless these are all, others that tell the step's length."""
-        kept = every_kth(batch, self.sub_sampling_factor, self.n_envs)
-        gradient = None if self.sub_sampling_factor == 1 else kept
-        if gradient is None and self.fisher_sample_fraction == 1.0:
+        if self.sub_sampling_factor == 1 and self.fisher_sample_fraction == 1.0:
             return ALL_UNITS
-        curvature, others = fisher_subsets(kept, self.fisher_sample_fraction, batch.n_units, self._fisher_seed())
-        return Subsets(gradient, curvature, None if self.workers.any(len(others) == 0) else others)
+        whole = Whole.of(batch, self.n_envs, self.workers)
+        kept = every_kth(whole, self.sub_sampling_factor)
+        curvature, others = fisher_subsets(kept, self.fisher_sample_fraction, whole.n_units, self._fisher_seed())
+        gradient = None if self.sub_sampling_factor == 1 else kept
+        parts = (gradient, curvature, others if len(others) else None)
+        return Subsets(*(None if part is None else th.from_numpy(whole.own(part)) for part in parts))
 
     def _fisher_seed(self) -> tuple[int, ...]:
         """Return the seed of this update's draw; a subclass that draws more must use separate streams."""
@@ -610,9 +636,11 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
                 scale = observe_targets(self.return_moments, batch.returns, self.workers)
                 coordinates.enter_context(normalized_output(output, scale))
                 batch = replace(batch, returns=scale.normalized(batch.returns))
-            data = FitData(self.rollout_buffer, batch, self.batch_size, chunk_size, scale)
+            whole = Whole.of(batch, self.n_envs, self.workers)
+            permutation = shared_permutation(self.workers)
+            data = FitData(self.rollout_buffer, batch, self.batch_size, chunk_size, scale, whole, permutation)
             epoch = make_epoch(interface, plain, parameters, data, self.workers)
-            losses = fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm, self.workers)
+            losses = fit_critic(self.policy, parameters, epoch, self.n_critic_updates, self.max_grad_norm)
         return [loss * scale.std**2 for loss in losses]
 
     def _observe_inputs(self, plain: PlainPolicy | Reason, batch: Batch) -> Inputs | None:
@@ -663,7 +691,7 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
         check("log_interval", log_interval, optional(integer(1)))
         try:
-            with dead_workers_named(self.env):
+            with self._ending_together(), dead_workers_named(self.env):
                 return super().learn(
                     total_timesteps=int(total_timesteps),
                     callback=callback,
@@ -693,17 +721,20 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         """
         Save the model in a zip file, whole or not at all: after an error or a kill, an earlier file is as it was.
 
-        Its folder must be writable, even if the file exists, because the file is replaced whole.
+        Its folder must be writable, even if the file exists, because the file is replaced whole. Of several processes that
+        share a run, only the first writes to a path.
 
         :param path: path of the zip file, to which ``.zip`` is added unless it has a suffix, or a file object
         :param exclude: names of attributes that should be excluded in addition to the default ones
         :param include: names of attributes that are excluded by default but should be included
         :raises OSError: if the file cannot be written
         """
+        if self.workers.rank > 0 and isinstance(path, str | os.PathLike):
+            return
         save_aside(path, partial(super().save, exclude=exclude, include=include))
 
     def _excluded_save_params(self) -> list[str]:
-        of_this_process = ["last_step", "workers", "_interface", "_in_use", "_initial_weights", "_progress_bars"]
+        of_this_process = ["last_step", "_interface", "_in_use", "_initial_weights", "_progress_bars"]
         return [*super()._excluded_save_params(), *of_this_process, "_warned_of_single_rollouts", "_warned_of_hooks"]
 
     def export_onnx(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -155,6 +156,8 @@ class VineTRPO(TRPO):
         clipped_gaussian: bool = False,
         normalize_observations: bool = True,
         normalize_returns: bool = True,
+        distributed: bool = False,
+        freeze_normalization: bool | None = None,
         **unsupported: Never,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in _ARGUMENTS_OF_TRPO}
@@ -206,7 +209,7 @@ class VineTRPO(TRPO):
         super()._check_hyperparameters()
         check_integers(1, branch_length=self.branch_length, n_branch_rollouts=self.n_branch_rollouts)
         self._check_branch_actions()
-        size, states = self.n_steps * self.n_envs, self.n_branch_states
+        size, states = self.n_steps * self.share.total, self.n_branch_states
         if states is not None and not is_integer(states, 1):
             raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {described(states)}")
         if states is not None and states > size:
@@ -222,7 +225,7 @@ class VineTRPO(TRPO):
             raise ValueError(f"`n_branch_actions` must be {allowed}, not {described(actions)}")
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_branching_steps", "_branching_states", "_snapshots", "_simulator", "_branches"]
+        own = ["_branch_steps_before", "_branching_steps", "_branching_states", "_snapshots", "_simulator", "_branches"]
         return [*super()._excluded_save_params(), *own]
 
     def _init_callback(self, callback: Any, progress_bar: bool = False) -> Any:
@@ -242,21 +245,26 @@ class VineTRPO(TRPO):
         :return: False if the callback stopped the training
         :raises ValueError: if an environment cannot be restored or a number is not finite
         """
-        n_states = self.n_branch_states or self.n_steps * env.num_envs // _TRUNK_PER_BRANCH
-        n_times = max(1, -(-n_states // env.num_envs))
+        n_envs = self.share.total
+        n_states = self.n_branch_states or self.n_steps * n_envs // _TRUNK_PER_BRANCH
+        n_times = max(1, -(-n_states // n_envs))
         steps = self._generator(0).choice(self.n_steps, n_times, replace=False)
         self._branching_steps = np.sort(steps)
         self._branching_states: list[States] = []
         self._snapshots: list[Snapshot] = []
         if not (hasattr(self, "_simulator") and self._simulator.is_of(env)):  # the environment was set later
             self._simulator = self._checked_simulator(env)
-        before = self.num_timesteps - self.branch_steps
+        before, self._branch_steps_before = self.num_timesteps - self.branch_steps, self.branch_steps
         try:
             return super().collect_rollouts(env, *args, **kwargs)
         finally:  # a callback may have stopped the rollout halfway
             self.trunk_steps += self.num_timesteps - self.branch_steps - before
             self.logger.record("rollout/trunk_steps", self.trunk_steps)
             self.logger.record("rollout/branch_steps", self.branch_steps)
+
+    def _receive_counts(self, counts: Counter[str]) -> None:
+        super()._receive_counts(counts)
+        self.branch_steps = self._branch_steps_before + counts["branch_steps"]
 
     def _generator(self, purpose: int) -> np.random.Generator:
         """Make a generator that depends only on the seed and the update, so that a resumed run draws the same numbers."""
@@ -274,7 +282,7 @@ class VineTRPO(TRPO):
     def _after_rollout(self, env: VecEnv) -> None:
         states = concatenate(self._branching_states)  # ordered by step and then by environment
         seeds = self._generator(1).integers(2**31, size=(len(self._snapshots) + 1, self.n_branch_rollouts)).tolist()
-        with _random_numbers(seeds[-1][0], self.policy.device):
+        with self._own_random_numbers(seeds[-1][0]):
             drawn, actions, log_prob, weights = self._draw_actions(states)
         with self._simulator.excursion() as branch_env:
             q_values = self._q_values(branch_env, _possible(actions, weights), seeds)
@@ -338,10 +346,11 @@ class VineTRPO(TRPO):
         for time, snapshot in enumerate(self._snapshots):
             for repeat, seed in enumerate(seeds[time]):
                 with _random_numbers(seed, self.policy.device):
-                    actor = None if isinstance(plain, Reason) else numpy_actor(plain, self.branch_length, env.num_envs)
+                    size = self.branch_length, env.num_envs, self.share
+                    actor = None if isinstance(plain, Reason) else numpy_actor(plain, *size)
                 for k in range(n_actions):
-                    self._simulator.restore(snapshot, None if repeat == 0 else seed)
-                    with _random_numbers(seed, self.policy.device):  # the same for all actions of a state
+                    self._simulator.restore(snapshot, None if repeat == 0 else seed, self.share.first)
+                    with self._own_random_numbers(seed):  # the same for all actions of a state
                         q_values[time, :, k] += self._branch(env, first[time, :, k], actor, value, steps[time])
             check_finite("Q-value", q_values[time], steps[time])
         return q_values.reshape(-1, n_actions) / self.n_branch_rollouts
@@ -386,6 +395,7 @@ class VineTRPO(TRPO):
             )
             self.num_timesteps += env.num_envs
             self.branch_steps += env.num_envs
+            self._counts.update(env_steps=env.num_envs, branch_steps=env.num_envs)
             returns += np.where(alive, discount * rewards, 0.0)  # NaN * False is NaN
             discount *= self.gamma
             ended = timeouts(infos, dones & alive)
@@ -398,6 +408,10 @@ class VineTRPO(TRPO):
                 return returns
         values = value(_without_bad_rows(observations, alive), range(env.num_envs))
         return np.where(alive, returns + discount * values, returns)
+
+    def _own_random_numbers(self, seed: int) -> AbstractContextManager[None]:
+        """Seed torch's generators for draws that each worker makes for its own environments alone."""
+        return _random_numbers(seed + self.workers.rank * 2**32, self.policy.device)
 
     def _torch_actions(self, env: VecEnv, observations: Any, starts: np.ndarray, step: int, trunk_step: int = 0) -> np.ndarray:
         if self.use_sde and (step == 1 or (self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0)):

@@ -192,6 +192,8 @@ _RULES: dict[str, Rule] = {
     "clipped_gaussian": BOOLEAN,
     "normalize_observations": BOOLEAN,
     "normalize_returns": BOOLEAN,
+    "distributed": BOOLEAN,
+    "freeze_normalization": optional(BOOLEAN),
     "use_sde": BOOLEAN,
     "sde_sample_freq": Rule("-1 or an integer >= 1", lambda v: is_integer(v, 1) or (is_number(v) and v == -1)),
     "seed": SEED,

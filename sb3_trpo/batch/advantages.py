@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch as th
 
-from sb3_trpo.step.workers import ALONE, Alone, Workers
+from sb3_trpo.step.workers import ALONE, Workers
 
 _MANY_ENVS = 12
 """Number of environments from which a NumPy operation per step is faster than Python floats."""
@@ -33,10 +33,10 @@ def carry_signal(
         advantages, returns = advantages[weights > 0.0], returns[weights > 0.0]
         weights = weights[weights > 0.0]
     sizes = [part.abs().max().item() for part in (returns, returns - advantages, advantages) if part.numel()]
-    noise = _NOISE_FACTOR * th.finfo(th.float32).eps * max(sizes, default=0.0)
+    noise = _NOISE_FACTOR * th.finfo(th.float32).eps * workers.largest(max(sizes, default=0.0))
     mean, std = _moments(advantages, weights, workers)
     spread = abs(mean) if math.isnan(std) else std
-    return not workers.any(not spread > noise)
+    return spread > noise
 
 
 def effective_advantages(
@@ -60,7 +60,7 @@ def effective_advantages(
         return th.zeros_like(advantages)
     if not normalize:
         return advantages
-    if weights is None and isinstance(workers, Alone):
+    if weights is None and workers.size == 1:
         return (advantages - advantages.mean()) / advantages.std()
     mean, std = _moments(advantages, weights, workers)
     # a total weight of at most 1 has no spread

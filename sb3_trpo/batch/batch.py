@@ -110,11 +110,13 @@ class Batch:
         :return: the units of each part
         """
         n_units = self.n_units if units is None else len(units)
+        if n_units == 0:
+            return []
         if self.states.unit_starts is None:
             edges = list(range(0, n_units, size))
         else:
             lengths = self.states.unit_lengths if units is None else rows_at(self.states.unit_lengths, units)
-            edges = _edges(lengths.tolist(), size)
+            edges = edges_of(lengths.tolist(), size)
         slices = [slice(*pair) for pair in zip(edges, [*edges[1:], n_units], strict=True)]
         return [part if units is None else units[part] for part in slices]
 
@@ -165,8 +167,14 @@ def _not_negative(weights: th.Tensor) -> bool:
     return bool((weights.isfinite() & (weights >= 0.0)).all())
 
 
-def _edges(lengths: list[int], size: int) -> list[int]:
-    """Find the first unit of each part; a part takes as many units as fit into ``size`` transitions."""
+def edges_of(lengths: list[int], size: int) -> list[int]:
+    """
+    Divide consecutive units into parts. Each takes as many units as fit.
+
+    :param lengths: number of transitions in each unit
+    :param size: largest number of transitions in a part, unless one unit has more
+    :return: the first unit of each part
+    """
     edges, filled = [], size + 1
     for unit, length in enumerate(lengths):
         if filled + length > size:

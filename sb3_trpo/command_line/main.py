@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
+from sb3_trpo.command_line.distributed import shared_training
 from sb3_trpo.command_line.resume import resumed_training, without_option
 
 
@@ -128,10 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         patch_hub()
     import_module(script.module.rpartition(".")[0])
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
-    words = [*defaults, *_with_single_frames(script, options)]
     patches = patched_zoo(trusted, _own_packages(options), command == "plot_from_file", algorithm.startswith("maskable"))
-    with patches, resumed_training() if resume else nullcontext(), _arguments(f"sb3-trpo {command}", words):
-        runpy.run_module(script.module, run_name="__main__")
+    # the outer patch of the set-up is that of a shared run, which the resumed one then asks for its model
+    with patches, resumed_training() if resume else nullcontext(), shared_training(command, options) as own:
+        words = [*defaults, *_with_single_frames(script, own)]
+        with _arguments(f"sb3-trpo {command}", words):
+            runpy.run_module(script.module, run_name="__main__")
 
 
 def _own_packages(options: Sequence[str]) -> list[str]:

@@ -21,9 +21,11 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 from sb3_trpo.command_line.hub_card import with_own_card
 from sb3_trpo.command_line.untrusted import load_plain_results, load_plain_yaml
 from sb3_trpo.envs.dead_workers import end_workers
+from sb3_trpo.processes.launch import is_launched
 from sb3_trpo.reading.policy_files import load_vec_normalize
 from sb3_trpo.reading.trust import all_files_trusted
 from sb3_trpo.saving.atomic import written_aside
+from sb3_trpo.saving.resume_callback import ResumeCallback
 
 
 @contextmanager
@@ -193,13 +195,18 @@ def _statistics_before_the_model(save: Callable[[Any, Any], None]) -> Callable[[
 
 
 def _save_after_an_error(learn: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """Save the model of a training that fails, as the Zoo does after Ctrl-C."""
+    """
+    Save the model of a training that fails, as the Zoo does after Ctrl-C.
+
+    Not if several processes will go on from their last checkpoint: the final model would say that the run is finished.
+    """
 
     def patched(manager: Any, model: Any) -> None:
         try:
             learn(manager, model)
         except Exception:
-            if model.num_timesteps > 0:
+            goes_on = is_launched() and any(isinstance(callback, ResumeCallback) for callback in manager.callbacks)
+            if model.num_timesteps > 0 and not goes_on:
                 manager.save_trained_model(model)
             raise
 

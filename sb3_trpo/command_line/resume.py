@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
+from sb3_trpo.command_line.distributed import choice_of_the_first, is_first
 from sb3_trpo.saving.checkpoint_folder import checkpoints_in
 from sb3_trpo.saving.resume_callback import ResumeCallback
 from sb3_trpo.snapshots.environments import ResumableEnv
@@ -57,13 +58,15 @@ def _zoo() -> Any:
 def _resuming(setup: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def patched(manager: Any) -> Any:
         algorithms = _zoo().ALGOS
-        unfinished = unfinished_run(Path(manager.log_path), str(manager.env_name))
+        own = unfinished_run(Path(manager.log_path), str(manager.env_name))
+        unfinished = choice_of_the_first(None if own is None else str(own))
         algorithm = algorithms[manager.algo]
         if unfinished is not None:
             print(f"Resuming {unfinished}")
-            manager.save_path, manager.params_path = str(unfinished), f"{unfinished}/{manager.env_name}"
-            manager.monitor_kwargs["override_existing"] = False
-            algorithms[manager.algo] = _Resumed(algorithm, unfinished / _FOLDER)
+            if is_first():
+                manager.save_path, manager.params_path = unfinished, f"{unfinished}/{manager.env_name}"
+                manager.monitor_kwargs["override_existing"] = False
+            algorithms[manager.algo] = _Resumed(algorithm, Path(unfinished) / _FOLDER)
         try:
             result = setup(manager)
         finally:

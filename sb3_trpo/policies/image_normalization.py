@@ -6,6 +6,7 @@ import torch as th
 from torch import nn
 
 from sb3_trpo.checks import check_integers
+from sb3_trpo.step.workers import Workers
 
 _EPS = 1e-8
 """Added to the variance, as in SB3's ``VecNormalize``."""
@@ -78,3 +79,24 @@ class ImageNormalization(nn.Module):
         self.var.copy_(within if seen == 0 else (1 - share) * self.var + share * within + share * (1 - share) * between)
         self.mean.add_(share * (mean - self.mean))
         self.n_seen.add_(new)
+
+    def merge(self, before: Sequence[th.Tensor], workers: Workers) -> None:
+        """
+        Merge the statistics that several workers have gathered from one common state.
+
+        :param before: mean, variance and number of images before, equal on all workers
+        :param workers: the workers
+        """
+        own, common = (_power_sums(*parts) for parts in ((self.mean, self.var, self.n_seen), before))
+        n, mean, square = (old + workers.sum(new - old) for new, old in zip(own, common, strict=True))
+        if n.item() > 0.0:
+            mean = mean / n
+            self.var.copy_(square / n - mean.square().mean())
+            self.mean.copy_(mean)
+            self.n_seen.copy_(n)
+
+
+def _power_sums(mean: th.Tensor, var: th.Tensor, n_seen: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """Compute number of images, sum of the images, and sum of their squares averaged over the pixels, in float64."""
+    n, mean = n_seen.double(), mean.double()
+    return n, n * mean, n * (var.double() + mean.square().mean())

@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States
 from sb3_trpo.batch.stored_masks import mask_rows, stored_masks
+from sb3_trpo.batch.whole import Share
 from sb3_trpo.distributions.masked import masked
 from sb3_trpo.distributions.squashed import with_samples
 from sb3_trpo.originals import is_original
@@ -308,14 +309,19 @@ class PolicyInterface:
         with self.restricted(states) as policy:
             policy.evaluate_actions(states.observations, actions)
 
-    def reset_noise(self, n_envs: int) -> None:
+    def reset_noise(self, n_envs: int, share: Share | None = None) -> None:
         """
         Draw new noise matrices for gSDE, without a graph.
 
         :param n_envs: number of matrices
+        :param share: this worker's environments among all, for which matrices are drawn; None: it has all
         """
+        share = share or Share.of(n_envs)
         with th.no_grad():
-            self.policy.reset_noise(n_envs)
+            self.policy.reset_noise(share.total)
+        distribution: Any = self.policy.action_dist
+        if share.total > n_envs:
+            distribution.exploration_matrices = distribution.exploration_matrices[share.own]
 
 
 @contextmanager

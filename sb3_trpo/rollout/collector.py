@@ -1,10 +1,13 @@
 """The loop that steps the environments with the current policy and fills the rollout buffer."""
 
 import time
+import zlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -16,15 +19,19 @@ from sb3_trpo.actor.plain_policy import HookReason, Reason
 from sb3_trpo.actor.plain_recurrent import PlainRecurrentPolicy
 from sb3_trpo.arguments.hyperparameters import warn_user
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
+from sb3_trpo.batch.whole import Share
 from sb3_trpo.distributions.squashed import without_samples
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.policies.recurrent_interface import RecurrentInterface
 from sb3_trpo.rollout.arrays import in_numpy, step_in_numpy
 from sb3_trpo.rollout.finite_checks import check_finite
+from sb3_trpo.rollout.frozen_statistics import FrozenStatistics
 from sb3_trpo.rollout.observation_checks import IntegerCheck, check_shapes
 from sb3_trpo.rollout.policy_changes import PolicyWatch
 from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Recorder, fast_policy
 from sb3_trpo.rollout.recurrent_recorder import RecurrentRecorder
+from sb3_trpo.rollout.report import Ended, RolloutReport, all_ended, total_counts
+from sb3_trpo.step.workers import ALONE, Workers
 
 
 class RolloutCollector(OnPolicyAlgorithm):
@@ -39,9 +46,18 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     interface_class: ClassVar[type[PolicyInterface]] = PolicyInterface
     """Class through which the policy is called; policies that need more than observations need a subclass."""
+    workers: Workers = ALONE
+    """The processes that share the run."""
+    _share: Share | None = None
+    """This worker's environments among those of all; None: it has all."""
     _interface: PolicyInterface | None = None
+    _frozen: FrozenStatistics | None = None
+    """The statistics of ``VecNormalize``, if they stay as they are during a rollout."""
     _last_obs: Any
     _warned_of_hooks = False
+    _ended: list[Ended]
+    _counts: Counter[str]
+    _steps_before: int
 
     @property
     def interface(self) -> PolicyInterface:
@@ -53,6 +69,11 @@ class RolloutCollector(OnPolicyAlgorithm):
                 self._interface.take_over(previous)
             return self._interface
         return previous
+
+    @property
+    def share(self) -> Share:
+        """Return this worker's environments among those of all."""
+        return Share.of(self.n_envs) if self._share is None else self._share
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -67,39 +88,40 @@ class RolloutCollector(OnPolicyAlgorithm):
         :param callback: called at every step, and at the rollout's start and end
         :param rollout_buffer: the buffer to fill
         :param n_rollout_steps: number of steps of each environment
-        :return: False if the callback stopped the training
+        :return: False if the callback of a worker stopped the training
         :raises ValueError: if an observation, an action, a reward or a value is not finite, or an observation contradicts
             its space
-        :raises RuntimeError: if there is no observation to begin with
+        :raises RuntimeError: if there is no observation to begin with, or another worker has failed
         """
         started, n_steps = time.perf_counter(), 0
         self._prepare_rollout(env, callback, rollout_buffer, n_rollout_steps)
         assert self._last_episode_starts is not None
         integers = IntegerCheck(rollout_buffer)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
-        watch, step = PolicyWatch(self.policy, callback), self._observed_step(env)
+        watch, step, n_all_envs = PolicyWatch(self.policy, callback), self._observed_step(env), self.share.total
         try:
             while n_steps < n_rollout_steps:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                    self.interface.reset_noise(env.num_envs)
+                    self.interface.reset_noise(env.num_envs, self.share)
                 self._check_observations(self._last_obs, env.num_envs, n_steps)
                 integers.check(self._last_obs)
                 self._before_step(n_steps)
                 if watch.changed(self.policy):
                     recorder.hand_over(n_steps)
-                    recorder, to_env = ImmediateRecorder(self.interface, rollout_buffer, env, self.gamma), self._env_actions()
+                    recorder, to_env = self._immediate_recorder(env, rollout_buffer), self._env_actions()
                     watch = PolicyWatch(self.policy, callback)
                 obs_tensor, actions, values, log_probs = recorder.act(self._last_obs, self._last_episode_starts, n_steps)
                 action_masks = recorder.action_masks
                 check_finite("action", actions, n_steps)
                 clipped_actions = to_env(actions)
                 new_obs, rewards, dones, infos = step(clipped_actions)
-                self.num_timesteps += env.num_envs
+                self._counts["env_steps"] += env.num_envs
+                self.num_timesteps += n_all_envs
                 self._update_locals(callback, locals())
-                if not callback.on_step():
+                if self._stops(callback):
                     recorder.abandon()
                     self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
-                    return False
+                    return self._agree_to_go_on(stopped=True)
                 check_finite("reward", rewards, n_steps, self._vec_normalize_env)
                 self._update_info_buffer(infos, dones)
                 recorder.record(n_steps, actions, rewards, self._last_episode_starts, infos, dones)
@@ -108,6 +130,8 @@ class RolloutCollector(OnPolicyAlgorithm):
             self._check_observations(new_obs, env.num_envs, n_steps)
             values, log_probs = recorder.finish(new_obs, dones)  # type: ignore[arg-type]
             self._after_rollout(env)
+            if not self._agree_to_go_on(stopped=False):
+                return False
         except BaseException:
             self._last_obs = None
             raise
@@ -124,9 +148,58 @@ class RolloutCollector(OnPolicyAlgorithm):
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         if self.use_sde:
-            self.interface.reset_noise(env.num_envs)
+            self._share_generators()
+            self.interface.reset_noise(env.num_envs, self.share)
         callback.on_rollout_start()
         self._begin_rollout(callback)
+        self._share_generators()
+        self._ended, self._counts, self._steps_before = [], Counter(), self.num_timesteps
+
+    def _share_generators(self) -> None:
+        """Draw as the first worker would, so that all of them draw the same numbers for the environments of all."""
+        if self.workers.size == 1:
+            return
+        state = th.get_rng_state()
+        self.workers.broadcast([state])
+        th.set_rng_state(state)
+        if self.device.type == "cuda":
+            state = th.cuda.get_rng_state(self.device)
+            self.workers.broadcast([state])
+            th.cuda.set_rng_state(state, self.device)
+
+    def _immediate_recorder(self, env: VecEnv, buffer: RolloutBuffer) -> Recorder:
+        """Make a recorder whose policy draws for this worker's environments alone, so each worker needs other numbers."""
+        if self.workers.rank > 0 and not self.use_sde:  # of gSDE, the noise of all environments is drawn
+            th.manual_seed(zlib.crc32(th.get_rng_state().numpy().tobytes()) + self.workers.rank)
+        return ImmediateRecorder(self.interface, buffer, env, self.gamma)
+
+    def _stops(self, callback: BaseCallback) -> bool:
+        """Call the callback; tell whether it, or that of another worker, stops the training."""
+        if callback.on_step():
+            return self.workers.asked_to_stop()
+        self.workers.ask_to_stop()
+        return True
+
+    def _agree_to_go_on(self, stopped: bool) -> bool:
+        """
+        Exchange the results of a rollout: env steps, episodes, statistics, and whether a callback has stopped the training.
+
+        :param stopped: whether this worker's rollout ended early
+        :return: whether no worker's rollout ended early
+        """
+        moments = [] if self._frozen is None else self._frozen.gathered()
+        reports = self.workers.gather(RolloutReport(stopped, self._counts, self._ended, moments))
+        if self._frozen is not None:
+            self._frozen.merge([report.moments for report in reports])
+        if self.workers.size > 1:
+            self._receive_counts(total_counts(reports))
+            for ended in all_ended(reports):
+                super()._update_info_buffer([ended.info], np.array([ended.done]))
+        return not any(report.stopped for report in reports)
+
+    def _receive_counts(self, counts: Counter[str]) -> None:
+        """Take note of what all workers have done in the rollout; a subclass may count more."""
+        self.num_timesteps = self._steps_before + counts["env_steps"]
 
     def _update_locals(self, callback: BaseCallback, found: dict[str, Any]) -> None:
         """Give the callback the local variables, and what a subclass adds to them."""
@@ -186,8 +259,15 @@ class RolloutCollector(OnPolicyAlgorithm):
         # of many environments, few end an episode at a step, and SB3 asks every info four questions
         ended = {} if dones is None else set(np.flatnonzero(dones).tolist())
         notable = [i for i, info in enumerate(infos) if "episode" in info or ("is_success" in info and i in ended)]
-        if notable:
+        if not notable:
+            return
+        if self.workers.size == 1:
             super()._update_info_buffer([infos[i] for i in notable], None if dones is None else dones[notable])
+            return
+        step = self._counts["env_steps"] // self.n_envs
+        for i in notable:
+            entries: dict[str, Any] = {name: infos[i][name] for name in ("episode", "is_success") if name in infos[i]}
+            self._ended.append(Ended(step, self.share.first + i, entries, dones is not None and bool(dones[i])))
 
     def _warn_of_hooks(self, reason: HookReason) -> None:
         """Warn once that the policy is slow because of hooks, not because of its class."""
@@ -203,8 +283,8 @@ class RolloutCollector(OnPolicyAlgorithm):
         if isinstance(plain, HookReason):
             self._warn_of_hooks(plain)
         if isinstance(plain, Reason):
-            return ImmediateRecorder(self.interface, buffer, env, self.gamma)
-        settings = (buffer, self.gamma, n_steps, env.num_envs, self.interface.mask_source)
+            return self._immediate_recorder(env, buffer)
+        settings = (buffer, self.gamma, n_steps, env.num_envs, self.interface.mask_source, self.share)
         if isinstance(plain, PlainRecurrentPolicy):
             assert isinstance(self.interface, RecurrentInterface)
             return RecurrentRecorder(self.interface, plain, *settings)

@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_trpo.actor.mlp import ParameterViews
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
+from sb3_trpo.batch.whole import Share
 from sb3_trpo.distributions.beta import BetaDistribution
 from sb3_trpo.distributions.clipped_gaussian import GAUSSIANS
 from sb3_trpo.distributions.masked import masked
@@ -35,9 +36,10 @@ class NumpyActor:
     :param plain: the policy; its :attr:`~sb3_trpo.actor.plain_policy.PlainPolicy.actor` must be layers
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
+    :param share: this worker's environments among all, for which the noise is drawn; None: it has all
     """
 
-    def __init__(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> None:
+    def __init__(self, plain: PlainPolicy, n_steps: int, n_envs: int, share: Share | None = None) -> None:
         assert not isinstance(plain.actor, Reason)
         policy = plain.policy
         self._distribution = copy.copy(policy.action_dist)  # a thread that predicts uses the policy's
@@ -55,7 +57,9 @@ class NumpyActor:
         shape = (n_steps, n_envs, self._layers.n_out)
         self.outputs = np.empty(shape, dtype=np.float32)
         self._log_stds = np.empty((n_steps, 1, shape[2]), dtype=np.float32)
-        self._noise = _NOISE[type(policy.action_dist)](shape).numpy()
+        share = share or Share.of(n_envs)
+        noise = _NOISE[type(policy.action_dist)]((n_steps, share.total, shape[2]))
+        self._noise = noise[:, share.own].numpy()
 
     def act(self, observations: Array, step: int, masks: Array | None = None) -> Array:
         """
@@ -123,10 +127,11 @@ class BetaNumpyActor(NumpyActor):
     :param plain: the policy
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
+    :param share: this worker's environments among all; None: it has all
     """
 
-    def __init__(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> None:
-        super().__init__(plain, n_steps, n_envs)
+    def __init__(self, plain: PlainPolicy, n_steps: int, n_envs: int, share: Share | None = None) -> None:
+        super().__init__(plain, n_steps, n_envs, share)
         self._generators = [np.random.default_rng(seed) for seed in self._noise[0, :, 0].tolist()]
 
     def _draw(self, observations: Array, step: int, masks: Array | None) -> Array:
@@ -137,17 +142,18 @@ class BetaNumpyActor(NumpyActor):
         return (2.0 * np.array(drawn) - 1.0).astype(np.float32).reshape(-1, *self._shape)
 
 
-def numpy_actor(plain: PlainPolicy, n_steps: int, n_envs: int) -> NumpyActor:
+def numpy_actor(plain: PlainPolicy, n_steps: int, n_envs: int, share: Share | None = None) -> NumpyActor:
     """
     Make the actor of a plain policy.
 
     :param plain: the policy
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
+    :param share: this worker's environments among all; None: it has all
     :return: the actor
     """
     cls = BetaNumpyActor if isinstance(plain.policy.action_dist, BetaDistribution) else NumpyActor
-    return cls(plain, n_steps, n_envs)
+    return cls(plain, n_steps, n_envs, share)
 
 
 # An action is a fixed function of the network's output plus noise: Gaussian noise times the standard deviation for Box,

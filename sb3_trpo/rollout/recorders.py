@@ -17,6 +17,7 @@ from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.batch.advantages import generalized_advantages
 from sb3_trpo.batch.states import Observations
 from sb3_trpo.batch.stored_masks import mask_rows
+from sb3_trpo.batch.whole import Share
 from sb3_trpo.distributions.action_masks import MaskLayout, refuse_forbidden
 from sb3_trpo.originals import altered_method
 from sb3_trpo.policies.interface import MaskSource, Obs, PolicyInterface
@@ -168,6 +169,7 @@ class DeferredRecorder:
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
     :param mask_source: the source of the action masks; None: all actions are possible
+    :param share: this worker's environments among all; None: it has all
     """
 
     def __init__(
@@ -178,6 +180,7 @@ class DeferredRecorder:
         n_steps: int,
         n_envs: int,
         mask_source: MaskSource | None = None,
+        share: Share | None = None,
     ) -> None:
         self.action_masks: np.ndarray | None = None
         self._mask_source = mask_source
@@ -187,7 +190,7 @@ class DeferredRecorder:
             self._masks = mask_rows(buffer, self._layout.size)
         self._buffer = buffer
         self._gamma = gamma
-        self._actor = self._make_actor(plain, n_steps, n_envs)
+        self._actor = self._make_actor(plain, n_steps, n_envs, share)
         self._predict = self._make_critic(plain)
         # views of the buffer's rows, all made at once: one by one they would take a tenth of the collection's time
         shape = (n_steps, n_envs, *(plain.policy.observation_space.shape or ()))
@@ -198,8 +201,8 @@ class DeferredRecorder:
         self._timeouts: list[tuple[int, int]] = []
         self._terminal_obs: list[np.ndarray] = []
 
-    def _make_actor(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> NumpyActor:
-        return numpy_actor(plain, n_steps, n_envs)
+    def _make_actor(self, plain: PlainPolicy, n_steps: int, n_envs: int, share: Share | None) -> NumpyActor:
+        return numpy_actor(plain, n_steps, n_envs, share)
 
     def _make_critic(self, plain: PlainPolicy) -> Callable[[np.ndarray], np.ndarray]:
         return numpy_values(plain)

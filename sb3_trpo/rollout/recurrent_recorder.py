@@ -11,6 +11,7 @@ from sb3_trpo.actor.plain_policy import PlainPolicy
 from sb3_trpo.actor.plain_recurrent import PlainRecurrentPolicy
 from sb3_trpo.actor.recurrent_network import RecurrentNetwork
 from sb3_trpo.batch.states import Observations
+from sb3_trpo.batch.whole import Share
 from sb3_trpo.batch.windows import Windows
 from sb3_trpo.policies.interface import MaskSource, Obs
 from sb3_trpo.policies.recurrent_interface import RecurrentInterface
@@ -26,6 +27,7 @@ class RecurrentNumpyActor(NumpyActor):
     :param plain: the policy
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
+    :param share: this worker's environments among all, for which the noise is drawn; None: it has all
     """
 
     memory: Memory
@@ -56,6 +58,7 @@ class RecurrentRecorder(DeferredRecorder):
     :param n_steps: steps of the rollout
     :param n_envs: number of environments
     :param mask_source: the source of the action masks; None: all actions are possible
+    :param share: this worker's environments among all; None: it has all
     """
 
     _actor: RecurrentNumpyActor
@@ -69,16 +72,17 @@ class RecurrentRecorder(DeferredRecorder):
         n_steps: int,
         n_envs: int,
         mask_source: MaskSource | None = None,
+        share: Share | None = None,
     ) -> None:
-        super().__init__(plain, buffer, gamma, n_steps, n_envs, mask_source)
+        super().__init__(plain, buffer, gamma, n_steps, n_envs, mask_source, share)
         self._interface = interface
         self._plain = plain
         self._network = plain.critic if isinstance(plain.critic, RecurrentNetwork) else None
         self._starts = np.zeros((n_steps, n_envs), dtype=bool)
         self._n_acted = 0
 
-    def _make_actor(self, plain: PlainPolicy, n_steps: int, n_envs: int) -> NumpyActor:
-        return RecurrentNumpyActor(plain, n_steps, n_envs)
+    def _make_actor(self, plain: PlainPolicy, n_steps: int, n_envs: int, share: Share | None) -> NumpyActor:
+        return RecurrentNumpyActor(plain, n_steps, n_envs, share)
 
     def _make_critic(self, plain: PlainPolicy) -> Callable[[np.ndarray], np.ndarray]:
         return _no_values if isinstance(plain.critic, RecurrentNetwork) else numpy_values(plain)

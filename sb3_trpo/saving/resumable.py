@@ -11,10 +11,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
+from sb3_trpo.processes.launch import join
 from sb3_trpo.saving.callback_states import tree
-from sb3_trpo.saving.checkpoint_folder import read_newest
+from sb3_trpo.saving.checkpoint_folder import read_newest_of_the_first
 from sb3_trpo.saving.resume_callback import EXIT_CODE, ResumeCallback
 from sb3_trpo.saving.run_state import adopt_attributes, check_same_class, check_same_run, restore_run, restore_weights
+from sb3_trpo.step.workers import ALONE, Workers
 
 _OF_LEARN = ("_interrupted", "_resume_callbacks", "_n_rollouts", "_log_interval")
 """Attributes that are not saved with a model."""
@@ -25,6 +27,8 @@ SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 class ResumableAlgorithm(OnPolicyAlgorithm):
     """An on-policy algorithm whose runs can be resumed. Its ``collect_rollouts`` calls :meth:`_begin_rollout`."""
 
+    workers: Workers = ALONE
+    """The processes that share the run."""
     run_folders: frozenset[Path] = frozenset()
     """Folders of checkpoints of this run."""
     _interrupted: dict[str, Any] | None = None
@@ -45,7 +49,18 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         set_up = super()._setup_learn if self._interrupted is None else self._continue_learn
         total_timesteps, root = set_up(*args, **kwargs)
         self._resume_callbacks = [part for part in tree(root) if isinstance(part, ResumeCallback)]
+        self._refuse_different_callbacks()
         return total_timesteps, root
+
+    def _refuse_different_callbacks(self) -> None:
+        """Refuse processes that would save at different times."""
+        saving = self.workers.gather([part.every for part in self._resume_callbacks])
+        for rank, other in enumerate(saving):
+            if other != saving[0]:
+                raise ValueError(
+                    "all processes must have the same ResumeCallback: those of rank 0 save every "
+                    f"{saving[0]} updates, those of rank {rank} every {other}"
+                )
 
     def _continue_learn(
         self, total_timesteps: int, callback: MaybeCallback, reset: bool, *rest: Any, **kwargs: Any
@@ -127,6 +142,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         device: th.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
         trusted: bool = False,
+        distributed: bool = False,
     ) -> SelfResumable:
         """
         Continue a run that :class:`~sb3_trpo.ResumeCallback` has saved, after a kill or a crash.
@@ -141,15 +157,18 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         :param device: device to load to
         :param custom_objects: objects that replace those of the file, such as some that this Python cannot read
         :param trusted: whether the file may run the code that it contains; see :meth:`load`
+        :param distributed: whether the run is shared with the other processes that ``torchrun`` has started; only the first of
+            them must be able to read the folder
         :return: the model, with the weights of the checkpoint
         :raises FileNotFoundError: if there is no checkpoint that can be read
-        :raises ValueError: if the run has another class, or another number of environments
+        :raises ValueError: if the run has another class, or another number of environments or processes
         """
-        checkpoint = read_newest(Path(folder), trusted)
+        workers = join() if distributed else ALONE
+        checkpoint = read_newest_of_the_first(Path(folder), trusted, workers)
         check_same_class(checkpoint.about, cls)
         chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects, "trusted": trusted}
         model = cls.load(io.BytesIO(checkpoint.model), **chosen)
-        check_same_run(checkpoint.about, model)
+        check_same_run(checkpoint.about, model, workers.rank)
         restore_weights(model, checkpoint.state)
         model._interrupted = checkpoint.state
         model.run_folders = frozenset([Path(folder).resolve(), *map(Path, checkpoint.about.get("folders", ()))])

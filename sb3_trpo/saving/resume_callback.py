@@ -10,8 +10,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trpo.checks import check, integer
 from sb3_trpo.saving.checkpoint_folder import Checkpoint, checkpoints_in, steps_of, write_checkpoint
-from sb3_trpo.saving.run_state import describe_run, model_file, save_run
+from sb3_trpo.saving.run_pickles import write_state
+from sb3_trpo.saving.run_state import describe_run, model_file, part_of_other_rank, save_run
 from sb3_trpo.snapshots.environments import Environments
+from sb3_trpo.step.workers import Workers
 
 EXIT_CODE = 143
 """Exit code of a run that SIGTERM has ended after its last checkpoint: 128 + 15, as shells report it."""
@@ -22,7 +24,8 @@ class ResumeCallback(BaseCallback):
     Saves the run every few updates, so that ``TRPO.resume`` continues it exactly, bit for bit.
 
     A checkpoint holds everything in one file: model, optimizer, counters, running statistics, environments, random
-    generators, callbacks and log. It is written between two updates, whole or not at all. SIGTERM saves one more, before the
+    generators, callbacks and log; of several processes, the first writes those of all. It is written between two updates,
+    whole or not at all. SIGTERM saves one more, before the
     next rollout, and ends the program with exit code 143.
 
     :param folder: folder of the checkpoints, which is created
@@ -51,13 +54,9 @@ class ResumeCallback(BaseCallback):
     def _on_training_start(self) -> None:
         if not hasattr(self.model, "run_folders"):
             raise TypeError(f"ResumeCallback saves runs of TRPO and its variants, not of {type(self.model).__name__}")
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"`folder` must be a folder or a path where there is nothing, and {self.folder} is a file")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._refuse_other_runs()
+        if self._workers.rank == 0:
+            self._prepare_folder()
         self._model_file = None  # an earlier `learn` may have had other arguments
-        for left_behind in self.folder.glob(".*.tmp"):  # by a kill
-            left_behind.unlink(missing_ok=True)
         try:
             self._environments = Environments(self.training_env)
         except ValueError as error:
@@ -65,6 +64,22 @@ class ResumeCallback(BaseCallback):
             self.logger.warn(f"A resumed run will reset its environments: {error}")
         if threading.current_thread() is threading.main_thread():
             self._earlier_handler = signal.signal(signal.SIGTERM, self._end)
+
+    @property
+    def _workers(self) -> Workers:
+        """Return the processes that share the run, of which the first writes the checkpoints of all."""
+        model: Any = self.model
+        workers: Workers = model.workers
+        return workers
+
+    def _prepare_folder(self) -> None:
+        """Make the folder, or refuse it."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"`folder` must be a folder or a path where there is nothing, and {self.folder} is a file")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_other_runs()
+        for left_behind in self.folder.glob(".*.tmp"):  # by a kill
+            left_behind.unlink(missing_ok=True)
 
     def _refuse_other_runs(self) -> None:
         """Refuse a folder whose checkpoints are not those of this run, or would count as newer than those to come."""
@@ -107,6 +122,7 @@ class ResumeCallback(BaseCallback):
         :raises OSError: if the file cannot be written
         """
         self._updates_since += after_update
+        self._ended = self._workers.any(self._ended)
         if self._updates_since >= self.every or self._ended or not after_update:
             self._save(root)
             self._updates_since = 0
@@ -115,11 +131,16 @@ class ResumeCallback(BaseCallback):
 
     def _save(self, root: BaseCallback) -> None:
         model: Any = self.model
+        workers = self._workers
+        state = save_run(model, self._environments, root, ResumeCallback)
+        own = write_state(part_of_other_rank(state)) if workers.rank > 0 else b""
+        n_envs, parts = zip(*workers.gather((model.n_envs, own)), strict=True)
+        if workers.rank > 0:
+            return
         if self._model_file is None:
             self._model_file = model_file(model)
-        state = save_run(model, self._environments, root, ResumeCallback)
-        about = {**describe_run(model), "folders": sorted(map(str, model.run_folders))}
-        checkpoint = Checkpoint(about, self._model_file, state)
+        about = {**describe_run(model, n_envs), "folders": sorted(map(str, model.run_folders))}
+        checkpoint = Checkpoint(about, self._model_file, state, parts[1:])
         path = write_checkpoint(self.folder, model.num_timesteps, checkpoint, self.keep)
         if self.verbose >= 1:
             print(f"Saved the run to {path}")

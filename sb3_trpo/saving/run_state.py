@@ -5,6 +5,7 @@ import io
 import platform
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -31,13 +32,15 @@ _OF_THE_PROGRAM = frozenset(
 """Attributes of a model that the program sets anew, or that are saved otherwise."""
 _MOMENTS = ("observation_moments", "return_moments")
 _NOISE = ("exploration_mat", "exploration_matrices")
+_EQUAL_IN_ALL_RANKS = ("moments", "policy", "optimizer", "logger", "seconds")
 
 
-def describe_run(model: OnPolicyAlgorithm) -> dict[str, Any]:
+def describe_run(model: OnPolicyAlgorithm, n_envs_of_ranks: Sequence[int] = ()) -> dict[str, Any]:
     """
     Describe what a run that goes on must have in common with the one that was saved.
 
     :param model: the model
+    :param n_envs_of_ranks: number of environments of each process; empty: there is one process
     :return: numbers and texts by name
     """
     packages = {"stable-baselines3": sb3, "torch": th, "numpy": np, "gymnasium": gymnasium}
@@ -45,6 +48,7 @@ def describe_run(model: OnPolicyAlgorithm) -> dict[str, Any]:
     return {
         "class": _full_name(type(model)),
         "n_envs": model.n_envs,
+        "n_envs_of_ranks": n_envs_of_ranks or [model.n_envs],
         "versions": versions | {"python": platform.python_version()},
         "threads": th.get_num_threads(),
         "device": str(model.device),
@@ -67,17 +71,19 @@ def check_same_class(about: dict[str, Any], cls: type[OnPolicyAlgorithm]) -> Non
         raise ValueError(f"the run in `folder` is one of {about['class']}, not of {_full_name(cls)}: call its `resume`")
 
 
-def check_same_run(about: dict[str, Any], model: OnPolicyAlgorithm) -> None:
+def check_same_run(about: dict[str, Any], model: OnPolicyAlgorithm, rank: int = 0) -> None:
     """
     Compare a model with the description of a saved run, and warn of differences that change the last digits.
 
     :param about: a result of :func:`describe_run`
     :param model: the model that goes on
+    :param rank: number of this process
     :raises ValueError: if it has another number of environments
     """
     now = describe_run(model)
-    if now["n_envs"] != about["n_envs"]:
-        raise ValueError(f"`env` must have {about['n_envs']} environments, as the run in `folder` has, not {now['n_envs']}")
+    saved_envs = about.get("n_envs_of_ranks", [about["n_envs"]])[rank]
+    if now["n_envs"] != saved_envs:
+        raise ValueError(f"`env` must have {saved_envs} environments, as the run in `folder` has, not {now['n_envs']}")
     saved = {**about["versions"], "threads": about["threads"], "device": about["device"]}
     present = {**now["versions"], "threads": now["threads"], "device": now["device"]}
     changed = [f"{name} {saved[name]} → {present[name]}" for name in present if present[name] != saved.get(name)]
@@ -111,6 +117,7 @@ def save_run(
     :return: plain data and tensors, to be written before anything changes them
     """
     distribution, interface = vars(model.policy.action_dist), vars(model)["_interface"]
+    frozen: Any = vars(model).get("_frozen")
     return {
         "attributes": plain_attributes(model, _OF_THE_PROGRAM),
         "moments": {name: vars(getattr(model, name)) for name in _MOMENTS if hasattr(model, name)},
@@ -118,6 +125,7 @@ def save_run(
         "optimizer": model.policy.optimizer.state_dict(),
         "noise": {name: distribution[name] for name in _NOISE if name in distribution},
         "interface": interface.get_state(),
+        "frozen": None if frozen is None else [tuple(part) for part in frozen.gathered()],
         "seconds": (time.time_ns() - model.start_time) / 1e9,
         "environments": None if environments is None else environments.get(),
         "spaces": SpaceGenerators([model]).get(),
@@ -126,6 +134,16 @@ def save_run(
         "generators": global_state(),
         "cuda": [part.numpy() for part in th.cuda.get_rng_state_all()] if model.device.type == "cuda" else [],
     }
+
+
+def part_of_other_rank(state: dict[str, Any]) -> dict[str, Any]:
+    """
+    Select what another process than the first must save: all that is not equal in both.
+
+    :param state: a result of :func:`save_run`
+    :return: the part
+    """
+    return {name: value for name, value in state.items() if name not in _EQUAL_IN_ALL_RANKS}
 
 
 def restore_weights(model: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
@@ -176,6 +194,9 @@ def restore_run(model: OnPolicyAlgorithm, callback: BaseCallback, state: dict[st
         Environments(model.env).set(state["environments"])
         interface: Any = vars(model)["_interface"]
         interface.set_state(state["interface"])
+        frozen: Any = vars(model).get("_frozen")
+        if frozen is not None and state.get("frozen") is not None:
+            frozen.restore(state["frozen"])
     for name, value in state["noise"].items():
         setattr(model.policy.action_dist, name, value.to(model.device))
     SpaceGenerators([model]).set(state["spaces"])

@@ -83,13 +83,14 @@ class Simulator:
         states = self._states
         return Snapshot(states.names, [get() for get in states.getters], states.spaces.get(), generators)
 
-    def restore(self, snapshot: Snapshot, seed: int | None = None) -> None:
+    def restore(self, snapshot: Snapshot, seed: int | None = None, first: int = 0) -> None:
         """
         Restore a state.
 
         :param snapshot: a result of :meth:`save`, of these environments or of copies in another process; it may be restored
             any number of times
         :param seed: seed for each environment's ``np_random``; None: restore the generators of the snapshot
+        :param first: number of environments before these in a larger set that the seed is for
         :raises ValueError: if the snapshot is of other environments
         """
         names = self._states.names
@@ -100,11 +101,11 @@ class Simulator:
         if snapshot.generators is not None:
             set_global_state(snapshot.generators)
         if seed is not None:
-            self._seed(seed)
+            self._seed(seed, first)
 
-    def _seed(self, seed: int) -> None:
+    def _seed(self, seed: int, first: int) -> None:
         envs = [layer for layer in self._states.layers if isinstance(layer, gym.Env) and layer.unwrapped is layer]
-        for env, seeds in zip(envs, np.random.SeedSequence(seed).spawn(len(envs)), strict=True):
+        for env, seeds in zip(envs, np.random.SeedSequence(seed).spawn(first + len(envs))[first:], strict=True):
             generator = env.np_random.bit_generator  # set in place, because other objects may hold the same generator
             generator.state = type(generator)(seeds).state
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_trpo.step.workers import ALONE, Workers
 from sb3_trpo.update.critic_epochs import Epoch
 from sb3_trpo.update.fused_adam import optimizer_steps
 
@@ -29,7 +28,6 @@ def fit_critic(
     epoch: Epoch,
     n_epochs: int,
     max_grad_norm: float | None,
-    workers: Workers = ALONE,
 ) -> list[float]:
     """
     Regress the values on the returns with the policy's optimizer.
@@ -39,7 +37,6 @@ def fit_critic(
     :param epoch: one pass over the rollout; see :func:`~sb3_trpo.update.critic_epochs.make_epoch`
     :param n_epochs: number of passes
     :param max_grad_norm: largest norm of the critic's gradient; None for no clipping
-    :param workers: the processes that share the fit
     :return: mean squared error of each mini-batch, before its gradient step; one that is not finite causes no step
     """
     losses: list[float] = []
@@ -51,7 +48,7 @@ def fit_critic(
         for _ in range(n_epochs):
             for loss in epoch():
                 losses.append(loss)
-                if workers.any(not math.isfinite(loss)):
+                if not math.isfinite(loss):  # of all workers, so all of them skip it
                     continue
                 if max_grad_norm is not None:
                     th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)

@@ -18,7 +18,8 @@ from sb3_trpo.actor.recurrent_network import RecurrentNetwork
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
 from sb3_trpo.batch.states import States
-from sb3_trpo.batch.subsets import minibatches
+from sb3_trpo.batch.subsets import Minibatch, Permutation, minibatches
+from sb3_trpo.batch.whole import Whole
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.step.flat import unflatten_like
 from sb3_trpo.step.workers import ALONE, Workers
@@ -37,6 +38,8 @@ class FitData(NamedTuple):
     :param batch_size: number of transitions in a mini-batch
     :param chunk_size: largest number of states in one forward pass
     :param scale: the unit of the batch's targets, for a buffer that provides its own
+    :param whole: the units of all workers; None: this worker has all
+    :param permutation: permutes the units for the mini-batches of all workers; None: ``np.random.permutation``
     """
 
     buffer: RolloutBuffer
@@ -44,14 +47,24 @@ class FitData(NamedTuple):
     batch_size: int
     chunk_size: int
     scale: TargetScale = TargetScale()
+    whole: Whole | None = None
+    permutation: Permutation | None = None
 
-    def minibatches(self) -> Iterator[np.ndarray]:
+    def minibatches(self) -> Iterator[Minibatch]:
         """
         Draw the mini-batches of one pass.
 
-        :return: positions of their units
+        :return: the mini-batches
         """
-        return minibatches(self.batch, self.batch_size, self.buffer.n_envs)
+        whole = self.whole or Whole.of(self.batch, self.buffer.n_envs)
+        return minibatches(whole, self.batch_size, self.permutation)
+
+    @property
+    def own_batch_size(self) -> int:
+        """Return the number of transitions of this worker in a mini-batch, on average."""
+        if self.whole is None:
+            return self.batch_size
+        return max(1, self.batch_size * len(self.batch) // self.whole.n_states)
 
 
 def make_epoch(
@@ -91,11 +104,14 @@ def make_epoch(
 def _custom_buffer_epoch(
     interface: PolicyInterface, parameters: Sequence[th.nn.Parameter], data: FitData, workers: Workers
 ) -> Iterator[float]:
-    """Read the mini-batches of a custom rollout buffer."""
-    for samples in data.buffer.get(data.batch_size):
-        values = interface.values(States(**interface.state_fields(samples)))
-        targets = data.scale.normalized(samples.returns.flatten())
-        yield _differentiate_loss(values, targets, None, parameters, workers)
+    """Read the mini-batches of a custom rollout buffer, until no worker has another one."""
+    parts = iter(data.buffer.get(data.own_batch_size))
+    while workers.any((samples := next(parts, None)) is not None):
+        errors = th.empty(0, device=interface.policy.device)
+        if samples is not None:
+            values = interface.values(States(**interface.state_fields(samples)))
+            errors = _squared_errors(values, data.scale.normalized(samples.returns.flatten()), None)
+        yield _differentiate_loss(errors, workers.total(len(errors)), parameters, workers)
 
 
 class _AutogradEpoch:
@@ -115,15 +131,24 @@ class _AutogradEpoch:
 
     def __call__(self) -> Iterator[float]:
         batch = self._data.batch
-        for positions in self._data.minibatches():
+        for positions, n_states in self._data.minibatches():
             units = th.from_numpy(positions)
-            rows = batch.states.rows_of(units)
-            if self._features is None:
-                values = self._interface.values(batch.states_at(units))
-            else:
-                values = self._interface.values_from_features(self._features.take(units, batch.device))
-            weights = None if batch.weights is None else batch.weights[rows]
-            yield _differentiate_loss(values, batch.returns[rows], weights, self._parameters, self._workers)
+            weights, total = None, float(n_states)
+            if batch.weights is not None:
+                weights = batch.weights[batch.states.rows_of(units)]
+                total = self._workers.total(weights.double().sum().item())
+            yield _differentiate_loss(self._errors(units, weights), total, self._parameters, self._workers)
+
+    def _errors(self, units: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
+        """Compute the weighted squared errors of some units."""
+        batch = self._data.batch
+        if not len(units):  # a network may refuse an empty batch
+            return batch.returns[:0]
+        if self._features is None:
+            values = self._interface.values(batch.states_at(units))
+        else:
+            values = self._interface.values_from_features(self._features.take(units, batch.device))
+        return _squared_errors(values, batch.returns[batch.states.rows_of(units)], weights)
 
     def _compute_features(self) -> th.Tensor:
         batch = self._data.batch
@@ -138,18 +163,21 @@ class _AutogradEpoch:
         return features
 
 
-def _differentiate_loss(
-    values: th.Tensor,
-    returns: th.Tensor,
-    weights: th.Tensor | None,
-    parameters: Sequence[th.nn.Parameter],
-    workers: Workers,
-) -> float:
-    """Compute the weighted mean squared error of a mini-batch over all workers; write its gradient to the parameters."""
+def _squared_errors(values: th.Tensor, returns: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
     errors = (values.flatten() - returns).square()
-    if weights is not None:
-        errors = weights * errors
-    total = workers.total(len(errors) if weights is None else weights.double().sum().item())
+    return errors if weights is None else weights * errors
+
+
+def _differentiate_loss(errors: th.Tensor, total: float, parameters: Sequence[th.nn.Parameter], workers: Workers) -> float:
+    """
+    Divide the squared errors of a mini-batch by the total weight of all workers' transitions in it.
+
+    :param errors: weighted squared errors of this worker's transitions, shape (b,)
+    :param total: total weight, over all workers
+    :param parameters: the critic's parameters, which receive the gradient
+    :param workers: the processes that share the fit
+    :return: the mean squared error over all workers; NaN if there is no weight
+    """
     if total == 0.0:
         return math.nan
     loss = errors.sum() / total
@@ -157,11 +185,21 @@ def _differentiate_loss(
         parameter.grad = None
     if loss.requires_grad:  # the values may depend on frozen parameters only
         th.autograd.backward(loss, inputs=list(parameters))
-    for parameter in parameters:
-        gradient = parameter.grad
-        if workers.any(gradient is not None):  # routed networks may leave it out on some of the workers
-            parameter.grad = workers.sum(th.zeros_like(parameter) if gradient is None else gradient)
-    return workers.total(loss.item())
+    if workers.size == 1:
+        return loss.item()
+    return _summed_gradient(loss, parameters, workers)
+
+
+def _summed_gradient(loss: th.Tensor, parameters: Sequence[th.nn.Parameter], workers: Workers) -> float:
+    """Add up loss and gradient over the workers, at once; routed networks may leave out parameters on some of them."""
+    gradients = [parameter.grad for parameter in parameters]
+    parts = [p.new_zeros(p.numel()) if g is None else g.flatten() for p, g in zip(parameters, gradients, strict=True)]
+    present = loss.new_tensor([float(gradient is not None) for gradient in gradients])
+    summed = workers.sum(th.cat([*parts, present, loss.detach().view(1)]))
+    flat, flags, total_loss = summed.tensor_split([len(summed) - len(present) - 1, len(summed) - 1])
+    for parameter, part, flag in zip(parameters, unflatten_like(parameters, flat), flags.tolist(), strict=True):
+        parameter.grad = part if flag > 0.0 else None
+    return total_loss.item()
 
 
 class _SplitLayers(NamedTuple):
@@ -211,9 +249,9 @@ class _HandEpoch:
         self._workers = workers
         self._returns = batch.returns.numpy()
         self._weights = None if batch.weights is None else batch.weights.numpy()
-        # one vector, so that workers add it up at once; its parts are in C order, whatever the parameters' layout
-        self._vector = th.empty(sum(parameter.numel() for parameter in self._layers.parameters), dtype=th.float32)
-        self._gradients = unflatten_like(self._layers.parameters, self._vector)
+        # gradient and loss in one vector, so that workers add them up at once; in C order, whatever the parameters' layout
+        self._vector = th.empty(sum(parameter.numel() for parameter in self._layers.parameters) + 1, dtype=th.float32)
+        self._gradients = unflatten_like(self._layers.parameters, self._vector[:-1])
         self._out = [gradient.numpy() for gradient in self._gradients]
 
     def __call__(self) -> Iterator[float]:
@@ -225,24 +263,33 @@ class _HandEpoch:
         """Select the input of the fitted layers for a mini-batch."""
         return self._encode(self._features.take(rows, axis=0))
 
-    def _differentiate_loss(self, units: np.ndarray) -> float:
+    def _differentiate_loss(self, minibatch: Minibatch) -> float:
         """Compute the same as :func:`_differentiate_loss`, by hand."""
-        states = self._data.batch.states
+        states, units = self._data.batch.states, minibatch.units
         rows = units if states.unit_starts is None else _rows_of(states, units)
-        trace = self._layers.trace(self._inputs(units, rows))
-        error = trace[-1] - self._returns.take(rows)[:, None]
-        weighted, total = error, float(len(error))
+        weights, total = None, float(minibatch.n_states)
         if self._weights is not None:
             weights = self._weights.take(rows)[:, None]
-            weighted, total = error * weights, float(weights.sum(dtype=np.float64))
-        total = self._workers.total(total)
+            total = self._workers.total(float(weights.sum(dtype=np.float64)))
         if total == 0.0:
             return math.nan
+        loss = self._differentiate(units, rows, weights, total)
+        if self._workers.size == 1:
+            return loss
+        self._vector[-1] = loss
+        self._vector.copy_(self._workers.sum(self._vector))
+        return self._vector[-1].item()
+
+    def _differentiate(self, units: np.ndarray, rows: np.ndarray, weights: np.ndarray | None, total: float) -> float:
+        """Write this worker's part of the gradient, and return its part of the loss."""
+        if not len(rows):
+            self._vector.zero_()
+            return 0.0
+        trace = self._layers.trace(self._inputs(units, rows))
+        error = trace[-1] - self._returns.take(rows)[:, None]
+        weighted = error if weights is None else error * weights
         self._layers.vjp(trace, weighted * np.float32(2.0 / total), self._out)
-        summed = self._workers.sum(self._vector)
-        if summed is not self._vector:
-            self._vector.copy_(summed)
-        return self._workers.total(float(np.vdot(weighted, error)) / total)
+        return float(np.vdot(weighted, error)) / total
 
 
 class _SequenceEpoch(_HandEpoch):

@@ -57,8 +57,9 @@ class FisherVectorProduct:
         total = th.zeros_like(vector)
         for i in range(1, len(self._parts)):
             total += self._linearise(i).product(vector)
-        # last, so that the cached chunk does not occupy memory while the uncached ones are computed
-        total += self._first().product(vector)
+        if self._parts:  # a worker may have none of the units
+            # last, so that the cached chunk does not occupy memory while the uncached ones are computed
+            total += self._first().product(vector)
         return self._workers.sum(total) / self._total_weight
 
     def _first(self) -> Linearisation:

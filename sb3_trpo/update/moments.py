@@ -33,8 +33,9 @@ class RunningMoments:
         :param least_share: smallest weight of the new rollout: above 0, the moments forget
         :param workers: the processes whose rows are pooled
         """
-        total = workers.total(float(len(rows)))
-        mean = workers.sum(_sum(rows)) / total
+        number = th.tensor([float(len(rows))], dtype=th.float64)
+        total, summed = workers.sum(th.cat([number, _sum(rows)])).tensor_split([1])
+        mean = summed / total
         var = workers.sum(_sum(rows, mean)) / total
         self.n_rollouts += 1
         if self.n_rollouts == 1:

@@ -55,18 +55,19 @@ class MovingStatistics:
         :return: the layers that move on any worker
         """
         candidates, some = _layers_with_buffers(interface.policy), batch.take(slice(0, _PROBED))
-        if not candidates or len(some) < 2:  # one state has no variance
+        if not candidates or workers.any(len(some) < 2):  # one state has no variance
             return cls([], False)
         before, actor = _buffers(candidates), watched_outputs(interface, some)
         old = [[buffer.clone() for buffer in buffers] for buffers in before]
         with _training(interface, candidates):
             interface.visit(some.states, some.actions)
         moved = [not all(map(th.equal, *pair)) for pair in zip(before, old, strict=True)]
-        layers = [layer for layer, moves in zip(candidates, moved, strict=True) if workers.any(moves)]
-        move_actor = workers.any(not all(map(_same, actor, watched_outputs(interface, some))))
+        moves_actor = not all(map(_same, actor, watched_outputs(interface, some)))
+        *counts, of_actor = workers.sum(th.tensor([*moved, moves_actor], dtype=th.float64)).tolist()
+        layers = [layer for layer, count in zip(candidates, counts, strict=True) if count > 0.0]
         for buffers, values in zip(before, old, strict=True):
             _assign(buffers, values)
-        return cls(layers, move_actor)
+        return cls(layers, of_actor > 0.0)
 
     @property
     def gather_images(self) -> bool:
@@ -100,7 +101,7 @@ def refresh_within_bound(
     counters = {id(layer.n_seen) for layer in layers if isinstance(layer, ImageNormalization)}
     before = [buffer.clone() for buffer in buffers]
     refresh_running_statistics(interface, layers, batch)
-    workers.broadcast(buffers)
+    _merge(layers, before, len(batch), workers)
     after = [buffer.clone() for buffer in buffers]
     for share in _SHARES:
         for buffer, old, new in zip(buffers, before, after, strict=True):
@@ -133,6 +134,34 @@ def refresh_running_statistics(interface: PolicyInterface, layers: Sequence[nn.M
             chunk = batch.take(units)
             if len(chunk) > 1:  # one state has no variance
                 interface.visit(chunk.states, chunk.actions)
+
+
+def _merge(layers: Sequence[nn.Module], before: Sequence[th.Tensor], n_states: int, workers: Workers) -> None:
+    """
+    Merge the statistics of all workers.
+
+    The moments of images are those of all images together. Running averages forget, so their mean over the states is taken.
+    Counters, of which no mean makes sense, become those of the first worker.
+
+    :param layers: the layers, after each worker has passed over its states
+    :param before: their buffers before that, equal on all workers
+    :param n_states: number of this worker's states
+    :param workers: the workers
+    """
+    if workers.size == 1:
+        return
+    total, old = workers.total(float(n_states)), iter(before)
+    for layer in layers:
+        buffers = list(layer.buffers(recurse=False))
+        previous = [next(old) for _ in buffers]
+        if isinstance(layer, ImageNormalization):
+            layer.merge(previous, workers)
+            continue
+        for buffer in buffers:
+            if buffer.is_floating_point():
+                buffer.copy_(workers.sum(buffer.double() * (n_states / total)))
+            else:
+                workers.broadcast([buffer])
 
 
 def _layers_with_buffers(policy: ActorCriticPolicy) -> list[nn.Module]:

@@ -237,10 +237,11 @@ class Threads:
         return values
 
 
-class ThreadWorker:
+class ThreadWorker(Alone):
     def __init__(self, threads: Threads, rank: int) -> None:
         self.threads = threads
         self.rank = rank
+        self.size = threads.size
 
     def sum(self, values: th.Tensor) -> th.Tensor:
         return th.stack(self.threads.exchange(self.rank, values.clone())).sum(dim=0)
@@ -248,8 +249,14 @@ class ThreadWorker:
     def total(self, number: float) -> float:
         return float(sum(self.threads.exchange(self.rank, number)))
 
+    def largest(self, number: float) -> float:
+        return float(max(self.threads.exchange(self.rank, number)))
+
     def any(self, flag: bool) -> bool:
         return any(self.threads.exchange(self.rank, flag))
+
+    def gather(self, value: Any) -> list[Any]:
+        return self.threads.exchange(self.rank, value)
 
     def broadcast(self, tensors: Sequence[th.Tensor]) -> None:
         for tensor in tensors:
@@ -274,13 +281,13 @@ def run_together(jobs: Sequence[Callable[[], object]]) -> list[BaseException | N
     return failures
 
 
-SHARED: dict[str, Any] = {"n_steps": 64, "n_critic_updates": 2, "seed": 0, "target_kl": 0.01}
+SHARED: dict[str, Any] = {"n_steps": 64, "batch_size": 64, "n_critic_updates": 2, "seed": 0, "target_kl": 0.01}
 
 
-def part_of(whole: TRPO, envs: list[int], batch_size: int) -> TRPO:
+def part_of(whole: TRPO, envs: list[int]) -> TRPO:
     """A model with the same weights and the rollout of some of the environments."""
     env = make_vec_env("CartPole-v1", len(envs))
-    part = type(whole)("MlpPolicy", env, **SHARED, batch_size=batch_size)
+    part = type(whole)("MlpPolicy", env, **SHARED)
     part.policy.load_state_dict(whole.policy.state_dict())
     part._setup_learn(64 * len(envs))
     ours, theirs = part.rollout_buffer, whole.rollout_buffer
@@ -293,19 +300,20 @@ def part_of(whole: TRPO, envs: list[int], batch_size: int) -> TRPO:
 
 @pytest.fixture
 def whole() -> TRPO:
-    return collect(TRPO("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=0), **SHARED, batch_size=256))
+    return collect(TRPO("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=0), **SHARED))
 
 
 @pytest.mark.parametrize("split", [([0, 1], [2, 3]), ([0], [1, 2, 3])])
 @pytest.mark.parametrize("cls", [TRPO, NaturalPolicyGradient, KLPenaltyTRPO, DualTRPO])
 def test_two_workers_make_the_update_of_one(cls: type[TRPO], split: tuple[list[int], list[int]]) -> None:
-    whole = collect(cls("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=0), **SHARED, batch_size=256))
-    # one mini-batch per pass, so that their number and their content are the same
-    parts = [part_of(whole, envs, batch_size=64 * len(envs)) for envs in split]
+    whole = collect(cls("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=0), **SHARED))
+    parts = [part_of(whole, envs) for envs in split]
     threads = Threads(2)
     for rank, part in enumerate(parts):
         part.workers = threads.worker(rank)
+    np.random.seed(0)  # noqa: NPY002 (of the mini-batches)
     whole.train()
+    np.random.seed(0)  # noqa: NPY002
     assert run_together([part.train for part in parts]) == [None, None]
     after = [flatten(list(model.policy.parameters())) for model in (*parts, whole)]
     assert th.equal(after[0], after[1])
@@ -319,7 +327,7 @@ def test_two_workers_make_the_update_of_one(cls: type[TRPO], split: tuple[list[i
 
 
 def test_workers_start_from_the_policy_of_the_first() -> None:
-    models = [TRPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=seed) for seed in (0, 1)]
+    models = [TRPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8) for _ in range(2)]
     first = flatten(list(models[0].policy.parameters()))
     threads = Threads(2)
     for rank, model in enumerate(models):
@@ -329,14 +337,14 @@ def test_workers_start_from_the_policy_of_the_first() -> None:
 
 
 def test_workers_refuse_a_rollout_together(whole: TRPO) -> None:
-    parts = [part_of(whole, envs, batch_size=128) for envs in ([0, 1], [2, 3])]
+    parts = [part_of(whole, envs) for envs in ([0, 1], [2, 3])]
     threads = Threads(2)
     for rank, part in enumerate(parts):
         part.workers = threads.worker(rank)
     parts[1].rollout_buffer.returns[3, 1] = 1e30
     before = flatten(list(whole.policy.parameters()))
     failures = run_together([part.train for part in parts])
-    assert "another process has refused" in str(failures[0])
+    assert "rank 1 has refused its part of the rollout: The returns" in str(failures[0])
     assert "returns of the rollout reach 1e+30" in str(failures[1])
     assert all(th.equal(flatten(list(part.policy.parameters())), before) for part in parts)
 

@@ -179,7 +179,7 @@ def test_few_states_in_the_fisher_matrix_do_not_make_the_step_too_long(
     independent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not independent:  # as if the solver's states measured the step's length
-        monkeypatch.setattr("sb3_trpo.algorithms.trpo.fisher_subsets", lambda *args: (fisher_subsets(*args)[0], th.arange(0)))
+        monkeypatch.setattr("sb3_trpo.algorithms.trpo.fisher_subsets", lambda *args: (fisher_subsets(*args)[0], np.arange(0)))
     few: dict[str, Any] = {"fisher_sample_fraction": 0.02, "cg_damping": 1e-4}
     model = TRPO("MlpPolicy", "Pendulum-v1", n_steps=512, n_critic_updates=1, seed=0, **few)
     accepted = []

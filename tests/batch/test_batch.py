@@ -14,6 +14,7 @@ from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout, read_batch
 from sb3_trpo.batch.states import States, map_observations
 from sb3_trpo.batch.subsets import every_kth, minibatches
+from sb3_trpo.batch.whole import Whole
 from tests.helpers import generator_states
 
 N_STEPS = 6
@@ -253,7 +254,8 @@ def test_minibatches_are_those_of_get(observations: str, batch_size: int, n_envs
     buffer = make_buffer(observations, "box", n_envs)
     batch = read(buffer, ACTIONS["box"])
     np.random.seed(3)  # noqa: NPY002
-    ours = [labels_of(batch.take(th.as_tensor(index))) for _ in range(2) for index in minibatches(batch, batch_size, n_envs)]
+    drawn = [th.as_tensor(units) for _ in range(2) for units, _ in minibatches(Whole.of(batch, n_envs), batch_size)]
+    ours = [labels_of(batch.take(units)) for units in drawn]
     state = generator_states()
     np.random.seed(3)  # noqa: NPY002
     theirs = [(samples.advantages - 0.125).tolist() for _ in range(2) for samples in buffer.get(batch_size)]
@@ -266,7 +268,7 @@ def test_minibatches_are_those_of_get(observations: str, batch_size: int, n_envs
 def test_every_kth_goes_through_all_environments(k: int, n_envs: int) -> None:
     batch = read(make_buffer("vector", "box", n_envs), ACTIONS["box"])
     by_environment = [label(step, env) for env in range(n_envs) for step in range(N_STEPS)]
-    thinned = labels_of(batch.take(every_kth(batch, k, n_envs)))
+    thinned = labels_of(batch.take(th.from_numpy(every_kth(Whole.of(batch, n_envs), k))))
     assert thinned == (by_environment[::k] if k > 1 else TIME_MAJOR[n_envs])
     if k <= N_STEPS:
         assert {name % 10 for name in thinned} == set(range(n_envs))
@@ -275,7 +277,8 @@ def test_every_kth_goes_through_all_environments(k: int, n_envs: int) -> None:
 @pytest.mark.parametrize(("size", "n_envs"), [(10, 4), (3, 4)])
 def test_every_kth_of_a_buffer_of_another_size(size: int, n_envs: int) -> None:
     zeros = th.zeros(size)
-    assert every_kth(Batch(States(zeros), zeros, zeros, zeros, zeros), 2, n_envs).tolist() == list(range(0, size, 2))
+    batch = Batch(States(zeros), zeros, zeros, zeros, zeros)
+    assert every_kth(Whole.of(batch, n_envs), 2).tolist() == list(range(0, size, 2))
 
 
 @pytest.mark.parametrize("size", [1, 4, 17, 18, 100])

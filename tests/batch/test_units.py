@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.states import States, concatenate
 from sb3_trpo.batch.subsets import every_kth, minibatches
+from sb3_trpo.batch.whole import Whole
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -79,14 +80,14 @@ def test_chunks_are_made_of_whole_windows(lengths: list[int], size: int) -> None
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8), size=st.integers(1, 10))
 def test_minibatches_are_made_of_whole_windows(lengths: list[int], size: int) -> None:
     batch = windows(*lengths)
-    parts = [th.from_numpy(part) for part in minibatches(batch, size, n_envs=1)]
+    parts = [th.from_numpy(units) for units, _ in minibatches(Whole.of(batch, 1), size)]
     assert sorted(th.cat(parts).tolist()) == list(range(len(lengths)))
     for part in parts:
         assert len(batch.take(part)) <= size or len(part) == 1
 
 
 def test_every_kth_window() -> None:
-    assert every_kth(windows(3, 1, 2, 4, 1), 2, n_envs=4).tolist() == [0, 2, 4]
+    assert every_kth(Whole.of(windows(3, 1, 2, 4, 1), 4), 2).tolist() == [0, 2, 4]
 
 
 def test_a_batch_without_windows_has_as_many_units_as_transitions() -> None:

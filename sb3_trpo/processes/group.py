@@ -1,0 +1,193 @@
+"""The workers as processes of ``torch.distributed``."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch as th
+import torch.distributed as dist
+from torch._C._distributed_c10d import Store
+
+_PATIENCE = 0.25
+"""Seconds between two looks at the other processes within a rollout."""
+_MESSAGE_PATIENCE = 2.0
+"""Seconds to wait for the message of a process that has closed its connections."""
+_FAILURE, _READERS = "sb3_trpo/failure", "sb3_trpo/readers"
+"""Keys of the message of a process that has failed, and of the number of processes that have read it."""
+
+
+class Processes:
+    """
+    The processes of a group of ``torch.distributed``. Sums are in float64, and equal on all of them bit for bit.
+
+    If one of them fails, its message reaches the others through the group's store: they raise it in their next sum, which the
+    closed connection ends at once, or at their next env step.
+
+    :param group: a process group that has gloo for tensors on the CPU
+    :param store: its key-value store
+    :param on_device: whether the group also has a backend for tensors on the GPU
+    """
+
+    def __init__(self, group: dist.ProcessGroup, store: Store, on_device: bool = False) -> None:
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+        self.seconds = 0.0
+        """Seconds in sums so far, waiting included."""
+        self.n_sums = 0
+        """Number of sums so far."""
+        self._group = group
+        self._store = store
+        self._on_device = on_device
+        self._n_gathered = 0
+        self._next_look = 0.0
+        self._failure: RuntimeError | KeyboardInterrupt | None = None
+        self._pids: list[tuple[int, int]] = []
+        hosts = self.gather((socket.gethostname(), os.getpid()))
+        self._pids = [(rank, pid) for rank, (host, pid) in enumerate(hosts) if host == hosts[self.rank][0]]
+
+    @property
+    def has_left(self) -> bool:
+        """Tell whether this process or another one has failed, so that there are no more sums."""
+        return self._failure is not None
+
+    def sum(self, values: th.Tensor) -> th.Tensor:
+        """See :meth:`~sb3_trpo.step.workers.Workers.sum`."""
+        total = values.detach().to(device=None if self._on_device else "cpu", dtype=th.float64, copy=True)
+        self._call(lambda: dist.all_reduce(total, group=self._group))
+        return total.to(values.device, values.dtype)
+
+    def total(self, number: float) -> float:
+        """See :meth:`~sb3_trpo.step.workers.Workers.total`."""
+        return self.sum(th.tensor(number, dtype=th.float64)).item()
+
+    def largest(self, number: float) -> float:
+        """See :meth:`~sb3_trpo.step.workers.Workers.largest`."""
+        largest = th.tensor(number, dtype=th.float64)
+        self._call(lambda: dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._group))
+        return largest.item()
+
+    def any(self, flag: bool) -> bool:
+        """See :meth:`~sb3_trpo.step.workers.Workers.any`."""
+        return self.largest(float(flag)) > 0.0
+
+    def gather(self, value: Any) -> list[Any]:
+        """See :meth:`~sb3_trpo.step.workers.Workers.gather`."""
+        values: list[Any] = [None] * self.size
+        self._call(lambda: dist.all_gather_object(values, value, group=self._group))
+        self._n_gathered += 1
+        return values
+
+    def broadcast(self, tensors: Sequence[th.Tensor]) -> None:
+        """See :meth:`~sb3_trpo.step.workers.Workers.broadcast`."""
+        first = dist.get_global_rank(self._group, 0)
+        for tensor in tensors:
+            sent = tensor.detach().to(tensor.device if self._on_device else "cpu").contiguous()
+            self._call(partial(dist.broadcast, sent, first, group=self._group))
+            with th.no_grad():
+                tensor.copy_(sent)
+
+    def ask_to_stop(self) -> None:
+        """See :meth:`~sb3_trpo.step.workers.Workers.ask_to_stop`."""
+        self._store.set(self._stop_key(), "")
+
+    def asked_to_stop(self) -> bool:
+        """See :meth:`~sb3_trpo.step.workers.Workers.asked_to_stop`."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return False
+        self._next_look = now + _PATIENCE
+        self._raise_failure()
+        self._raise_if_killed()
+        return bool(self._ask_store(lambda: self._store.check([self._stop_key()])))
+
+    def _stop_key(self) -> str:
+        return f"sb3_trpo/stop/{self._n_gathered}"
+
+    def leave(self, error: BaseException) -> None:
+        """
+        Tell the other processes why this one ends, and close the connections to them.
+
+        :param error: the reason
+        """
+        if self._failure is not None:
+            return
+        if isinstance(error, KeyboardInterrupt):
+            kind, message = "interrupt", f"rank {self.rank} was interrupted"
+        else:
+            kind, message = "error", f"rank {self.rank} has ended the run: {type(error).__name__}: {error}"
+        self._failure = KeyboardInterrupt(message) if kind == "interrupt" else RuntimeError(message)
+        try:
+            self._store.compare_set(_FAILURE, "", f"{kind} {message}")
+            dist.destroy_process_group(self._group)
+            self._wait_for_readers()
+        except RuntimeError:  # the process that keeps the store has ended, which tells the others enough
+            return
+
+    def _wait_for_readers(self) -> None:
+        """Let the first process, which may keep the store, wait until all have read the message."""
+        deadline = time.monotonic() + (_MESSAGE_PATIENCE if self.rank == 0 else 0.0)
+        while time.monotonic() < deadline and self._store.add(_READERS, 0) < self.size - 1:
+            time.sleep(0.05)
+
+    def _call(self, collective: Callable[[], Any]) -> None:
+        """Run a collective; its error becomes the message of the process that has failed."""
+        if self._failure is not None:
+            raise type(self._failure)(*self._failure.args)
+        started = time.perf_counter()
+        try:
+            collective()
+        except RuntimeError as error:
+            deadline = time.monotonic() + _MESSAGE_PATIENCE
+            while time.monotonic() < deadline:
+                self._raise_failure(error)
+                self._raise_if_killed(error)
+                time.sleep(0.05)
+            self._fail(
+                RuntimeError(f"another process has ended without a message, so it was probably killed ({error})"), error
+            )
+        self.seconds += time.perf_counter() - started
+        self.n_sums += 1
+
+    def _raise_failure(self, cause: BaseException | None = None) -> None:
+        """Raise the message of a process that has failed, if there is one."""
+        if self._failure is None and self._ask_store(lambda: self._store.check([_FAILURE])):
+            kind, _, message = self._store.get(_FAILURE).decode().partition(" ")
+            with suppress(RuntimeError):  # the process that keeps the store may end before all have read it
+                self._store.add(_READERS, 1)
+                self._wait_for_readers()
+            self._fail(KeyboardInterrupt(message) if kind == "interrupt" else RuntimeError(message), cause)
+
+    def _raise_if_killed(self, cause: BaseException | None = None) -> None:
+        """Raise an error if a process of this machine has ended. One of another machine closes its connection."""
+        dead = [rank for rank, pid in self._pids if not _is_alive(pid)]
+        if dead:
+            self._raise_failure(cause)  # its message may have come in between
+            self._fail(RuntimeError(f"rank {dead[0]} has ended without a message, so it was probably killed"), cause)
+
+    def _ask_store(self, question: Callable[[], bool]) -> bool:
+        try:
+            return question()
+        except RuntimeError as error:
+            self._fail(RuntimeError(f"the process that keeps the store has ended ({error})"), error)
+            raise
+
+    def _fail(self, failure: RuntimeError | KeyboardInterrupt, cause: BaseException | None = None) -> None:
+        self._failure = failure
+        raise failure from cause
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine runs; one that has ended may wait for its parent."""
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user, or the system has no /proc
+        return True
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")

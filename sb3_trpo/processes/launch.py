@@ -1,0 +1,102 @@
+"""Joins the processes that ``torchrun`` has started."""
+
+import os
+import re
+from datetime import timedelta
+
+import torch as th
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
+
+from sb3_trpo.processes.group import Processes
+from sb3_trpo.step.workers import ALONE, Workers
+
+_TIMEOUT = timedelta(hours=24)
+"""Longest wait for another process, which may be evaluating; the end of a process ends it at once."""
+_THREADS_AT_IMPORT = th.get_num_threads()
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+_joined: Processes | None = None
+
+
+def is_launched() -> bool:
+    """
+    Tell whether this process is one of several that ``torchrun`` has started.
+
+    :return: whether it is
+    """
+    return dist.is_available() and (dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1)
+
+
+def launched_rank() -> int:
+    """
+    Read the number of this process, before it joins the others.
+
+    :return: the number, from 0
+    """
+    if not is_launched():
+        return 0
+    return dist.get_rank() if dist.is_initialized() else int(os.environ["RANK"])
+
+
+def join() -> Workers:
+    """
+    Join the other processes, once; without ``torchrun``, there are none.
+
+    A process group that the program has set up is used as it is. Otherwise tensors on the CPU go through gloo, and those on
+    GPUs through nccl if every process of the machine has a GPU of its own. A process that shares the machine gets one thread,
+    unless the environment or the program has chosen a number.
+
+    :return: the workers
+    """
+    global _joined
+    if not is_launched():
+        return ALONE
+    if _joined is not None and not _joined.has_left:
+        return _joined
+    if not dist.is_initialized():
+        _limit_threads()
+        backend = "cpu:gloo,cuda:nccl" if _has_own_gpu() else "gloo"
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+    if dist.get_world_size() == 1:
+        return ALONE
+    group = dist.group.WORLD
+    assert group is not None
+    backends = str(dist.get_backend_config(group))
+    on_device = "nccl" in backends
+    if "gloo" not in backends:
+        group, on_device = dist.new_group(backend="gloo", timeout=_TIMEOUT), False
+    _joined = Processes(group, _get_default_store(), on_device)
+    return _joined
+
+
+def own_device(device: th.device | str) -> th.device | str:
+    """
+    Choose the GPU of this process.
+
+    :param device: the user's choice
+    :return: that; for "auto" or "cuda" without a number, the GPU with the process's number on its machine, if it has several
+    """
+    text = str(device)
+    automatic = text == "cuda" or (text == "auto" and th.cuda.is_available())
+    if not (automatic and is_launched() and th.cuda.device_count() > 1):
+        return device
+    return f"cuda:{_local_rank() % th.cuda.device_count()}"
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _local_size() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+
+
+def _has_own_gpu() -> bool:
+    return th.cuda.is_available() and dist.is_nccl_available() and th.cuda.device_count() >= _local_size()
+
+
+def _limit_threads() -> None:
+    chosen = any(re.fullmatch(r"[\d,]+", os.environ.get(name, "")) for name in _THREAD_VARIABLES)
+    if _local_size() > 1 and not chosen and th.get_num_threads() == _THREADS_AT_IMPORT:
+        th.set_num_threads(1)

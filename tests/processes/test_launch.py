@@ -1,0 +1,69 @@
+"""Joining the processes of torchrun."""
+
+import os
+
+import pytest
+import torch as th
+import torch.distributed as dist
+
+from sb3_trpo import TRPO
+from sb3_trpo.processes.group import Processes
+from sb3_trpo.processes.launch import is_launched, join, launched_rank, own_device
+from sb3_trpo.step.workers import ALONE
+from tests.ranks import run_ranks
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (is_launched(), launched_rank(), join()) == (False, 0, ALONE)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert join() is ALONE
+    assert not dist.is_initialized()
+    assert own_device("auto") == "auto"
+
+
+def test_distributed_changes_nothing_in_one_process() -> None:
+    weights = []
+    for distributed in (False, True):
+        model = TRPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=32, seed=0, distributed=distributed).learn(128)
+        weights.append(th.nn.utils.parameters_to_vector(model.policy.parameters()))
+    assert th.equal(*weights)
+
+
+def count_threads(rank: int, chosen: str | None, by_program: bool) -> tuple[int, bool]:
+    os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ.pop("MKL_NUM_THREADS", None)
+    from sb3_trpo.processes import launch
+
+    launch._THREADS_AT_IMPORT = 4
+    th.set_num_threads(3 if by_program else 4)
+    if chosen is not None:
+        os.environ["OMP_NUM_THREADS"] = chosen
+    first = join()
+    return th.get_num_threads(), join() is first
+
+
+@pytest.mark.parametrize(("chosen", "by_program", "expected"), [(None, False, 1), ("2", False, 4), (None, True, 3)])
+def test_one_thread_unless_the_user_has_chosen(chosen: str | None, by_program: bool, expected: int) -> None:
+    assert run_ranks(2, count_threads, chosen, by_program) == [(expected, True)] * 2
+
+
+def use_own_group(rank: int) -> tuple[float, bool]:
+    dist.init_process_group("gloo")
+    workers = join()
+    assert isinstance(workers, Processes)
+    return workers.total(1.0), dist.is_initialized()
+
+
+def test_a_group_that_the_program_has_set_up_is_used() -> None:
+    assert run_ranks(2, use_own_group) == [(2.0, True)] * 2
+
+
+def use_gpus(rank: int) -> tuple[list[float], str]:
+    device = str(own_device("auto"))
+    workers = join()
+    return workers.sum(th.full((3,), 1.0 + rank, device=device)).tolist(), device
+
+
+@pytest.mark.skipif(th.cuda.device_count() < 2, reason="needs two GPUs")
+def test_each_process_has_its_own_gpu() -> None:
+    assert run_ranks(2, use_gpus) == [([3.0] * 3, "cuda:0"), ([3.0] * 3, "cuda:1")]
