@@ -18,7 +18,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trpo.checks import described
-from sb3_trpo.reading.archives import check_nested, read_entries
+from sb3_trpo.reading.archives import read_entries
 from sb3_trpo.reading.fields import field_recipe
 from sb3_trpo.reading.pickles import NotRebuiltError, read_pickle
 from sb3_trpo.reading.policy_files import torch_recipe
@@ -137,7 +137,6 @@ def _described(value: Any) -> str:
 def _weights(name: str, content: bytes) -> tuple[str, list[str]]:
     """Describe an entry with weights, which torch reads without running it."""
     try:
-        check_nested(name, content)
         values = read_weights(content)
     except ValueError as error:
         return f"  {name}: {len(content):,} bytes that torch refuses, {error}", list(_unknown_in_torch(name, content))
