@@ -5,10 +5,10 @@ import pickle
 import re
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sb3_trpo.reading.archives import read_entries
 from sb3_trpo.saving.atomic import written_aside
 from sb3_trpo.saving.run_pickles import read_state, write_state
 
@@ -85,12 +85,13 @@ def read_newest(folder: Path, trusted: bool = False) -> Checkpoint:
     for path in checkpoints_in(folder):
         try:
             return _read(path, trusted)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except (EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
             warnings.warn(f"the checkpoint {path} cannot be read ({error}); an earlier one is used", UserWarning, stacklevel=4)
     raise FileNotFoundError(f"`folder` must hold a checkpoint of ResumeCallback, and {folder} holds none that can be read")
 
 
 def _read(path: Path, trusted: bool) -> Checkpoint:
-    with zipfile.ZipFile(path) as archive:
-        about, model, state = (archive.read(name) for name in MEMBERS)  # reading checks the sums
+    with path.open("rb") as file:
+        entries = read_entries(file)  # which checks the sums
+    about, model, state = (entries[name] for name in MEMBERS)
     return Checkpoint(json.loads(about), model, read_state(state, trusted))

@@ -145,6 +145,7 @@ def be_killed(where: str, folder: str) -> None:
                 setattr(os, where, kill)  # of the next save
             return True
 
+    th.set_num_threads(1)  # as in the tests
     KillAt.__module__, KillAt.__qualname__ = InterruptAt.__module__, InterruptAt.__qualname__
     model = TRPO("MlpPolicy", CASES["cartpole"][2](), n_steps=N_STEPS, batch_size=N_STEPS, seed=0, device="cpu")
     model.learn(N_STEPS * 2 * N_ROLLOUTS, [ResumeCallback(folder, every=1), KillAt(4 * 2 * N_STEPS + 6)])
@@ -262,6 +263,18 @@ def test_nothing_in_a_checkpoint_runs_unless_it_is_trusted(tmp_path: Path) -> No
     assert not canary.exists()
     TRPO.resume(tmp_path, toy(), trusted=True)
     assert canary.exists()
+
+
+def test_a_checkpoint_is_no_bomb(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    path = checkpoints_in(tmp_path)[0]
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**parts, "state.pkl": b"\0" * 80_000_000}.items():
+            archive.writestr(name, content)
+    with pytest.warns(UserWarning, match=r"cannot be read \(its entries up to 'state.pkl' would take 80,"):
+        assert TRPO.resume(tmp_path, toy()).num_timesteps == N_STEPS
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:
