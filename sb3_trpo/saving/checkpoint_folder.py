@@ -68,7 +68,7 @@ def write_checkpoint(folder: Path, steps: int, checkpoint: Checkpoint, keep: int
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:  # stored: packing takes longer than writing
         for name, content in zip(MEMBERS, parts, strict=True):
             archive.writestr(name, content)
-    for old in checkpoints_in(folder)[keep:]:
+    for old in [file for file in checkpoints_in(folder) if steps_of(file) <= steps][keep:]:  # damaged ones may be newer
         old.unlink(missing_ok=True)
     return path
 

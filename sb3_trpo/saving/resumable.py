@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,13 +97,20 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         """
         self._log_interval = log_interval or 1
         every_rollout: Any = None if log_interval is None else 1  # dump_logs chooses among them
+        failure: Exception | None = None
         try:
             super().learn(total_timesteps, callback, every_rollout, tb_log_name, reset_num_timesteps, progress_bar)
+        except Exception as error:
+            failure = error
         finally:
             ended = [part.release() for part in reversed(self._resume_callbacks)]  # each gives back what the one before set
             self._resume_callbacks = ()
-        if any(ended):  # there was no other rollout to end before
-            raise SystemExit(EXIT_CODE)
+        if any(ended):  # there was no other rollout to end before, or the signal has ended the worker processes too
+            if failure is not None:
+                warnings.warn(f"the run ended after SIGTERM without another checkpoint: {failure}", UserWarning, stacklevel=2)
+            raise SystemExit(EXIT_CODE) from failure
+        if failure is not None:
+            raise failure
         return self
 
     def dump_logs(self, iteration: int = 0) -> None:
@@ -150,6 +158,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects, "trusted": trusted}
         model = cls.load(io.BytesIO(checkpoint.model), **chosen)
         check_same_run(checkpoint.about, model)
+        for name in custom_objects or {}:
+            checkpoint.state["attributes"].pop(name, None)
         restore_weights(model, checkpoint.state)
         model._interrupted = checkpoint.state
         model.run_folders = frozenset([Path(folder).resolve(), *map(Path, checkpoint.about.get("folders", ()))])

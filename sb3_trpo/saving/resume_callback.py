@@ -10,6 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trpo.checks import check, integer
 from sb3_trpo.saving.checkpoint_folder import Checkpoint, checkpoints_in, steps_of, write_checkpoint
+from sb3_trpo.saving.folder_lock import FolderLock
 from sb3_trpo.saving.run_state import describe_run, model_file, save_run
 from sb3_trpo.snapshots.environments import Environments
 
@@ -44,6 +45,7 @@ class ResumeCallback(BaseCallback):
         self._model_file: bytes | None = None
         self._environments: Environments | None = None
         self._earlier_handler: Any = None
+        self._lock: FolderLock | None = None
 
     def _on_training_start(self) -> None:
         if not hasattr(self.model, "run_folders"):
@@ -51,6 +53,7 @@ class ResumeCallback(BaseCallback):
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"`folder` must be a folder or a path where there is nothing, and {self.folder} is a file")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(self.folder)
         self._refuse_other_runs()
         self._model_file = None  # an earlier `learn` may have had other arguments
         for left_behind in self.folder.glob(".*.tmp"):  # by a kill
@@ -81,13 +84,16 @@ class ResumeCallback(BaseCallback):
 
     def release(self) -> bool:
         """
-        Leave SIGTERM to the program again. The model calls this when ``learn`` ends, also by an error.
+        Leave SIGTERM to the program again, and the folder to other runs. The model calls this when ``learn`` ends, also by
+        an error.
 
         :return: whether there was a SIGTERM
         """
         if self._earlier_handler is not None:
             signal.signal(signal.SIGTERM, self._earlier_handler)
             self._earlier_handler = None
+        if self._lock is not None:
+            self._lock.release()
         ended, self._ended = self._ended, False
         return ended
 
