@@ -17,15 +17,14 @@ from sb3_trpo.saving.checkpoint_folder import read_newest
 from sb3_trpo.saving.resume_callback import EXIT_CODE, ResumeCallback
 from sb3_trpo.saving.run_state import adopt_attributes, check_same_class, check_same_run, restore_run, restore_weights
 
-_OF_LEARN = ("_interrupted", "_resume_callbacks", "_n_rollouts", "_log_interval")
-"""Attributes that are not saved with a model."""
-
 SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 
 
 class ResumableAlgorithm(OnPolicyAlgorithm):
     """An on-policy algorithm whose runs can be resumed. Its ``collect_rollouts`` calls :meth:`_begin_rollout`."""
 
+    attributes_of_learn = ("run_folders", "_interrupted", "_resume_callbacks", "_n_rollouts", "_log_interval")
+    """Attributes that are not saved with a model."""
     run_folders: frozenset[Path] = frozenset()
     """Folders of checkpoints of this run."""
     _interrupted: dict[str, Any] | None = None
@@ -125,7 +124,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             super().dump_logs(self._n_rollouts)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "run_folders", *_OF_LEARN]
+        return [*super()._excluded_save_params(), *self.attributes_of_learn]
 
     @classmethod
     def resume(

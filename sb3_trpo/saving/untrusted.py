@@ -105,7 +105,7 @@ def _rebuilt(name: str, field: Any, cls: type[Any]) -> Any:
     """Rebuild an attribute, and check that it may be one."""
     if name == "env":
         raise NotRebuiltError("making an environment runs code: pass `env` to `load`")
-    if not name.isidentifier() or name.startswith("__") or callable(getattr(cls, name, None)) or name == "policy_aliases":
+    if not name.isidentifier() or name.startswith("__") or callable(getattr(cls, name, None)) or name in _never_saved(cls):
         shown = printable(name, 100)
         message = f"its attribute `{shown}` is no attribute of a model: it would replace a part of {cls.__name__}"
         raise ValueError(f"{message}; if you trust whoever made the file, pass `trusted=True`")
@@ -113,6 +113,11 @@ def _rebuilt(name: str, field: Any, cls: type[Any]) -> Any:
     if name in _NEEDED and not isinstance(value, _NEEDED[name]):
         raise ValueError(f"its attribute `{name}` is a {type(value).__name__}")
     return value
+
+
+def _never_saved(cls: type[Any]) -> set[str]:
+    """Name the attributes of a class that its own files do not have."""
+    return {"policy_aliases", *getattr(cls, "attributes_of_learn", ())}
 
 
 def _report(name: str, error: NotRebuiltError, unused: Container[str]) -> None:
