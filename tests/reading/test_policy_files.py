@@ -61,6 +61,12 @@ def test_the_load_of_no_own_policy_runs_the_file(name: str, tmp_path: Path) -> N
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_policy_of_another_class_is_named(tmp_path: Path) -> None:
+    MlpLstmPolicy(OBSERVATIONS["vector"], ACTIONS["box"], lambda _: 0.1).save(str(tmp_path / "policy.pt"))
+    with pytest.raises(ValueError, match=r"policy\.pt does not hold a CnnPolicy: .*'lstm_hidden_size'"):
+        CnnPolicy.load(tmp_path / "policy.pt")
+
+
 class OwnExtractor(FlattenExtractor):
     """A custom extractor."""
 
