@@ -148,7 +148,7 @@ class _Pickler(pickle.Pickler):
         if not (isinstance(code, np.dtype) and _NUMBERS.fullmatch(code.str)):
             return NotImplemented
         if type(obj) is np.ndarray:
-            order = "F" if obj.flags.fnc else "C"
+            order: Literal["C", "F"] = "F" if obj.flags.fnc else "C"
             return array_of, (obj.tobytes(order), code.str, obj.shape, order)
         if isinstance(obj, np.generic):
             return number_of, (obj.tobytes(), code.str)

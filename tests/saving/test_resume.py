@@ -298,9 +298,10 @@ def test_one_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
     saved_run(tmp_path)
     first, second = TRPO.resume(tmp_path, toy()), TRPO.resume(tmp_path, toy())
 
-    def disturb(*_: Any) -> None:
+    def disturb(*_: Any) -> bool:
         with pytest.raises(ValueError, match=r"`folder` = .* is in use: another run saves its checkpoints there now"):
             second.learn(9 * N_STEPS, ResumeCallback(tmp_path))
+        return True
 
     first.learn(3 * N_STEPS, CallbackList([ResumeCallback(tmp_path), ConvertCallback(disturb)]))
     assert second.learn(4 * N_STEPS, ResumeCallback(tmp_path)).num_timesteps == 4 * N_STEPS
