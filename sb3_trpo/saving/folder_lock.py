@@ -35,3 +35,17 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def is_locked(folder: Path) -> bool:
+    """
+    Tell whether a run saves in a folder now.
+
+    :param folder: the folder
+    :return: whether one does, where the system can tell
+    """
+    try:
+        FolderLock(folder).release()
+    except ValueError:
+        return True
+    return False

@@ -94,6 +94,7 @@ class ResumeCallback(BaseCallback):
             self._earlier_handler = None
         if self._lock is not None:
             self._lock.release()
+            self._lock = None
         ended, self._ended = self._ended, False
         return ended
 
