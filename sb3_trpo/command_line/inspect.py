@@ -21,6 +21,7 @@ def inspect(program: str, options: Sequence[str]) -> None:
     )
     for path in parser.parse_args(options).files:
         try:
-            print(inspect_file(path))
+            text = inspect_file(path)
         except (OSError, ValueError) as error:
             raise SystemExit(f"sb3-trpo: {error}") from error
+        print(text)

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from sb3_trpo.command_line.distributed import choice_of_the_first, is_first
 from sb3_trpo.saving.checkpoint_folder import checkpoints_in
+from sb3_trpo.saving.folder_lock import is_locked
 from sb3_trpo.saving.resume_callback import ResumeCallback
 from sb3_trpo.snapshots.environments import ResumableEnv
 
@@ -21,6 +22,8 @@ OPTION = "--resume"
 _FOLDER = "resume"
 _EVERY = 10
 """Number of updates between two checkpoints."""
+_MARK = "unfinished"
+"""Name of a file beside the checkpoints while the training is not at its end: the Zoo saves a final model after Ctrl-C too."""
 
 
 def without_option(command: str, options: Sequence[str]) -> tuple[list[str], bool]:
@@ -71,10 +74,22 @@ def _resuming(setup: Callable[[Any], Any]) -> Callable[[Any], Any]:
             result = setup(manager)
         finally:
             algorithms[manager.algo] = algorithm
-        manager.callbacks.append(ResumeCallback(Path(manager.save_path) / _FOLDER, every=_EVERY))
+        manager.callbacks.append(_MarkingCallback(Path(manager.save_path) / _FOLDER, every=_EVERY))
         return result
 
     return patched
+
+
+class _MarkingCallback(ResumeCallback):
+    """Saves the run, and marks its folder until the training has come to its end."""
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        (self.folder / _MARK).touch()
+
+    def _on_training_end(self) -> None:
+        if self._lock is not None:  # the Zoo calls this again after `learn`, also if that was interrupted
+            (self.folder / _MARK).unlink(missing_ok=True)
 
 
 def _resumable_workers(create_envs: Callable[..., VecEnv]) -> Callable[..., VecEnv]:
@@ -120,13 +135,15 @@ class _Resumed:
 
 def unfinished_run(log_path: Path, env_name: str) -> Path | None:
     """
-    Find the newest run of an environment that has checkpoints, if it has no final model.
+    Find the newest run of an environment that has checkpoints and is not going on now, if it did not come to its end.
 
     :param log_path: the Zoo's folder of an algorithm
     :param env_name: the environment's name in folders
     :return: folder of the run
     """
     numbered = [path for path in log_path.glob(f"{env_name}_*") if path.name.rpartition("_")[2].isdigit()]
-    resumable = [path for path in numbered if checkpoints_in(path / _FOLDER)]
+    resumable = [path for path in numbered if checkpoints_in(path / _FOLDER) and not is_locked(path / _FOLDER)]
     newest = max(resumable, key=lambda path: int(path.name.rpartition("_")[2]), default=None)
-    return None if newest is None or (newest / f"{env_name}.zip").exists() else newest
+    if newest is None or ((newest / f"{env_name}.zip").exists() and not (newest / _FOLDER / _MARK).exists()):
+        return None
+    return newest

@@ -1,6 +1,7 @@
 """Lets RL Zoo's scripts read the files of a run without running anything in them."""
 
 import ast
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -107,7 +108,9 @@ def _checked(path: Path, settings: Any, own_packages: Sequence[str]) -> Any:
         for entry in named if isinstance(named, list) else [named]:
             name = next(iter(entry), None) if isinstance(entry, dict) else entry
             if not _is_known_wrapper(name, own_packages):
-                raise ValueError(f"`{key}` = {name!r} in {path} is none of the known wrappers; {_TRUST}, or `--gym-packages`")
+                raise ValueError(
+                    f"`{key}` = {reprlib.repr(name)} in {path} is none of the known wrappers; {_TRUST}, or `--gym-packages`"
+                )
     return settings
 
 

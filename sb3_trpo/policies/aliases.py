@@ -1,13 +1,12 @@
 """The policies behind the aliases: SB3's, with other defaults."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-import torch as th
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_trpo.policies.image_networks import NormalizedCNN, PaperCNN
-from sb3_trpo.reading.policy_files import ReadPath, load_policy
+from sb3_trpo.policies.loading import SafelyLoaded
 
 MlpPolicy = ActorCriticPolicy
 
@@ -15,7 +14,7 @@ _N_BEFORE_NET_ARCH = 3
 """Positional arguments of SB3's policies before ``net_arch``: the spaces and the learning rate."""
 
 
-class SeparateExtractors(ActorCriticPolicy):
+class SeparateExtractors(SafelyLoaded):
     """
     A policy whose actor and critic have separate features extractors by default. A shared extractor belongs to the actor, so
     the critic trains only the layers after it.
@@ -30,26 +29,6 @@ class SeparateExtractors(ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # SB3 leaves it out, so a policy saved by its `save` method would be loaded with the default
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
-
-    @classmethod
-    def load(
-        cls,
-        path: ReadPath,
-        device: th.device | str = "auto",
-        trusted: bool = False,
-        custom_objects: dict[str, Any] | None = None,
-    ) -> Self:
-        """
-        Load a policy that :meth:`save` wrote; nothing in the file runs.
-
-        :param path: path of the file, or a file object
-        :param device: device to load to
-        :param trusted: whether to let the file run whatever code it contains, as SB3's ``load`` does
-        :param custom_objects: arguments of the policy that replace those of the file; not for a trusted file
-        :return: the policy
-        :raises ValueError: if the file is damaged, or contains something that cannot be rebuilt without running it
-        """
-        return load_policy(cls, path, device, trusted, custom_objects)
 
 
 class CnnPolicy(SeparateExtractors, ActorCriticCnnPolicy):

@@ -14,12 +14,13 @@ from sb3_trpo.distributions.action_masks import MaskLayout
 from sb3_trpo.distributions.masked import CONTRIB, masked
 from sb3_trpo.policies.aliases import CnnPolicy, MultiInputPolicy
 from sb3_trpo.policies.interface import own_distribution
+from sb3_trpo.policies.loading import SafelyLoaded
 
 Masks = np.ndarray | th.Tensor | list[Any] | None
 """Action masks, shape (n,) for one observation or (B, n) for B of them, of 0 and 1 or booleans; None: all are possible."""
 
 
-class _TakesMasks(ActorCriticPolicy):
+class _TakesMasks(SafelyLoaded):
     """
     A policy with the signatures of sb3-contrib's maskable ones.
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import nn
 
 from sb3_trpo.checks import BOOLEAN, check, check_integers, described
+from sb3_trpo.policies.loading import SafelyLoaded
 from sb3_trpo.policies.sequences import Memory, RecurrentStates, n_memory_parts, run_sequences
 
 _RNN_TYPES: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -22,7 +23,7 @@ class ContradictoryMemoryError(ValueError, AssertionError):
     """Refuses arguments of a recurrent policy. It is an ``AssertionError`` too, as which sb3-contrib refuses them."""
 
 
-class MlpLstmPolicy(ActorCriticPolicy):
+class MlpLstmPolicy(SafelyLoaded):
     """
     An actor-critic policy with memory.
 

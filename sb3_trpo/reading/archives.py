@@ -13,6 +13,9 @@ _FREE_BYTES = 64 * 2**20
 _LARGEST_RATIO = 20
 """Entries may take this many times the bytes of the file, and 64 MiB more. SB3 does not compress what it saves."""
 
+_BEGINNING = b"PK\x03\x04"
+"""By which torch tells zip files from its older formats."""
+
 _PLAIN_NAME = re.compile(r"[\w.\- ]+")
 _FAILURES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError, RuntimeError)
 
@@ -67,23 +70,27 @@ def check_entries(infos: Iterable[zipfile.ZipInfo], size: int) -> None:
             )
 
 
-def check_nested(name: str, content: bytes) -> None:
+def rewritten(content: bytes) -> bytes:
     """
-    Check an entry that is a zip file itself, as torch's are.
+    Check a file of torch, which is a zip file, and write it anew.
 
-    :param name: name of the entry
-    :param content: its content; anything but a zip file is left to torch
-    :raises ValueError: if it breaks a rule of :func:`check_entries`
+    Readers differ in what they make of an odd zip file. torch reads the new one, in which there is only what was checked.
+
+    :param content: the file
+    :return: the new file; anything but a zip file as it is, because torch has older formats too
+    :raises ValueError: if it is damaged, or breaks a rule of :func:`check_entries`
     """
+    if not content.startswith(_BEGINNING):
+        return content
+    made = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            infos = archive.infolist()
-    except _FAILURES:
-        return
-    try:
-        check_entries(infos, len(content))
-    except ValueError as error:
-        raise ValueError(f"in its entry {name!r}, {error}") from error
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(made, "w") as copy:
+            check_entries(archive.infolist(), len(content))
+            for info in archive.infolist():
+                copy.writestr(info.filename, _read(archive, info))
+    except (ValueError, *_FAILURES) as error:
+        raise ValueError(str(error)) from error
+    return made.getvalue()
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

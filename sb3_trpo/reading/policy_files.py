@@ -42,13 +42,17 @@ def load_policy(
     :param trusted: whether to let the file run whatever code it contains, as SB3's ``load`` does
     :param custom_objects: arguments of the policy that replace those of the file; not for a trusted file
     :return: the policy
-    :raises ValueError: if the file is damaged, or contains something that cannot be rebuilt without running it
+    :raises ValueError: if the file is damaged, holds a policy of another class, or contains something that cannot be rebuilt
+        without running it
     """
     if is_trusted(trusted):
         loaded: P = _SB3_LOAD(policy_class, path, device)
         return loaded
     parts = _policy_parts(path, custom_objects or {})
-    policy = policy_class(**parts["data"])
+    try:
+        policy = policy_class(**parts["data"])
+    except TypeError as error:
+        raise ValueError(f"{path} does not hold a {policy_class.__name__}: {error}") from error
     policy.load_state_dict(parts["state_dict"])
     return policy.to(get_device(device))
 

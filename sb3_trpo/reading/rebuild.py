@@ -10,6 +10,8 @@ from sb3_trpo.reading.text import printable
 
 _MAKERS = {**arrays.MAKERS, **spaces.MAKERS, **objects.MAKERS}
 _UNFINISHED = object()
+_MOST_PARTS = 10**7
+"""A value may have this many parts, each counted as often as it occurs: a few shared ones can stand for 2**100 of them."""
 
 
 def rebuild(recipe: Any, read: Callable[[str], bytes] | None = None) -> Any:
@@ -77,6 +79,8 @@ class _Builder:
     def __init__(self, read: Callable[[str], bytes] | None) -> None:
         self.read = read
         self.made: dict[int, Any] = {}
+        self.counts: dict[int, int] = {}
+        self.count = 0
 
     def build(self, recipe: Any) -> Any:
         """
@@ -86,14 +90,21 @@ class _Builder:
         :return: its value
         :raises NotRebuiltError: if it is not plain data
         """
+        before, self.count = self.count, self.count + 1
         if isinstance(recipe, (*SCALARS, bytearray)):
             return recipe
-        if id(recipe) not in self.made:
-            self.made[id(recipe)] = _UNFINISHED
-            self.made[id(recipe)] = self._make(recipe)
-        if self.made[id(recipe)] is _UNFINISHED:
+        key = id(recipe)
+        if key not in self.made:
+            self.made[key] = _UNFINISHED
+            self.made[key] = self._make(recipe)
+            self.counts[key] = self.count - before
+        elif self.made[key] is _UNFINISHED:
             raise NotRebuiltError("it contains itself")
-        return self.made[id(recipe)]
+        else:
+            self.count = before + self.counts[key]
+        if self.count > _MOST_PARTS:
+            raise NotRebuiltError("it repeats its parts so often that it would have no end")
+        return self.made[key]
 
     def _make(self, recipe: Any) -> Any:
         if isinstance(recipe, list | tuple):

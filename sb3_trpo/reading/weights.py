@@ -5,6 +5,8 @@ from typing import Any
 
 import torch as th
 
+from sb3_trpo.reading.archives import rewritten
+
 _ADVICE = ("weights_only", "torch.load", "Check the documentation")
 """Parts of torch's messages that advise to let the file run."""
 
@@ -17,6 +19,7 @@ def read_weights(content: bytes) -> Any:
     :return: what it holds, on the CPU
     :raises ValueError: if it is damaged or holds anything else
     """
+    content = rewritten(content)
     try:
         return th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:

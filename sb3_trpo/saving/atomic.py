@@ -47,9 +47,10 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             if target.exists():
                 with _refusals(path, target):
                     os.chmod(aside, stat.S_IMODE(target.stat().st_mode))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+            with _full_disk_named(path):
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
         with _refusals(path, target):
             os.replace(aside, target)
     except BaseException:
@@ -71,6 +72,17 @@ def _refusals(path: str | os.PathLike[str], target: pathlib.Path) -> Iterator[No
             allowed = "writable, and not sticky unless the file is yours"
             reason = f"{reason}: its folder {target.parent} must be {allowed}, because the file is replaced whole"
         raise _refusal(path, error.errno, reason) from None
+
+
+@contextmanager
+def _full_disk_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an error of a full disk, which names no file, name the user's path."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        raise _refusal(path, error.errno, error.strerror or str(error)) from error
 
 
 def _refusal(path: str | os.PathLike[str], number: int | None, reason: str) -> OSError:

@@ -5,11 +5,11 @@ import pickle
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sb3_trpo.reading.archives import read_entries
 from sb3_trpo.saving.atomic import written_aside
 from sb3_trpo.saving.run_pickles import read_state, write_state
 from sb3_trpo.step.workers import Workers
@@ -76,7 +76,7 @@ def write_checkpoint(folder: Path, steps: int, checkpoint: Checkpoint, keep: int
             archive.writestr(name, content)
         for rank, content in enumerate(checkpoint.others, start=1):
             archive.writestr(_OF_RANK.format(rank), content)
-    for old in checkpoints_in(folder)[keep:]:
+    for old in [file for file in checkpoints_in(folder) if steps_of(file) <= steps][keep:]:  # damaged ones may be newer
         old.unlink(missing_ok=True)
     return path
 
@@ -93,16 +93,17 @@ def read_newest(folder: Path, trusted: bool = False) -> Checkpoint:
     for path in checkpoints_in(folder):
         try:
             return _read(path, trusted)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except (EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
             warnings.warn(f"the checkpoint {path} cannot be read ({error}); an earlier one is used", UserWarning, stacklevel=5)
     raise FileNotFoundError(f"`folder` must hold a checkpoint of ResumeCallback, and {folder} holds none that can be read")
 
 
 def _read(path: Path, trusted: bool) -> Checkpoint:
-    with zipfile.ZipFile(path) as archive:
-        about, model, state = (archive.read(name) for name in MEMBERS)  # reading checks the sums
-        description = json.loads(about)
-        others = [archive.read(_OF_RANK.format(rank)) for rank in range(1, len(description.get("n_envs_of_ranks", [0])))]
+    with path.open("rb") as file:
+        entries = read_entries(file)  # which checks the sums
+    about, model, state = (entries[name] for name in MEMBERS)
+    description = json.loads(about)
+    others = [entries[_OF_RANK.format(rank)] for rank in range(1, len(description.get("n_envs_of_ranks", [0])))]
     return Checkpoint(description, model, read_state(state, trusted), others)
 
 

@@ -328,7 +328,8 @@ def load_trpo(
     names = saved_names(path, is_trusted(trusted))
     if not is_trpo(names):
         raise ValueError(
-            f"{path} does not hold a TRPO model. To continue with the policy of a PPO model, use `TRPO.from_ppo(path, env)`."
+            f"{path} does not hold a TRPO model. To continue with the policy of a PPO model, use "
+            f"`{cls.__name__}.from_ppo(path, env)`."
         )
     refuse_unknown(attributes, cls, names)
     source = _source(path, cls, trusted, custom_objects, lambda data: attributes)

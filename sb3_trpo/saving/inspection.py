@@ -18,7 +18,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trpo.checks import described
-from sb3_trpo.reading.archives import check_nested, read_entries
+from sb3_trpo.reading.archives import read_entries
 from sb3_trpo.reading.fields import field_recipe
 from sb3_trpo.reading.pickles import NotRebuiltError, read_pickle
 from sb3_trpo.reading.policy_files import torch_recipe
@@ -81,9 +81,10 @@ def _model_lines(path: Any, content: bytes) -> tuple[list[str], list[str], str]:
 def _checkpoint_lines(path: Any, content: bytes) -> tuple[list[str], list[str]]:
     """Describe a checkpoint: the run, its model at the start, and the parts of its state."""
     try:
-        about, model, state = (read_entries(io.BytesIO(content))[name] for name in MEMBERS)
-        run = json.loads(about)
-        parts, unknown = read_state(state), []
+        entries = read_entries(io.BytesIO(content))
+        about, model, state = (entries[name] for name in MEMBERS)
+        run = _dict(json.loads(about))
+        parts, unknown = _dict(read_state(state)), []
     except UnpicklingError as error:
         parts, unknown = {}, [f"  state: {error}"]
     except (ValueError, EOFError) as error:
@@ -92,6 +93,13 @@ def _checkpoint_lines(path: Any, content: bytes) -> tuple[list[str], list[str]]:
     described_run = [f"  {name}: {value}" for name, value in run.items()]
     described_state = [f"  {name}: {_described(part)}" for name, part in parts.items()]
     return ["Run:", *described_run, "State:", *described_state, "Model at the start.", *lines], [*runs, *unknown]
+
+
+def _dict(part: Any) -> dict[Any, Any]:
+    """Refuse a part of a checkpoint that is none of a run."""
+    if not isinstance(part, dict):
+        raise ValueError(f"it holds a {type(part).__name__} in place of a dict")
+    return part
 
 
 def _whose(names: set[str]) -> str:
@@ -137,7 +145,6 @@ def _described(value: Any) -> str:
 def _weights(name: str, content: bytes) -> tuple[str, list[str]]:
     """Describe an entry with weights, which torch reads without running it."""
     try:
-        check_nested(name, content)
         values = read_weights(content)
     except ValueError as error:
         return f"  {name}: {len(content):,} bytes that torch refuses, {error}", list(_unknown_in_torch(name, content))

@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +19,6 @@ from sb3_trpo.saving.resume_callback import EXIT_CODE, ResumeCallback
 from sb3_trpo.saving.run_state import adopt_attributes, check_same_class, check_same_run, restore_run, restore_weights
 from sb3_trpo.step.workers import ALONE, Workers
 
-_OF_LEARN = ("_interrupted", "_resume_callbacks", "_n_rollouts", "_log_interval")
-"""Attributes that are not saved with a model."""
-
 SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 
 
@@ -29,6 +27,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
 
     workers: Workers = ALONE
     """The processes that share the run."""
+    attributes_of_learn = ("run_folders", "_interrupted", "_resume_callbacks", "_n_rollouts", "_log_interval")
+    """Attributes that are not saved with a model."""
     run_folders: frozenset[Path] = frozenset()
     """Folders of checkpoints of this run."""
     _interrupted: dict[str, Any] | None = None
@@ -111,13 +111,20 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         """
         self._log_interval = log_interval or 1
         every_rollout: Any = None if log_interval is None else 1  # dump_logs chooses among them
+        failure: Exception | None = None
         try:
             super().learn(total_timesteps, callback, every_rollout, tb_log_name, reset_num_timesteps, progress_bar)
+        except Exception as error:
+            failure = error
         finally:
             ended = [part.release() for part in reversed(self._resume_callbacks)]  # each gives back what the one before set
             self._resume_callbacks = ()
-        if any(ended):  # there was no other rollout to end before
-            raise SystemExit(EXIT_CODE)
+        if any(ended):  # there was no other rollout to end before, or the signal has ended the worker processes too
+            if failure is not None:
+                warnings.warn(f"the run ended after SIGTERM without another checkpoint: {failure}", UserWarning, stacklevel=2)
+            raise SystemExit(EXIT_CODE) from failure
+        if failure is not None:
+            raise failure
         return self
 
     def dump_logs(self, iteration: int = 0) -> None:
@@ -132,7 +139,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             super().dump_logs(self._n_rollouts)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "run_folders", *_OF_LEARN]
+        return [*super()._excluded_save_params(), *self.attributes_of_learn]
 
     @classmethod
     def resume(
@@ -169,6 +176,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         chosen: dict[str, Any] = {"env": env, "device": device, "custom_objects": custom_objects, "trusted": trusted}
         model = cls.load(io.BytesIO(checkpoint.model), **chosen)
         check_same_run(checkpoint.about, model, workers.rank)
+        for name in custom_objects or {}:
+            checkpoint.state["attributes"].pop(name, None)
         restore_weights(model, checkpoint.state)
         model._interrupted = checkpoint.state
         model.run_folders = frozenset([Path(folder).resolve(), *map(Path, checkpoint.about.get("folders", ()))])

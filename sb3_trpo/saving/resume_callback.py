@@ -10,6 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trpo.checks import check, integer
 from sb3_trpo.saving.checkpoint_folder import Checkpoint, checkpoints_in, steps_of, write_checkpoint
+from sb3_trpo.saving.folder_lock import FolderLock
 from sb3_trpo.saving.run_pickles import write_state
 from sb3_trpo.saving.run_state import describe_run, model_file, part_of_other_rank, save_run
 from sb3_trpo.snapshots.environments import Environments
@@ -25,8 +26,7 @@ class ResumeCallback(BaseCallback):
 
     A checkpoint holds everything in one file: model, optimizer, counters, running statistics, environments, random
     generators, callbacks and log; of several processes, the first writes those of all. It is written between two updates,
-    whole or not at all. SIGTERM saves one more, before the
-    next rollout, and ends the program with exit code 143.
+    whole or not at all. SIGTERM saves one more, before the next rollout, and ends the program with exit code 143.
 
     :param folder: folder of the checkpoints, which is created
     :param every: number of updates between two checkpoints
@@ -50,6 +50,7 @@ class ResumeCallback(BaseCallback):
         self._model_file: bytes | None = None
         self._environments: Environments | None = None
         self._earlier_handler: Any = None
+        self._lock: FolderLock | None = None
 
     def _on_training_start(self) -> None:
         if not hasattr(self.model, "run_folders"):
@@ -77,6 +78,7 @@ class ResumeCallback(BaseCallback):
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"`folder` must be a folder or a path where there is nothing, and {self.folder} is a file")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(self.folder)
         self._refuse_other_runs()
         for left_behind in self.folder.glob(".*.tmp"):  # by a kill
             left_behind.unlink(missing_ok=True)
@@ -99,13 +101,17 @@ class ResumeCallback(BaseCallback):
 
     def release(self) -> bool:
         """
-        Leave SIGTERM to the program again. The model calls this when ``learn`` ends, also by an error.
+        Leave SIGTERM to the program again, and the folder to other runs. The model calls this when ``learn`` ends, also by
+        an error.
 
         :return: whether there was a SIGTERM
         """
         if self._earlier_handler is not None:
             signal.signal(signal.SIGTERM, self._earlier_handler)
             self._earlier_handler = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
         ended, self._ended = self._ended, False
         return ended
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch as th
 from gymnasium import spaces
 
-from sb3_trpo.reading.archives import check_nested, read_entries
+from sb3_trpo.reading.archives import read_entries, rewritten
 from sb3_trpo.reading.fields import read_fields, rebuild_field
 from sb3_trpo.reading.pickles import NotRebuiltError
 from sb3_trpo.reading.text import printable
@@ -105,7 +105,7 @@ def _rebuilt(name: str, field: Any, cls: type[Any]) -> Any:
     """Rebuild an attribute, and check that it may be one."""
     if name == "env":
         raise NotRebuiltError("making an environment runs code: pass `env` to `load`")
-    if not name.isidentifier() or name.startswith("__") or callable(getattr(cls, name, None)) or name == "policy_aliases":
+    if not name.isidentifier() or name.startswith("__") or callable(getattr(cls, name, None)) or name in _never_saved(cls):
         shown = printable(name, 100)
         message = f"its attribute `{shown}` is no attribute of a model: it would replace a part of {cls.__name__}"
         raise ValueError(f"{message}; if you trust whoever made the file, pass `trusted=True`")
@@ -113,6 +113,11 @@ def _rebuilt(name: str, field: Any, cls: type[Any]) -> Any:
     if name in _NEEDED and not isinstance(value, _NEEDED[name]):
         raise ValueError(f"its attribute `{name}` is a {type(value).__name__}")
     return value
+
+
+def _never_saved(cls: type[Any]) -> set[str]:
+    """Name the attributes of a class that its own files do not have."""
+    return {"policy_aliases", *getattr(cls, "attributes_of_learn", ())}
 
 
 def _report(name: str, error: NotRebuiltError, unused: Container[str]) -> None:
@@ -132,21 +137,30 @@ def _weights(entries: dict[str, bytes], names: Iterable[str]) -> io.BytesIO:
         copy.writestr("data", json.dumps(dict.fromkeys(names)))
         for name, content in entries.items():
             if name.endswith(".pth"):
-                _check_weights(name, content)
-                copy.writestr(name, content)
+                copy.writestr(name, _checked_weights(name, content))
             elif name in _TEXTS:
                 copy.writestr(name, printable(content.decode(errors="replace")))
     file.seek(0)
     return file
 
 
-def _check_weights(name: str, content: bytes) -> None:
-    """Check the entry of a state dict or of the other variables of torch, before SB3 looks their names up in the model."""
+def _checked_weights(name: str, content: bytes) -> bytes:
+    """
+    Check the entry of a state dict or of the other variables of torch, before SB3 looks their names up in the model.
+
+    :param name: name of the entry
+    :param content: its content
+    :return: the content for torch
+    :raises ValueError: if it breaks a rule
+    """
     if not _ENTRY.fullmatch(name):
         raise ValueError(f"the name of its entry {name!r} is not that of a part of a model")
-    check_nested(name, content)
+    try:
+        content = rewritten(content)
+    except ValueError as error:
+        raise ValueError(f"in its entry {name!r}, {error}") from error
     if name not in _VARIABLES:
-        return
+        return content
     try:
         variables = read_weights(content)
     except ValueError as error:
@@ -156,3 +170,4 @@ def _check_weights(name: str, content: bytes) -> None:
     for variable, value in (variables or {}).items():
         if not _ENTRY.fullmatch(f"{variable}.pth") or not isinstance(value, th.Tensor | None):
             raise ValueError(f"its entry {name!r} holds {variable!r}, which is no tensor of a model")
+    return content

@@ -54,18 +54,27 @@ def _set_bits(generator: Any, state: Any) -> None:
     generator.bit_generator.state = state
 
 
+def _bit_generator(state: Any) -> Any:
+    """Make the source of random bits that a state, maybe of a file, names."""
+    name = state["bit_generator"]
+    kind = getattr(np.random, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, np.random.BitGenerator)):
+        raise ValueError(f"a random generator has a state of the unknown kind {name!r}")
+    return kind()
+
+
 _GENERATORS: dict[type, _GeneratorKind] = {
     np.random.Generator: _GeneratorKind(
         "numpy.Generator",
         lambda generator: generator.bit_generator.state,
         _set_bits,
-        lambda state: np.random.Generator(getattr(np.random, state["bit_generator"])()),
+        lambda state: np.random.Generator(_bit_generator(state)),
     ),
     np.random.RandomState: _GeneratorKind(
         "numpy.RandomState",
         lambda generator: generator.get_state(legacy=False),
         lambda generator, state: generator.set_state(state),
-        lambda state: np.random.RandomState(getattr(np.random, state["bit_generator"])()),
+        lambda state: np.random.RandomState(_bit_generator(state)),
     ),
     random.Random: _GeneratorKind(
         "random.Random",

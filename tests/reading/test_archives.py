@@ -6,9 +6,11 @@ import zipfile
 from typing import Any
 
 import pytest
+import torch as th
 
 from sb3_trpo.reading import archives
-from sb3_trpo.reading.archives import check_nested, read_entries
+from sb3_trpo.reading.archives import read_entries, rewritten
+from sb3_trpo.reading.weights import read_weights
 
 
 def zip_of(*entries: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> io.BytesIO:
@@ -82,8 +84,33 @@ def test_many_entries_are_a_bomb_together(monkeypatch: pytest.MonkeyPatch) -> No
     file = zip_of(*((f"{n}.pth", b"\0" * 50_000) for n in range(8)), compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match=r"would take 1?[0-9]{2},000 bytes"):
         read_entries(file)
-    with pytest.raises(ValueError, match=r"in its entry 'policy\.pth', its entries up to"):
-        check_nested("policy.pth", file.getvalue())
+    with pytest.raises(ValueError, match="its entries up to"):
+        rewritten(file.getvalue())
+
+
+def test_a_file_of_torch_that_only_torch_can_read_is_refused() -> None:
+    """Its entries name a version of the format that Python does not know, and torch does not look at."""
+    file = io.BytesIO()
+    th.save({"weight": th.zeros(10_000)}, file)
+    content = file.getvalue()
+    assert content[:4] == b"PK\x03\x04"
+    assert read_weights(rewritten(content))["weight"].shape == (10_000,)
+    newer = content.replace(b"PK\x01\x02\x00\x00\x00\x00", b"PK\x01\x02\x00\x00\xc8\x00")
+    assert newer != content
+    assert th.load(io.BytesIO(newer), weights_only=True)["weight"].shape == (10_000,)
+    for read in (rewritten, read_weights):
+        with pytest.raises(ValueError, match="zip file version"):
+            read(newer)
+
+
+def test_torch_reads_the_entries_that_were_checked() -> None:
+    """The file has two tables of contents: torch finds the first, and Python the second."""
+    outer, inner = io.BytesIO(), io.BytesIO()
+    for file, value in ((outer, 1.0), (inner, 2.0)):
+        th.save({"weight": th.full((1,), value)}, file)
+    content = outer.getvalue() + inner.getvalue()
+    assert th.load(io.BytesIO(content), weights_only=True)["weight"].item() == 1.0
+    assert read_weights(content)["weight"].item() == 2.0
 
 
 def test_an_entry_that_is_larger_than_it_says() -> None:
@@ -103,7 +130,7 @@ def test_a_file_that_is_compressed_well_is_read() -> None:
 def test_what_is_no_zip_file(content: bytes) -> None:
     with pytest.raises(ValueError, match="File is not a zip file"):
         read_entries(io.BytesIO(content))
-    check_nested("policy.pth", content)  # torch will refuse it
+    assert rewritten(content) == content  # torch will refuse it
 
 
 def test_the_position_of_an_open_file_does_not_matter() -> None:

@@ -14,18 +14,26 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_trpo import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy, load_policy, load_vec_normalize
+from sb3_trpo import CnnPolicy, MlpPolicy, MultiInputPolicy, PaperCnnPolicy, load_policy, load_vec_normalize, policies
+from sb3_trpo.policies import CnnLstmPolicy, MaskableMlpPolicy, MaskableMultiInputPolicy, MlpLstmPolicy, MultiInputLstmPolicy
 from sb3_trpo.reading.trust import all_files_trusted
-from tests.reading.payloads import torch_file
+from tests.reading.payloads import torch_file, touching
 from tests.toy_envs import ACTIONS, OBSERVATIONS, RandomEnv
 
 IMAGE = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+DICT = spaces.Dict({"image": IMAGE, "vector": OBSERVATIONS["vector"]})
 POLICIES: dict[str, tuple[type[ActorCriticPolicy], spaces.Space[Any]]] = {
     "mlp": (MlpPolicy, OBSERVATIONS["vector"]),
     "cnn": (CnnPolicy, IMAGE),
     "paper cnn": (PaperCnnPolicy, IMAGE),
-    "dict": (MultiInputPolicy, spaces.Dict({"image": IMAGE, "vector": OBSERVATIONS["vector"]})),
+    "dict": (MultiInputPolicy, DICT),
+    "masks": (MaskableMlpPolicy, OBSERVATIONS["vector"]),
+    "masks and dict": (MaskableMultiInputPolicy, DICT),
+    "memory": (MlpLstmPolicy, OBSERVATIONS["vector"]),
+    "memory and images": (CnnLstmPolicy, IMAGE),
+    "memory and dict": (MultiInputLstmPolicy, DICT),
 }
+OWN = sorted(name for name in policies.__all__ if name.endswith("Policy") and name != "MlpPolicy")  # which is SB3's class
 
 
 @pytest.mark.parametrize("where", ["path", "str", "file"])
@@ -43,6 +51,20 @@ def test_a_policy_is_as_sb3_loads_it(name: str, where: str, tmp_path: Path) -> N
         assert th.equal(loaded.state_dict()[key], value)
     trusted = load_policy(cls, str(tmp_path / "policy.pt"), "cpu", trusted=True)
     assert repr(trusted) == repr(loaded)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_load_of_no_own_policy_runs_the_file(name: str, tmp_path: Path) -> None:
+    file = io.BytesIO(torch_file({"state_dict": {}, "data": {"net_arch": touching(tmp_path / "canary")}}))
+    with pytest.raises(ValueError, match=r"`data\['net_arch'\]` cannot be rebuilt without running it"):
+        getattr(policies, name).load(file)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_policy_of_another_class_is_named(tmp_path: Path) -> None:
+    MlpLstmPolicy(OBSERVATIONS["vector"], ACTIONS["box"], lambda _: 0.1).save(str(tmp_path / "policy.pt"))
+    with pytest.raises(ValueError, match=r"policy\.pt does not hold a CnnPolicy: .*'lstm_hidden_size'"):
+        CnnPolicy.load(tmp_path / "policy.pt")
 
 
 class OwnExtractor(FlattenExtractor):

@@ -236,6 +236,15 @@ def test_an_endless_text_is_not_written() -> None:
         load_pickle(b"ccloudpickle.cloudpickle\n_builtin_type\n(" + nested + b"tR)R.")
 
 
+@pytest.mark.parametrize("fields", [b"](h%sh%se\x94", b"}(K\x00h%sK\x01h%su\x94", b"h%sh%s\x86\x94"])
+def test_a_value_of_endless_parts_is_refused(fields: bytes) -> None:
+    """Each container holds the one before twice, so that a ``repr`` of the last would take for ever."""
+    content = b"\x80\x04]\x94" + b"".join(fields % (bytes([i]), bytes([i])) for i in range(100)) + b"."
+    with pytest.raises(NotRebuiltError, match="it repeats its parts so often"):
+        load_pickle(content)
+    assert load_pickle(pickle.dumps([[[1, "a"]] * 1000] * 1000))[0][0] == [1, "a"]
+
+
 def test_tensors_with_hooks_are_refused() -> None:
     tensor: Any = th.ones(2)
     rebuild, args = tensor.__reduce_ex__(2)

@@ -61,8 +61,9 @@ def test_a_full_disk_leaves_the_file(saved: Path, failing: str, monkeypatch: pyt
         monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     else:
         monkeypatch.setattr(os, failing, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as refused:
         other().save(saved)
+    assert refused.value.filename == str(saved)
     monkeypatch.undo()
     assert_unchanged(saved)
 

@@ -130,7 +130,7 @@ def test_a_checkpoint_is_described(tmp_path: Path) -> None:
     assert lines[-1] == "Nothing in it needs to run."
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
-    for state, ending in ((pickle.dumps(Path), "  state: it holds a pathlib"), (b"", None)):
+    for state, ending in ((pickle.dumps(Path), "  state: it holds a pathlib"), (b"", None), (pickle.dumps(1), None)):
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in {**parts, "state.pkl": state}.items():
                 archive.writestr(name, content)

@@ -164,7 +164,7 @@ def test_no_environment_is_made(good: Path, canary: Path) -> None:
     assert touches(lambda: TRPO.load(file, trusted=True), canary)
 
 
-@pytest.mark.parametrize("name", ["_setup_model", "train", "policy_aliases", "__class__", "a b", "set_env"])
+@pytest.mark.parametrize("name", ["_setup_model", "train", "policy_aliases", "__class__", "a b", "set_env", "_interrupted"])
 def test_no_attribute_replaces_a_method(name: str, good: Path) -> None:
     for content in (pickle.dumps(th.nn.ReLU), {"MlpPolicy": 1}):
         with pytest.raises(ValueError, match=f"its attribute `{name}` is no attribute of a model"):

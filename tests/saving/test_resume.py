@@ -18,7 +18,7 @@ import pytest
 import torch as th
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EvalCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
@@ -33,7 +33,7 @@ from sb3_trpo import (
     ResumeCallback,
     VineTRPO,
 )
-from sb3_trpo.saving.checkpoint_folder import checkpoints_in
+from sb3_trpo.saving.checkpoint_folder import checkpoints_in, steps_of
 from sb3_trpo.saving.run_pickles import read_state, write_state
 from tests.toy_envs import RandomEnv
 
@@ -145,6 +145,7 @@ def be_killed(where: str, folder: str) -> None:
                 setattr(os, where, kill)  # of the next save
             return True
 
+    th.set_num_threads(1)  # as in the tests
     KillAt.__module__, KillAt.__qualname__ = InterruptAt.__module__, InterruptAt.__qualname__
     model = TRPO("MlpPolicy", CASES["cartpole"][2](), n_steps=N_STEPS, batch_size=N_STEPS, seed=0, device="cpu")
     model.learn(N_STEPS * 2 * N_ROLLOUTS, [ResumeCallback(folder, every=1), KillAt(4 * 2 * N_STEPS + 6)])
@@ -262,6 +263,63 @@ def test_nothing_in_a_checkpoint_runs_unless_it_is_trusted(tmp_path: Path) -> No
     assert not canary.exists()
     TRPO.resume(tmp_path, toy(), trusted=True)
     assert canary.exists()
+
+
+def test_a_checkpoint_is_no_bomb(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    path = checkpoints_in(tmp_path)[0]
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**parts, "state.pkl": b"\0" * 80_000_000}.items():
+            archive.writestr(name, content)
+    with pytest.warns(UserWarning, match=r"cannot be read \(its entries up to 'state.pkl' would take 80,"):
+        assert TRPO.resume(tmp_path, toy()).num_timesteps == N_STEPS
+
+
+def test_custom_objects_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    model = TRPO.resume(tmp_path, toy(), custom_objects={"gamma": 0.5, "target_kl": "lin_0.03"})
+    model.learn(4 * N_STEPS, ResumeCallback(tmp_path))
+    assert (model.gamma, model.target_kl) == (0.5, "lin_0.03")
+
+
+def test_the_checkpoint_just_written_stays_whatever_else_there_is(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    checkpoints_in(tmp_path)[0].rename(tmp_path / f"checkpoint_{10**6:012d}.zip")
+    (tmp_path / f"checkpoint_{10**6:012d}.zip").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        model = TRPO.resume(tmp_path, toy())
+    model.learn(4 * N_STEPS, ResumeCallback(tmp_path, every=1, keep=1))
+    assert [steps_of(path) for path in checkpoints_in(tmp_path)] == [10**6, 3 * N_STEPS]
+
+
+def test_one_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    first, second = TRPO.resume(tmp_path, toy()), TRPO.resume(tmp_path, toy())
+
+    def disturb(*_: Any) -> bool:
+        with pytest.raises(ValueError, match=r"`folder` = .* is in use: another run saves its checkpoints there now"):
+            second.learn(9 * N_STEPS, ResumeCallback(tmp_path))
+        return True
+
+    first.learn(3 * N_STEPS, CallbackList([ResumeCallback(tmp_path), ConvertCallback(disturb)]))
+    assert second.learn(4 * N_STEPS, ResumeCallback(tmp_path)).num_timesteps == 4 * N_STEPS
+
+
+def test_sigterm_that_ends_workers_too_gives_the_same_exit_code(tmp_path: Path) -> None:
+    class Terminate(BaseCallback):
+        def _on_step(self) -> bool:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("worker 0 ended")
+
+    model = TRPO("MlpPolicy", toy(), n_steps=N_STEPS, batch_size=N_STEPS)
+    with (
+        pytest.warns(UserWarning, match="ended after SIGTERM without another checkpoint: worker 0 ended"),
+        pytest.raises(SystemExit) as ended,
+    ):
+        model.learn(N_STEPS, [ResumeCallback(tmp_path), Terminate()])
+    assert ended.value.code == 143
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:
