@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # one thread is fastest for networks of this size, and makes runs repeatable
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test lint type format docs clean
+.PHONY: train test test-lowest lint type format docs package clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train --env Hopper-v5 --steps 5e5 --seed 1 --eval-freq 50000 \
@@ -14,6 +14,10 @@ train: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2
+
+# the lowest versions that pyproject.toml allows, in an environment of their own
+test-lowest: .venv-lowest/.installed
+	.venv-lowest/bin/python -m pytest -n 2
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -29,6 +33,11 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed-docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 
+package: $(VENV)/.installed-build
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 # torch first: a later step must not replace the build that was chosen for this machine
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,5 +49,17 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
+$(VENV)/.installed-build:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet build twine
+	touch $@
+
+.venv-lowest/.installed: pyproject.toml
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet uv
+	.venv-lowest/bin/uv pip install --python .venv-lowest --resolution lowest-direct --no-build-package box2d-py \
+		--editable ".[extra,zoo,atari,envpool,export,dev]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs docs/_build
+	rm -rf $(VENV) .venv-lowest dist runs docs/_build

@@ -1,7 +1,6 @@
 """The ``sb3-trpo`` command: RL Zoo's scripts with this package's TRPO and its hyperparameters as the default."""
 
 import runpy
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,6 +9,8 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from sb3_trpo.command_line.distributed import shared_training
+from sb3_trpo.command_line.options import abbreviates, values
+from sb3_trpo.command_line.requirements import check_requirements
 from sb3_trpo.command_line.resume import resumed_training, without_option
 
 
@@ -56,9 +57,6 @@ OWN = {
     "plot_updates": Script("sb3_trpo.command_line.plots:draw", "draw every update of a run from its progress.csv"),
 }
 """Commands of this package, which need no RL Zoo: each names a module and its function."""
-
-_NEEDS = {"all_plots": ("--env", "-e", "ENV"), "plot_from_file": ("--input", "-i", "FILE")}
-"""Options without which a script fails with an unclear error: long name, short name and placeholder of the value."""
 
 _HUB = ("enjoy", "push_to_hub", "load_from_hub")
 """Commands that use the Hugging Face hub; ``enjoy`` downloads a model of ``rl-trained-agents`` that is missing."""
@@ -116,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"sb3-trpo: unknown command {command!r}\n\n{usage()}")
     options, resume = without_option(command, options)
     algorithm = _chosen_algorithm(SCRIPTS[command], options)
-    _check_requirements(command, options)
+    check_requirements(command, options)
     try:
         from sb3_trpo.command_line.patches import patch_hub, patched_zoo
         from sb3_trpo.zoo import hyperparameters_file
@@ -129,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         patch_hub()
     import_module(script.module.rpartition(".")[0])
     sys.modules.pop(script.module, None)  # otherwise runpy warns about the plots, which their package has imported
-    patches = patched_zoo(trusted, _own_packages(options), command == "plot_from_file", algorithm.startswith("maskable"))
+    patches = patched_zoo(trusted, _own_packages(options), algorithm.startswith("maskable"), command, options)
     # the outer patch of the set-up is that of a shared run, which the resumed one then asks for its model
     with patches, resumed_training() if resume else nullcontext(), shared_training(command, options) as own:
         words = [*defaults, *_with_single_frames(script, own)]
@@ -144,7 +142,7 @@ def _own_packages(options: Sequence[str]) -> list[str]:
     for option in options:
         name, _, joined = option.partition("=")
         if option.startswith("-"):
-            inside = _abbreviates(name, "--gym-packages", "--gy")
+            inside = abbreviates(name, "--gym-packages", "--gy")
             packages += [joined] if inside and joined else []
         elif inside:
             packages.append(option)
@@ -156,25 +154,11 @@ def _chosen_algorithm(script: Script, options: Sequence[str]) -> str:
     chosen = "trpo"
     if script.module.startswith("rl_zoo3.plots."):
         return chosen
-    for chosen in (value for name, value in _values(options) if _abbreviates(name, "--algo", "--a")):
+    for chosen in (value for name, value in values(options) if abbreviates(name, "--algo", "--a")):
         if chosen not in _ALGORITHMS:
             allowed, instead = f"{', '.join(_ALGORITHMS[:-1])} or {_ALGORITHMS[-1]}", f"python -m {script.module}"
             raise SystemExit(f"sb3-trpo: `--algo` must be {allowed}, not {chosen!r}; for others use `{instead}`")
     return chosen
-
-
-def _check_requirements(command: str, options: Sequence[str]) -> None:
-    """Check for options and programs without which a script would fail late or with an unclear error."""
-    if {"-h", "--help"} & set(options):
-        return
-    if command in _NEEDS:
-        long, short, value = _NEEDS[command]
-        names = [name for name, _ in _values(options) if name != "-iqm"]  # a separate option, not -i
-        if not any(name.startswith(short) or _abbreviates(name, long, long[:4]) for name in names):
-            message = f"`{command}` needs `{long} {value}`; `sb3-trpo {command} --help` lists all options"
-            raise SystemExit(f"sb3-trpo: {message}")
-    if command == "record_training" and shutil.which("ffmpeg") is None:  # the script would first delete the last video
-        raise SystemExit("sb3-trpo: `record_training` needs the program ffmpeg, which is not installed")
 
 
 def _with_single_frames(script: Script, options: Sequence[str]) -> list[str]:
@@ -185,14 +169,14 @@ def _with_single_frames(script: Script, options: Sequence[str]) -> list[str]:
     ``atari`` entry of the hyperparameters prevents that, but ``--env-kwargs`` replaces its ``env_kwargs``. A ``frameskip``
     that the user passes comes last and takes precedence.
     """
-    given = dict(_values(options))
-    own_file = any(name == "-conf" or _abbreviates(name, "--conf-file", "--c") for name in given)
+    given = dict(values(options))
+    own_file = any(name == "-conf" or abbreviates(name, "--conf-file", "--c") for name in given)
     if script.module != "rl_zoo3.train" or own_file or not _skips_frames(given.get("--env", "")):
         return list(options)
     result: list[str] = []
     for option in options:
         name, _, joined = option.partition("=")
-        if _abbreviates(name, "--env-kwargs", "--env-") or _abbreviates(name, "--eval-env-kwargs", "--eval-en"):
+        if abbreviates(name, "--env-kwargs", "--env-") or abbreviates(name, "--eval-env-kwargs", "--eval-en"):
             result += [name, _SINGLE_FRAMES, *([joined] if joined else [])]
         else:
             result.append(option)
@@ -206,18 +190,6 @@ def _skips_frames(env_id: str) -> bool:
 
     spec = gymnasium.registry.get(env_id)
     return spec is not None and "AtariEnv" in str(spec.entry_point) and spec.kwargs.get("frameskip") != 1
-
-
-def _abbreviates(name: str, option: str, shortest: str) -> bool:
-    """Tell whether the Zoo's scripts read the name as the option: argparse accepts unambiguous prefixes."""
-    return option.startswith(name) and name.startswith(shortest)
-
-
-def _values(options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Iterate over the options, each with its value after ``=`` or the next argument."""
-    for option, following in zip(options, [*options, ""][1:], strict=True):
-        name, _, joined = option.partition("=")
-        yield name, joined or following
 
 
 @contextmanager

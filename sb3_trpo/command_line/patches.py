@@ -18,6 +18,8 @@ import numpy as np
 import yaml
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
+from sb3_trpo.command_line.evaluations import EvaluationsRead, check_results
+from sb3_trpo.command_line.expressions import explained
 from sb3_trpo.command_line.hub_card import with_own_card
 from sb3_trpo.command_line.untrusted import load_plain_results, load_plain_yaml
 from sb3_trpo.envs.dead_workers import end_workers
@@ -30,19 +32,25 @@ from sb3_trpo.saving.resume_callback import ResumeCallback
 
 @contextmanager
 def patched_zoo(
-    trusted: bool = False, own_packages: Sequence[str] = (), plots: bool = False, masked: bool = False
+    trusted: bool = False,
+    own_packages: Sequence[str] = (),
+    masked: bool = False,
+    command: str = "",
+    options: Sequence[str] = (),
 ) -> Iterator[None]:
     """
     Patch the Zoo while a command runs.
 
     Video recording then knows this package, environments are made as in the training, the latest run is the latest that
     has a model, models keep their own statistics of ``VecNormalize``, files are replaced whole or not at all, and a training
-    that fails saves its model. Nothing in a saved file runs, unless the files are trusted.
+    that fails saves its model. Plots say which runs they leave out, and errors name the option. Nothing in a saved file runs,
+    unless the files are trusted.
 
     :param trusted: whether saved files may run the code that they contain
     :param own_packages: packages that the user names on the command line
-    :param plots: whether the command reads the results of ``all_plots``
     :param masked: whether the models need action masks
+    :param command: the command, such as ``train``
+    :param options: its options
     """
     import rl_zoo3  # here, because only the commands need it
     from huggingface_hub import repocard
@@ -56,10 +64,12 @@ def patched_zoo(
         stack.enter_context(all_files_trusted(trusted))
         if not trusted:
             stack.enter_context(_replaced(yaml, "load", load_plain_yaml(own_packages)))
-            if plots:
+            if command == "plot_from_file":
                 stack.enter_context(_replaced(pickle, "load", load_plain_results))
             stack.enter_context(_replaced(VecNormalize, "load", lambda _: staticmethod(load_vec_normalize)))
         stack.enter_context(_replaced(repocard, "metadata_save", with_own_card))
+        _explain_plots(stack, command, options)
+        stack.enter_context(_replaced(utils.StoreDict, "__call__", explained))
         stack.enter_context(_replaced(np, "savez", _savez_whole))
         stack.enter_context(_replaced(VecNormalize, "save", lambda _: _save_statistics_whole))
         stack.enter_context(_replaced(SubprocVecEnv, "close", _close_without_waiting))
@@ -78,6 +88,37 @@ def patched_zoo(
         stack.enter_context(_replaced(utils, "get_latest_run_id", _latest_with_a_model))
         stack.enter_context(_replaced(ExperimentManager, "create_envs", _evaluate_as_trained))
         yield
+
+
+def _explain_plots(stack: ExitStack, command: str, options: Sequence[str]) -> None:
+    """Let the plots of evaluations say which runs they leave out or cannot draw."""
+    if command == "all_plots":
+        from matplotlib import pyplot
+
+        evaluations = EvaluationsRead(options)
+        stack.enter_context(_replaced(np, "load", evaluations.remember))
+        stack.enter_context(_replaced(pyplot, "legend", evaluations.report))
+    if command == "plot_from_file":
+        stack.enter_context(_replaced(pickle, "load", _checked_results(options)))
+
+
+def _checked_results(options: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a patch of ``pickle.load`` that checks the first file: later ones are merged into it."""
+
+    def patch(load: Callable[..., Any]) -> Callable[..., Any]:
+        seen: list[str] = []
+
+        def patched(stream: Any, **kwargs: Any) -> Any:
+            results = load(stream, **kwargs)
+            path = str(getattr(stream, "name", "the file"))
+            if not seen:
+                check_results(results, options, path)
+            seen.append(path)
+            return results
+
+        return patched
+
+    return patch
 
 
 def _pass_masks(stack: ExitStack, modules: Sequence[Any]) -> None:

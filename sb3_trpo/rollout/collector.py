@@ -252,7 +252,8 @@ class RolloutCollector(OnPolicyAlgorithm):
         self._last_obs = in_numpy("observations", self._last_obs)
         if self.verbose >= 1:
             plain = fast_policy(self.interface, self.rollout_buffer)
-            print(f"Acting with the torch policy: {plain}" if isinstance(plain, Reason) else "Acting without autograd")
+            slow = f"Fast NumPy rollout not available, acting with the PyTorch policy: {plain}"
+            print(slow if isinstance(plain, Reason) else "Fast NumPy rollout enabled")
         return result
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:

@@ -232,6 +232,8 @@ def test_misspelt_argument_is_refused_with_the_nearest(saved: Path) -> None:
     for make in makers:
         with pytest.raises(TypeError, match=r"^TRPO has no argument 'target_k'; did you mean 'target_kl'\?$"):
             make()
+    with pytest.raises(TypeError, match=r"^TRPO has no argument 'n_step'; did you mean 'n_steps'\?$"):
+        TRPO("MlpPolicy", RandomEnv(), n_step=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^VineTRPO has no argument 'branch_len'; did you mean 'branch_length'\?$"):
         VineTRPO("MlpPolicy", "Pendulum-v1", branch_len=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^TRPO has no argument 'qqq'$"):

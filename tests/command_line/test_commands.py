@@ -277,15 +277,6 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in text for command in (*SCRIPTS, *OWN))
 
 
-@pytest.mark.parametrize("command", sorted(set(SCRIPTS) - {"plot_from_file", "all_plots"}))
-def test_without_options_the_zoo_runs(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
-    monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
-    monkeypatch.setattr("shutil.which", lambda _: "ffmpeg")
-    main([command])
-    assert seen[0][0] == f"sb3-trpo {command}"
-
-
 def test_games_of_v5_repeat_an_action_for_four_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
@@ -343,18 +334,6 @@ def test_errors_name_what_is_wrong() -> None:
     for options in (["--algo", "ppo"], ["--algo=ppo"], ["--alg", "ppo"], ["--a=ppo"]):
         with pytest.raises(SystemExit, match=r"`--algo` must be trpo, .*, trpo_lstm or maskable_trpo_lstm, not 'ppo'"):
             main(["train", *options])
-    for command, needed in (("all_plots", "--env ENV"), ("plot_from_file", "--input FILE")):
-        for options in ([], ["-l", "TRPO"], ["-l", "TRPO", "-iqm"]):
-            with pytest.raises(SystemExit, match=f"`{command}` needs `{needed}`"):
-                main([command, *options])
-
-
-@pytest.mark.parametrize("options", [["-e", "Hopper-v5"], ["-eHopper-v5"], ["--env=Hopper-v5"], ["--en", "Hopper-v5"]])
-def test_required_options_of_plots_are_recognised_in_every_form(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
-    monkeypatch.setattr("runpy.run_module", lambda *_, **__: seen.append(sys.argv))
-    main(["all_plots", *options])
-    assert seen[0][-len(options) :] == options
 
 
 def test_a_plot_in_a_separate_process_gives_no_warning(folder: Path) -> None:
