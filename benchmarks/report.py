@@ -35,8 +35,7 @@ from benchmarks.common.scores import (
 )
 from benchmarks.common.tables import print_head, print_row
 
-HEAD = ["env", "algorithm", "worst seed", "interquartile mean", "difference of ours, 95%", "better with probability"]
-HEAD += ["time to sb3-contrib's mean"]
+HEAD = ["env", "algorithm", "worst seed", "IQM", "difference of ours, 95%", "P(better)", "time to goal"]
 
 
 def print_returns(runs: Runs) -> None:
@@ -78,7 +77,7 @@ def p_cell(p: float) -> str:
     :param p: the p
     :return: the cell
     """
-    return f"{p:.2g}" if p >= 0.001 else "< 0.001"
+    return f"{p:.2g}" if p >= 0.001 else "<0.001"
 
 
 def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
