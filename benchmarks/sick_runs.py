@@ -120,7 +120,9 @@ def columns(path: Path) -> dict[str, np.ndarray]:
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Divide; NaN where there was no step to measure."""
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0.0)
+    ratio = np.full_like(above, np.nan)
+    np.divide(above, below, out=ratio, where=below != 0.0)
+    return ratio
 
 
 _NEEDED = (

@@ -68,7 +68,12 @@ def print_learning(environments: Runs) -> None:
         updates = min(run.updates[-1] for runs in algorithms.values() for run in runs)
         for name, runs in algorithms.items():
             steps, own_updates = (np.mean([getattr(run, key)[-1] for run in runs]) for key in ("steps", "updates"))
-            cells = [env_id.replace("NoFrameskip-v4", ""), LABELS[name], f"{steps:,.0f}; {own_updates:.0f}", score(runs, "steps", np.inf)]
+            cells = [
+                env_id.replace("NoFrameskip-v4", ""),
+                LABELS[name],
+                f"{steps:,.0f}; {own_updates:.0f}",
+                score(runs, "steps", np.inf),
+            ]
             print_row(*cells, f"{score(runs, 'updates', updates)} ({updates:.0f})")
 
 

@@ -90,6 +90,28 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert [name for name in objects if not re.search(rf"::.*\b{name}$", signatures, re.MULTILINE)] == []
 
 
+def fenced_lines(page: Path, language: str) -> list[str]:
+    code = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in code for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shell_lines_are_not_cut(page: Path) -> None:
+    assert [line for line in fenced_lines(page, "bash") if len(line) > 92] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 700
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    pages = {page.stem for page in PAGES if page.parent.name == "docs"} - {"index"}
+    index = (ROOT / "docs" / "index.md").read_text()
+    listed = re.findall(r"^(\w+)$", "\n".join(re.findall(r"```\{toctree\}(.*?)```", index, re.DOTALL)), re.MULTILINE)
+    assert pages | {"signatures"} == set(listed)
+    assert len(listed) == len(set(listed))
+
+
 def test_pages_for_github_have_no_directives() -> None:
     for name in ("trpo.md", "api.md"):
         assert "```{" not in (ROOT / "docs" / name).read_text(), name

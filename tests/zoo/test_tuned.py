@@ -145,9 +145,9 @@ def test_missing_entries_are_named() -> None:
         tuned("FrozenLake-v1")
     with pytest.raises(ValueError, match=r"entry for MaskableTRPO: Taxi-v4, Taxi-v3; not 'Hopper-v5'"):
         tuned("Hopper-v5", "maskable_trpo")
-    with pytest.raises(ValueError, match="`env_id` must have an entry for TRPO: .*; not 3$"):
+    with pytest.raises(ValueError, match=r"`env_id` must have an entry for TRPO: .*; not 3$"):
         tuned(3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="`algorithm` must be one of trpo, .*, not 'ppo'"):
+    with pytest.raises(ValueError, match=r"`algorithm` must be one of trpo, .*, not 'ppo'"):
         tuned("Hopper-v5", "ppo")
 
 
