@@ -4,7 +4,8 @@ Print tables and draw plots of the runs in ``benchmarks/results/mujoco``, which 
 For every environment, the script prints the returns of the final models over seeds, the p of Welch's test against each peer,
 and more statistics in a second table. Over all environments, it prints the interquartile mean of scores, scaled so that
 sb3-contrib's mean is 1 and weighted so that environments count equally, with 95% intervals by the stratified bootstrap. It
-also prints the probability of improvement (both as in https://arxiv.org/abs/2108.13264). It draws learning curves against env steps and against wall-clock time. ::
+also prints the probability of improvement (both as in https://arxiv.org/abs/2108.13264). It draws learning curves against env
+steps and against wall-clock time. ::
 
     python -m benchmarks.report  # prints Markdown, writes docs/img/mujoco_steps.png and docs/img/mujoco_time.png
 
