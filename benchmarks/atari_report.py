@@ -19,6 +19,8 @@ from benchmarks.common.runs import curve_files, read_rows, read_runs
 from benchmarks.common.tables import print_head, print_row
 
 RUNS = RESULTS / "atari"
+SHIPPED = ("sb3_trpo", "sb3_trpo_paper_cnn", "sb3_ppo")
+"""The shipped settings, with both networks, and the peer. Runs of other settings have a table of their own."""
 
 
 def cells(path: Path) -> list[str]:
@@ -31,19 +33,27 @@ def cells(path: Path) -> list[str]:
     last, finished = read_rows(path)[-1], path.with_name("run.json")
     score = json.loads(finished.read_text()) if finished.exists() else last
     steps = int(score.get("steps") or last["step"])
-    games = f"{float(score['mean_return']):.1f} ± {float(score['std_return']):.1f} ({score['games']})"
+    games = f"{float(score['mean_return']):,.1f} ± {float(score['std_return']):,.1f} ({score['games']})"
     games += "" if finished.exists() else ", unfinished"
     minutes = f"{float(last['train_seconds']) / 60:.0f} min"
-    return [last["env"], LABELS[path.parts[-3]], last["seed"], f"{steps:,}", minutes, games]
+    return [last["env"].replace("NoFrameskip-v4", ""), LABELS[path.parts[-3]], last["seed"], f"{steps:,}", minutes, games]
 
 
 def main(arguments: list[str]) -> None:
     """Print the table and draw the curves."""
     argparse.ArgumentParser(description="Table and plot of the Atari runs.").parse_args(arguments)
-    print_head("game", "algorithm", "seed", "env steps", "time", "return, mean ± std of the games")
-    for path in curve_files(RUNS):
-        print_row(*cells(path))
-    draw_comparison(PICTURES / "atari.png", read_runs(RUNS), ["steps"], each_seed=True)
+    for shipped in (True, False):
+        print_head("game", "algorithm", "seed", "env steps", "time", "return, mean ± std (games)")
+        for path in curve_files(RUNS):
+            if (path.parts[-3] in SHIPPED) == shipped:
+                print_row(*cells(path))
+        print()
+    runs = {
+        game.replace("NoFrameskip-v4", ""): {name: found[name] for name in SHIPPED if name in found}
+        for game, found in read_runs(RUNS).items()
+    }
+    drawn = {game: found for game, found in runs.items() if found}
+    draw_comparison(PICTURES / "atari.png", drawn, ["steps"], each_seed=True)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.arms import ALGORITHMS, OURS, PEER
+from benchmarks.common.arms import ALGORITHMS, COLOURS, OURS, PEER
 from benchmarks.common.paths import PICTURES, RESULTS
 from benchmarks.common.picture import picture
 from benchmarks.common.runs import Curve, read_runs
-from benchmarks.common.scores import welch
+from benchmarks.common.scores import half_width, welch
 from benchmarks.common.tables import print_head, print_row
 
 NAMES = {name: ALGORITHMS[name].package for name in (OURS, PEER)}
@@ -41,12 +41,12 @@ def print_environment(env_id: str, ours: np.ndarray, peer: np.ndarray) -> None:
     """
     for label, a, b in (("mean over the curve", ours.mean(1), peer.mean(1)), ("final model", ours[:, -1], peer[:, -1])):
         middle, low, high = welch(a, b)
-        print_row(env_id, label, f"{a.mean():.0f}", f"{b.mean():.0f}", f"{middle:+.0f} [{low:.0f}, {high:.0f}]")
+        print_row(env_id, label, f"{a.mean():,.0f}", f"{b.mean():,.0f}", f"{middle:+,.0f} [{low:,.0f}, {high:,.0f}]")
 
 
 def draw_environment(axis: Any, env_id: str, runs: dict[str, list[Curve]]) -> None:
     """
-    Draw the mean and every seed of both sides.
+    Draw the mean over the seeds of both sides, and its 95% interval by Student's t.
 
     :param axis: matplotlib's
     :param env_id: environment id
@@ -54,9 +54,9 @@ def draw_environment(axis: Any, env_id: str, runs: dict[str, list[Curve]]) -> No
     """
     for name, label in NAMES.items():
         steps, returns = runs[name][0].steps, np.array([run.returns for run in runs[name]])
-        (line,) = axis.plot(steps, returns.mean(axis=0), label=f"{label}, mean of {len(returns)} seeds")
-        for one in returns:
-            axis.plot(steps, one, color=line.get_color(), alpha=0.25, linewidth=0.8)
+        mean, half = returns.mean(axis=0), half_width(returns)
+        axis.plot(steps, mean, color=COLOURS[name], label=label)
+        axis.fill_between(steps, mean - half, mean + half, color=COLOURS[name], alpha=0.2, linewidth=0)
     axis.set(xlabel="env steps", ylabel="return (deterministic)", title=env_id)
     axis.grid(alpha=0.3)
     axis.legend()
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     argparse.ArgumentParser(description="Curves at equal hyperparameters, and their differences.").parse_args(arguments)
     environments = read_runs(RESULTS / "equal_settings")
     print_head("env", "score of a run", *NAMES.values(), "difference, 95% interval")
-    size = {"ncols": len(environments), "figsize": (6 * len(environments), 4)}
+    size = {"ncols": len(environments), "figsize": (4.2 * len(environments), 3.2)}
     with picture(PICTURES / "equal_settings.png", 120, **size) as (_, axes):
         for (env_id, runs), axis in zip(environments.items(), axes, strict=True):
             draw_environment(axis, env_id, runs)

@@ -1,10 +1,11 @@
 """
 Print tables and draw plots of the runs in ``benchmarks/results/mujoco``, which ``benchmarks.mujoco`` wrote.
 
-For every environment, the script prints the returns of the final models over seeds and the difference to each peer. Over all
-environments, it prints the interquartile mean of scores, scaled so that sb3-contrib's mean is 1 and weighted so that
-environments count equally, with 95% intervals by the stratified bootstrap. It also prints the probability of improvement (both
-as in https://arxiv.org/abs/2108.13264). It draws learning curves against env steps and against wall-clock time. ::
+For every environment, the script prints the returns of the final models over seeds, the p of Welch's test against each peer,
+and more statistics in a second table. Over all environments, it prints the interquartile mean of scores, scaled so that
+sb3-contrib's mean is 1 and weighted so that environments count equally, with 95% intervals by the stratified bootstrap. It
+also prints the probability of improvement (both as in https://arxiv.org/abs/2108.13264). It draws learning curves against env
+steps and against wall-clock time. ::
 
     python -m benchmarks.report  # prints Markdown, writes docs/img/mujoco_steps.png and docs/img/mujoco_time.png
 
@@ -31,11 +32,53 @@ from benchmarks.common.scores import (
     mean_improvement,
     probability_of_improvement,
     scaled,
+    welch_p,
 )
 from benchmarks.common.tables import print_head, print_row
 
-HEAD = ["env", "algorithm", "seeds", "mean, 95% interval", "worst seed", "interquartile mean", "time to sb3-contrib's mean"]
-HEAD += ["difference of ours, 95%", "probability of improvement"]
+HEAD = ["env", "algorithm", "worst seed", "IQM", "difference of ours, 95%", "P(better)", "time to goal"]
+
+
+def print_returns(runs: Runs) -> None:
+    """
+    Print a row for each environment: every algorithm's mean and interval, and the p of Welch's test against each peer.
+
+    :param runs: every run
+    """
+    peers = [name for name in LABELS if name != OURS and any(name in found for found in runs.values())]
+    print_head("env", LABELS[OURS], *(cell for name in peers for cell in (LABELS[name], "p")))
+    for env_id, algorithms in runs.items():
+        ours = finals(algorithms.get(OURS, []))
+        cells = [mean_cell(ours)]
+        for name in peers:
+            scores = finals(algorithms.get(name, []))
+            comparable = min(len(ours), len(scores)) > 1 and np.ptp(ours) + np.ptp(scores) > 0.0
+            cells += [mean_cell(scores), p_cell(welch_p(ours, scores)) if comparable else ""]
+        print_row(env_id, *cells)
+    print()
+
+
+def mean_cell(scores: np.ndarray) -> str:
+    """
+    Write the mean over seeds, its 95% interval if there is one, and the number of seeds.
+
+    :param scores: one a seed
+    :return: the cell, empty without a seed
+    """
+    if not len(scores):
+        return ""
+    half = f" ± {half_width(scores):,.0f}" if len(scores) > 1 else ""
+    return f"{scores.mean():,.0f}{half} ({len(scores)})"
+
+
+def p_cell(p: float) -> str:
+    """
+    Write the p of a test.
+
+    :param p: the p
+    :return: the cell
+    """
+    return f"{p:.2g}" if p >= 0.001 else "<0.001"
 
 
 def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
@@ -48,24 +91,10 @@ def print_environment(env_id: str, algorithms: dict[str, list[Curve]]) -> None:
     ours = finals(algorithms.get(OURS, []))
     goal = finals(algorithms[PEER]).mean() if PEER in algorithms else np.nan
     for name in filter(algorithms.__contains__, LABELS):
-        scores = finals(algorithms[name])
-        print_row(env_id, *own_cells(name, algorithms[name], goal), *comparison_cells(name, ours, scores))
-
-
-def own_cells(name: str, runs: list[Curve], goal: float) -> list[str]:
-    """
-    Describe the runs of one algorithm on one environment.
-
-    :param name: of the algorithm
-    :param runs: one a seed
-    :param goal: the mean return of sb3-contrib; NaN: there is none
-    :return: its cells of the table
-    """
-    scores, seconds = finals(runs), seconds_to_reach(runs, goal)
-    half = f" ± {half_width(scores):.0f}" if len(scores) > 1 else ""
-    cells = [LABELS[name], str(len(scores)), f"{scores.mean():.0f}{half}", f"{scores.min():.0f}"]
-    reached = f"{seconds:.0f} s" if np.isfinite(seconds) else "not reached"
-    return [*cells, f"{interquartile_mean(scores):.0f}", reached if np.isfinite(goal) else ""]
+        scores, seconds = finals(algorithms[name]), seconds_to_reach(algorithms[name], goal)
+        cells = [LABELS[name], f"{scores.min():,.0f}", f"{interquartile_mean(scores):,.0f}"]
+        reached = f"{seconds:.0f} s" if np.isfinite(seconds) else "not reached"
+        print_row(env_id, *cells, *comparison_cells(name, ours, scores), reached if np.isfinite(goal) else "")
 
 
 def comparison_cells(name: str, ours: np.ndarray, scores: np.ndarray) -> list[str]:
@@ -80,7 +109,7 @@ def comparison_cells(name: str, ours: np.ndarray, scores: np.ndarray) -> list[st
     if name == OURS or min(len(ours), len(scores)) < 2:
         return ["", ""]
     low, high = bootstrap(difference, [ours, scores])
-    return [f"[{low:+.0f}, {high:+.0f}]", f"{probability_of_improvement(ours, scores):.2f}"]
+    return [f"[{low:+,.0f}, {high:+,.0f}]", f"{probability_of_improvement(ours, scores):.2f}"]
 
 
 def print_aggregate(runs: Runs) -> None:
@@ -125,18 +154,19 @@ def print_zoo_runs(runs: Runs) -> None:
     :param runs: those of RL Zoo's own training command
     """
     print()
-    print_head("env", "algorithm, `rl_zoo3.train`", "seeds", "last evaluations, 10 episodes", "mean")
+    print_head("env", "algorithm, `rl_zoo3.train`", "seeds", "last evaluations", "mean")
     for env_id, algorithms in sorted(runs.items()):
         for name, curves in algorithms.items():
             scores = finals(curves)
-            each = ", ".join(f"{score:.0f}" for score in scores)
-            print_row(env_id, LABELS[name], str(len(scores)), each, f"{scores.mean():.0f}")
+            each = ", ".join(f"{score:,.0f}" for score in scores)
+            print_row(env_id, LABELS[name], str(len(scores)), each, f"{scores.mean():,.0f}")
 
 
 def main(arguments: list[str]) -> None:
     """Print the tables and draw the curves."""
     argparse.ArgumentParser(description="Tables and plots of the MuJoCo runs.").parse_args(arguments)
     runs, zoo_runs = read_runs(RESULTS / "mujoco"), read_zoo_runs(RESULTS / "mujoco_rl_zoo_train.csv")
+    print_returns(runs)
     print_head(*HEAD)
     for env_id, algorithms in runs.items():
         print_environment(env_id, algorithms)

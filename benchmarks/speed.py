@@ -13,6 +13,7 @@ consist of collection, update and logging, with every check switched on. ``n_ste
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -137,12 +138,15 @@ def draw(path: Path, ratios: dict[str, float]) -> None:
     :param path: the picture to write
     :param ratios: how many times as fast as the peer, by case
     """
-    labels = [label.replace("likewise", "against sb3-contrib TRPO").replace("`", "") for label in ratios]
-    with picture(path, 120, figsize=(9, 0.42 * len(labels) + 0.8)) as (_, axes):
-        bars = axes.barh(labels, list(ratios.values()))
+    labels = [re.sub(r"`|, (likewise|against sb3-contrib TRPO)| \(.*\)", "", label) for label in ratios]
+    labels = [re.sub(r", against (.*)", r" (peer: \1)", label) for label in labels]
+    with picture(path, 120, figsize=(8, 0.36 * len(labels) + 0.8)) as (_, axes):
+        bars = axes.barh(
+            labels, list(ratios.values()), color=["tab:red" if "PPO" in label else "tab:blue" for label in labels]
+        )
         axes.bar_label(bars, fmt="%.1fx", padding=3)
         axes.axvline(1.0, color="black", linewidth=1)
-        axes.set(xlabel="times as fast as the peer")
+        axes.set(xlabel="times as fast as sb3-contrib's TRPO (blue) or SB3's PPO (red)")
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
 

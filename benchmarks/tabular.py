@@ -350,7 +350,7 @@ def draw(path: Path, results: dict[str, dict[str, Iteration]]) -> None:
     :param path: the picture to write
     :param results: problem -> rule -> its iteration
     """
-    with picture(path, 110, nrows=len(results), ncols=3, figsize=(14, 3.6 * len(results)), squeeze=False) as (figure, axes):
+    with picture(path, 130, nrows=len(results), ncols=3, figsize=(9.5, 2.9 * len(results)), squeeze=False) as (figure, axes):
         for (title, rules), row in zip(results.items(), axes, strict=True):
             for i, (label, found) in enumerate(rules.items()):
                 steps = np.arange(1, len(found.bounds) + 1)
@@ -362,8 +362,8 @@ def draw(path: Path, results: dict[str, dict[str, Iteration]]) -> None:
             row[2].set_yscale("log")
             row[2].set_ylim(1e-6, 10.0)  # it falls without limit once nothing is left to gain
             row[0].set(title=title, ylabel="return η")
-            row[1].set(title="change of η (dotted: its lower bound)")
-            row[2].set(title="largest KL of an observation, nats")
+            row[1].set(title="change of η\n(dotted: its lower bound)")
+            row[2].set(title="largest KL of\nan observation, nats")
             for axis in row:
                 axis.set_xlabel("step")
                 axis.grid(alpha=0.3)

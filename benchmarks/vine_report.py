@@ -30,7 +30,7 @@ def score(runs: list[Curve], column: str, budget: float) -> str:
     """
     reached = [run.returns[np.searchsorted(getattr(run, column), budget, side="right") - 1] for run in runs]
     digits = 1 if max(reached) < 10.0 else 0
-    return f"{np.mean(reached):.{digits}f} ({', '.join(f'{value:.{digits}f}' for value in reached)})"
+    return f"{np.mean(reached):,.{digits}f} ({'; '.join(f'{value:,.{digits}f}' for value in reached)})"
 
 
 def gradient_cells(row: dict[str, str]) -> list[str]:
@@ -40,7 +40,8 @@ def gradient_cells(row: dict[str, str]) -> list[str]:
     :param row: as ``benchmarks.vine`` wrote it
     :return: its row of the table
     """
-    cells = [row["env"], f"{int(row['trained_steps']):,}", row["calls"], f"{row['estimator']}, {row['settings']}"]
+    env = f"{row['env'].replace('NoFrameskip-v4', '')}, {int(row['trained_steps']):,}"
+    cells = [env, f"{int(row['calls']):,}", f"{row['estimator']}, {row['settings']}"]
     cells += [f"{float(row['cosine']):.2f} ± {float(row['cosine_std']):.2f}" if row["cosine"] else ""]
     variance = row["relative_variance"]
     hidden = bool(variance) and float(variance) > 1e6  # the mean is not longer than its own noise
@@ -49,7 +50,7 @@ def gradient_cells(row: dict[str, str]) -> list[str]:
 
 def print_gradients() -> None:
     """Print a row for each estimator and number of simulator calls."""
-    print_head("env", "trained for", "calls", "estimator", "cosine to the reference", "of the mean", "relative variance")
+    print_head("env, trained for", "calls", "estimator", "cosine", "of the mean", "relative variance")
     for path in sorted((RESULTS / "vine").glob("*.csv")):
         for row in read_rows(path):
             print_row(*gradient_cells(row))
@@ -67,7 +68,12 @@ def print_learning(environments: Runs) -> None:
         updates = min(run.updates[-1] for runs in algorithms.values() for run in runs)
         for name, runs in algorithms.items():
             steps, own_updates = (np.mean([getattr(run, key)[-1] for run in runs]) for key in ("steps", "updates"))
-            cells = [env_id, LABELS[name], f"{steps:,.0f}; {own_updates:.0f}", score(runs, "steps", np.inf)]
+            cells = [
+                env_id.replace("NoFrameskip-v4", ""),
+                LABELS[name],
+                f"{steps:,.0f}; {own_updates:.0f}",
+                score(runs, "steps", np.inf),
+            ]
             print_row(*cells, f"{score(runs, 'updates', updates)} ({updates:.0f})")
 
 

@@ -1,5 +1,6 @@
 """The Python blocks of the docs and the README run as they are, and the code that the docs name exists."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,65 @@ def test_every_log_key_is_documented() -> None:
     assert len(places["log.py"]) > 10
     assert keys - places["log.py"] == {"time/collect_seconds"}  # one file logs the update
     assert keys == set(re.findall(r"^\| `((?:train|time)/\w+)`", page, re.MULTILINE)) - {"train/learning_rate"}
+
+
+def parameter_list() -> str:
+    """Write TRPO's arguments as a Markdown table, from its signature and its docstring."""
+    parameters = inspect.signature(sb3_trpo.TRPO).parameters
+    described = re.findall(r":param (\w+): (.*?)(?=\n:|\Z)", inspect.getdoc(sb3_trpo.TRPO) or "", re.DOTALL)
+    rows = ["| Argument | Default | Meaning |", "|---|---|---|"]
+    for name, text in described:
+        if name.startswith("_"):
+            continue
+        default = parameters[name].default
+        value = "" if default is inspect.Parameter.empty else f"`{default!r}`".replace("'", '"')
+        text = re.sub(r"\s*\(:mod:`[^`]*`\)", "", text)
+        text = re.sub(r":class:`~?([\w.]*\.)?(\w+)`", r"`\2`", " ".join(text.split())).replace("``", "`")
+        rows.append(f"| `{name}` | {value} | {text} |")
+    return "\n".join(rows)
+
+
+def test_the_parameter_list_is_the_docstring() -> None:
+    table = parameter_list()
+    assert len(table.splitlines()) > 30
+    assert table in (ROOT / "docs" / "trpo.md").read_text(), f"docs/trpo.md needs this table:\n{table}"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    index = (ROOT / "docs" / "api.md").read_text()
+    signatures = (ROOT / "docs" / "signatures.rst").read_text()
+    names = [name for name in sb3_trpo.__all__ if name != "__version__"]
+    assert [name for name in names if f"`{name}`" not in index] == []
+    policies = set(sb3_trpo.policies.__all__)  # listed by automodule
+    objects = [name for name in names if name not in policies]
+    assert [name for name in objects if not re.search(rf"::.*\b{name}$", signatures, re.MULTILINE)] == []
+
+
+def fenced_lines(page: Path, language: str) -> list[str]:
+    code = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in code for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shell_lines_are_not_cut(page: Path) -> None:
+    assert [line for line in fenced_lines(page, "bash") if len(line) > 92] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 700
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    pages = {page.stem for page in PAGES if page.parent.name == "docs"} - {"index"}
+    index = (ROOT / "docs" / "index.md").read_text()
+    listed = re.findall(r"^(\w+)$", "\n".join(re.findall(r"```\{toctree\}(.*?)```", index, re.DOTALL)), re.MULTILINE)
+    assert pages | {"signatures"} == set(listed)
+    assert len(listed) == len(set(listed))
+
+
+def test_pages_for_github_have_no_directives() -> None:
+    for name in ("trpo.md", "api.md"):
+        assert "```{" not in (ROOT / "docs" / name).read_text(), name
 
 
 def test_every_hyperparameter_is_documented() -> None:

@@ -12,6 +12,13 @@ from benchmarks.common.scores import half_width
 
 AXES = {"steps": "env steps", "seconds": "seconds of training", "updates": "policy updates"}
 
+_WINDOW = 10
+"""Evaluations over which the line of a single seed is averaged."""
+
+
+_FOR_INTERVAL = 5
+"""Least number of seeds for an interval: that of fewer reaches returns that do not exist."""
+
 
 def draw_runs(png_path: Path, csv_paths: list[Path]) -> None:
     """
@@ -36,25 +43,25 @@ def draw_comparison(
     path: Path,
     runs: Runs,
     columns: list[str],
-    per_row: int = 3,
+    per_row: int = 2,
     zoo_runs: Runs | None = None,
     each_seed: bool = False,
 ) -> None:
     """
-    Draw the mean over seeds, and its 95% interval by Student's t.
+    Draw the mean over seeds, and its 95% interval by Student's t; with fewer than five seeds, the range of the seeds.
 
     :param path: the picture to write
     :param runs: every run
     :param columns: names of :data:`AXES` to draw each environment against, a panel for each of them
     :param per_row: panels in a row
     :param zoo_runs: runs whose mean over seeds is dashed
-    :param each_seed: a line for each seed instead, for runs of different lengths
+    :param each_seed: a line for each seed instead, for runs of different lengths, smoothed by the mean of ten evaluations
     """
     panels = [(env_id, column) for env_id in runs for column in columns]
     per_row = min(per_row, len(panels))
     rows = -(-len(panels) // per_row)
-    size = (5 * per_row, 3.6 * rows)
-    with picture(path, 110, nrows=rows, ncols=per_row, figsize=size, squeeze=False) as (figure, axes):
+    size = (4.2 * per_row, 3.0 * rows)  # fonts stay legible at the width of a page
+    with picture(path, 130, nrows=rows, ncols=per_row, figsize=size, squeeze=False) as (figure, axes):
         for axis, (env_id, column) in zip(axes.flat, panels, strict=False):
             for name, curves in runs[env_id].items():
                 (_draw_seeds if each_seed else _draw_mean)(axis, name, curves, column)
@@ -64,12 +71,15 @@ def draw_comparison(
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
         lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
-        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(per_row + 1, len(lines)))
+        lines = {label: line for label, line in lines.items() if not str(label).startswith("_")}
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(per_row, len(lines)))
 
 
 def _draw_seeds(axis: Any, name: str, curves: list[Curve], column: str) -> None:
     for curve in curves:
-        axis.plot(getattr(curve, column), curve.returns, color=COLOURS[name], linewidth=1, label=LABELS[name])
+        means = [curve.returns[max(0, end - _WINDOW) : end].mean() for end in range(1, len(curve.returns) + 1)]
+        axis.plot(getattr(curve, column), curve.returns, color=COLOURS[name], linewidth=0.5, alpha=0.3)
+        axis.plot(getattr(curve, column), means, color=COLOURS[name], linewidth=1.5, label=LABELS[name])
 
 
 def _draw_mean(axis: Any, name: str, curves: list[Curve], column: str) -> None:
@@ -77,8 +87,11 @@ def _draw_mean(axis: Any, name: str, curves: list[Curve], column: str) -> None:
     mean = returns.mean(axis=0)
     axis.plot(x, mean, color=COLOURS[name], label=LABELS[name])
     if len(curves) > 1:
-        half = half_width(returns)
-        axis.fill_between(x, mean - half, mean + half, alpha=0.2, linewidth=0, color=COLOURS[name])
+        low, high = returns.min(axis=0), returns.max(axis=0)
+        if len(curves) >= _FOR_INTERVAL:
+            half = half_width(returns)
+            low, high = mean - half, mean + half
+        axis.fill_between(x, low, high, alpha=0.2, linewidth=0, color=COLOURS[name])
 
 
 def _draw_dashed(axis: Any, name: str, curves: list[Curve], column: str) -> None:
@@ -89,7 +102,10 @@ def _draw_dashed(axis: Any, name: str, curves: list[Curve], column: str) -> None
 def _finish_panel(axis: Any, env_id: str, column: str) -> None:
     axis.set(title=env_id, xlabel=AXES[column], ylabel="return")
     axis.grid(alpha=0.3)
+    from matplotlib.ticker import EngFormatter, StrMethodFormatter  # late, as everything of matplotlib
+
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     if column == "seconds":
         axis.set_xscale("log")
     else:
-        axis.ticklabel_format(axis="x", scilimits=(0, 0))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))

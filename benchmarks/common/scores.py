@@ -37,6 +37,17 @@ def welch(ours: np.ndarray, peer: np.ndarray) -> tuple[float, float, float]:
     return float(ours.mean() - peer.mean()), float(interval.low), float(interval.high)
 
 
+def welch_p(ours: np.ndarray, peer: np.ndarray) -> float:
+    """
+    Test whether two means are equal, by Welch's t.
+
+    :param ours: one score a seed, two or more
+    :param peer: one score a seed, two or more
+    :return: the two-sided p
+    """
+    return float(stats.ttest_ind(ours, peer, equal_var=False).pvalue)
+
+
 def interquartile_mean(scores: np.ndarray) -> float:
     """
     Average the middle half; of what is left out at each end, a part of a score is kept whole.

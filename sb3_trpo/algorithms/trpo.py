@@ -141,7 +141,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
     :param policy_kwargs: additional arguments of the policy; without ``log_std_init``, the standard policies begin with a
         standard deviation of exp(-1), unless they use gSDE; without ``share_features_extractor=True``, actor and critic of
         CnnPolicy and MultiInputPolicy have separate features extractors; without ``features_extractor_class``, CnnPolicy
-        uses :class:`~sb3_trpo.policies.aliases.NormalizedCNN`
+        uses :class:`~sb3_trpo.policies.NormalizedCNN`
     :param verbose: 0 no output, 1 info, 2 debug
     :param seed: seed of the pseudo random generators; None: every run differs, unless torch was seeded
     :param device: device (cpu, cuda, ...); "auto": the GPU if there is one
@@ -191,7 +191,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
     source_models: ClassVar[str] = "with neither recurrence nor masks"
     """The models that :meth:`from_ppo` continues, in words."""
     step_rule: ClassVar[StepRule] = staticmethod(trust_region_step)
-    """The function that takes the policy step; a subclass with another rule also overrides :meth:`_step_settings`."""
+    """The function that takes the policy step; a subclass with another rule also overrides ``_step_settings``."""
     _warned_of_single_rollouts = False
     _progress_bars: Sequence[ProgressBarCallback] = ()
     """The progress bars of this ``learn``."""

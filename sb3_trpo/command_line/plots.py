@@ -62,7 +62,7 @@ def plot_updates(log: Path | str, path: Path | str) -> None:
     updates = _read_log(Path(log))
     numbers, moved = (updates.columns[name] for name in ("train/n_updates", "train/is_line_search_success"))
     refused = [number for number, success in zip(numbers, moved, strict=True) if success == 0.0]
-    with _figure(path, 2, 3) as (figure, axes):
+    with _figure(path, 3, 2) as (figure, axes):
         for axis, panel in zip(axes.flat, PANELS, strict=True):
             for column, label in panel.lines.items():
                 axis.plot(

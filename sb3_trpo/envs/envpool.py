@@ -32,7 +32,7 @@ class EnvPoolVecEnv(VecEnv):
 
     :param env_id: EnvPool's id, for instance ``HalfCheetah-v5``
     :param n_envs: number of environments
-    :param seed: seed of the environments; :meth:`seed` sets another
+    :param seed: seed of the environments; ``seed`` sets another
     :param num_threads: threads that step them; 0: EnvPool's choice
     :param settings: further settings of EnvPool
     :raises ImportError: if EnvPool is not installed

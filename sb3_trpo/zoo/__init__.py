@@ -4,8 +4,8 @@ Registers this package with RL Zoo: after an import, ``trpo`` there means this p
 TRPO with memory, and ``maskable_trpo_lstm`` TRPO with both.
 
 ``python -m rl_zoo3.train --algo trpo --gym-packages sb3_trpo.zoo …`` needs nothing else, and reads this package's
-hyperparameters unless ``--conf-file`` names others; the ``sb3-trpo`` command
-(:mod:`sb3_trpo.command_line`) imports it before every script of the Zoo.
+hyperparameters unless ``--conf-file`` names others; the ``sb3-trpo`` command (``sb3_trpo.command_line``) imports it before
+every script of the Zoo.
 """
 
 from pathlib import Path
@@ -31,6 +31,7 @@ from sb3_trpo.zoo.search_space import (
     sample_kl_penalty,
     sample_recurrent,
 )
+from sb3_trpo.zoo.tuned import Tuned, read_entry
 
 ALGORITHMS: dict[str, type[TRPO]] = {
     "trpo": TRPO,
@@ -61,6 +62,20 @@ def hyperparameters_file(algorithm: str = "trpo") -> Path:
     package, name = Path(__file__).resolve().parents[1], f"{_FILES.get(algorithm, algorithm)}.yml"
     installed = package / "zoo_hyperparams" / name
     return installed if installed.exists() else package.parent / "zoo_hyperparams" / name
+
+
+def tuned(env_id: str, algorithm: str = "trpo", *, allow_default: bool = False) -> Tuned:
+    """
+    Read the hyperparameters of this package for an environment: those of ``sb3-trpo train``, as arguments for Python.
+
+    :param env_id: environment id, such as ``"Hopper-v5"``
+    :param algorithm: a key of :data:`ALGORITHMS`
+    :param allow_default: whether an environment without an entry gets the defaults of the class, as in ``sb3-trpo train``
+    :return: the budget, and the arguments of the environments, of their wrappers and of the model
+    :raises ValueError: if the algorithm or the environment has no entry, naming those that have
+    """
+    path = hyperparameters_file(algorithm)
+    return read_entry(path.read_text(encoding="utf-8"), env_id, ALGORITHMS[algorithm], allow_default)
 
 
 ALGOS.update(ALGORITHMS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common.runs import Curve
-from benchmarks.report import print_aggregate, print_environment
+from benchmarks.report import print_aggregate, print_environment, print_returns
 
 
 def test_tables_of_the_report(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,9 +16,15 @@ def test_tables_of_the_report(capsys: pytest.CaptureFixture[str], monkeypatch: p
     algorithms = {"sb3_trpo": runs(4.0, 4.0), "sb3_contrib_trpo": runs(2.0, 2.0), "sb3_ppo": runs(1.0, 1.0)}
     print_environment("Hopper-v5", algorithms)
     rows = capsys.readouterr().out.splitlines()
-    assert rows[0] == "| Hopper-v5 | sb3-trpo | 2 | 4 ± 0 | 4 | 4 | 7 s |  |  |"
-    assert rows[1] == "| Hopper-v5 | sb3-contrib TRPO | 2 | 2 ± 0 | 2 | 2 | 7 s | [+2, +2] | 1.00 |"
-    assert rows[2] == "| Hopper-v5 | SB3 PPO | 2 | 1 ± 0 | 1 | 1 | not reached | [+3, +3] | 1.00 |"
+    assert rows[0] == "| Hopper-v5 | sb3-trpo | 4 | 4 |  |  | 7 s |"
+    assert rows[1] == "| Hopper-v5 | sb3-contrib TRPO | 2 | 2 | [+2, +2] | 1.00 | 7 s |"
+    assert rows[2] == "| Hopper-v5 | SB3 PPO | 1 | 1 | [+3, +3] | 1.00 | not reached |"
+    print_returns({"Ant-v5": {"sb3_trpo": runs(1_002.0, 1_004.0), "sb3_ppo": runs(1_001.0, 1_003.0)}})
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0] == "| env | sb3-trpo | SB3 PPO | p |"
+    assert rows[2] == "| Ant-v5 | 1,003 ± 13 (2) | 1,002 ± 13 (2) | 0.55 |"
+    print_returns({"Ant-v5": {"sb3_trpo": runs(1_002.0), "sb3_ppo": runs(1_001.0, 1_003.0)}})
+    assert capsys.readouterr().out.splitlines()[2] == "| Ant-v5 | 1,002 (1) | 1,002 ± 13 (2) |  |"
     print_aggregate({"Hopper-v5": algorithms, "Ant-v5": {"sb3_trpo": runs(1.0, 1.0)}})
     rows = capsys.readouterr().out.splitlines()
     assert "Against sb3-contrib TRPO, on Hopper-v5:" in rows
