@@ -62,7 +62,6 @@ class MujocoLayer:
         self._model_blocks = _blocks(_arrays(model, _LARGE), _GAP)
         self._sizes = [block.size for block in self._model_blocks]
         self._scalars = [name for name in _SCALARS if hasattr(data, name)]
-        self._read_scalars = attrgetter(*self._scalars)
         self._opt = model.opt
         values = {name: getattr(model.opt, name) for name in dir(model.opt) if not name.startswith("_")}
         self._options = [name for name, value in values.items() if isinstance(value, (int, float))]
@@ -80,7 +79,7 @@ class MujocoLayer:
             self._find_memory()
         return MujocoState(
             data=self._block.copy(),
-            scalars=self._read_scalars(data),
+            scalars=tuple(getattr(data, name) for name in self._scalars),  # before MuJoCo 3.4, the time alone
             energy=data.energy.copy(),
             model=[block.copy() for block in self._model_blocks],
             options=self._read_options(self._opt),

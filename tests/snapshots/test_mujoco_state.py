@@ -9,7 +9,21 @@ import pytest
 
 from sb3_trpo.snapshots.mujoco_state import MujocoLayer
 
-IN_ARENA = ("efc_", "iefc_", "efm_", "contact", "map_", "tree_island", "dof_island", "island", "ifrc", "tendon_efcadr", "iacc")
+IN_ARENA = (
+    "efc_",
+    "iefc_",
+    "efm_",
+    "contact",
+    "map_",
+    "tree_island",
+    "dof_island",
+    "island",
+    "ifrc",
+    "tendon_efcadr",
+    "iacc",
+    "iLD",
+    "iM",
+)
 """Prefixes of arrays that MuJoCo computes anew in every step."""
 
 
