@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
 
 def _link_files(app: Sphinx, name: str, source: list[str]) -> None:
     """Let links to Markdown files outside of these pages download them."""
-    source[0] = source[0].replace("](../benchmarks/", "](path:../benchmarks/")
+    source[0] = source[0].replace("](../", "](path:../")
 
 
 def setup(app: Sphinx) -> None:

@@ -24,9 +24,12 @@ ENTRIES = [
     for algorithm in ALGORITHMS
     if algorithm != "vine_trpo"  # the file of trpo
     for env_id in yaml.safe_load(hyperparameters_file(algorithm).read_text())
-    if env_id not in ("default", "common", "atari", "Pusher-v4", "Taxi-v3")  # the last two do not run any more
+    if env_id not in ("default", "common", "atari", "Taxi-v3")  # Taxi-v3 does not run any more
+    if not env_id.endswith("-v4")
+    or env_id == "Ant-v4"  # the others equal those of v5, as another test tells
+    or env_id == "Taxi-v4"
 ]
-GAMES = [("trpo", "PongNoFrameskip-v4"), ("trpo", "ALE/Pong-v5")]
+GAMES = [("trpo", "ALE/Pong-v5")]
 LATE_DEFAULTS = {"policy_kwargs", "learning_rate", "policy"}
 """Arguments that models keep in another form; the weights and the schedule are compared instead."""
 
