@@ -20,6 +20,10 @@ _PLAIN_NAME = re.compile(r"[\w.\- ]+")
 _FAILURES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError, RuntimeError)
 
 
+class DamagedError(ValueError):
+    """Reports a zip file that cannot be read."""
+
+
 def read_entries(file: Any) -> dict[str, bytes]:
     """
     Read the entries of a saved model, and check their sums.
@@ -78,7 +82,8 @@ def rewritten(content: bytes) -> bytes:
 
     :param content: the file
     :return: the new file; anything but a zip file as it is, because torch has older formats too
-    :raises ValueError: if it is damaged, or breaks a rule of :func:`check_entries`
+    :raises DamagedError: if it is damaged
+    :raises ValueError: if it breaks a rule of :func:`check_entries`
     """
     if not content.startswith(_BEGINNING):
         return content
@@ -88,8 +93,8 @@ def rewritten(content: bytes) -> bytes:
             check_entries(archive.infolist(), len(content))
             for info in archive.infolist():
                 copy.writestr(info.filename, _read(archive, info))
-    except (ValueError, *_FAILURES) as error:
-        raise ValueError(str(error)) from error
+    except _FAILURES as error:
+        raise DamagedError(str(error)) from error
     return made.getvalue()
 
 

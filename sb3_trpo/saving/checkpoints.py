@@ -27,6 +27,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names, make_schedule, refuse_policy, refuse_unknown
 from sb3_trpo.checks import BOOLEAN, check, described
 from sb3_trpo.policies.maskable import is_contrib_maskable
+from sb3_trpo.reading.archives import DamagedError
 from sb3_trpo.reading.fields import read_fields, rebuild_field
 from sb3_trpo.reading.pickles import NotRebuiltError
 from sb3_trpo.reading.trust import is_trusted
@@ -140,6 +141,8 @@ def _source(
         return _Source(path, objects, fixed)
     try:
         copy = plain_copy(entries, data, cls, objects, unused(data))
+    except DamagedError as error:
+        raise ValueError(f"{path} is damaged or no saved model: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not loaded: {error}") from error
     return _Source(copy.file, {**objects, **copy.values}, fixed)

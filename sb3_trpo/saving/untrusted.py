@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch as th
 from gymnasium import spaces
 
-from sb3_trpo.reading.archives import read_entries, rewritten
+from sb3_trpo.reading.archives import DamagedError, read_entries, rewritten
 from sb3_trpo.reading.fields import read_fields, rebuild_field
 from sb3_trpo.reading.pickles import NotRebuiltError
 from sb3_trpo.reading.text import printable
@@ -151,12 +151,15 @@ def _checked_weights(name: str, content: bytes) -> bytes:
     :param name: name of the entry
     :param content: its content
     :return: the content for torch
+    :raises DamagedError: if it is a damaged zip file
     :raises ValueError: if it breaks a rule
     """
     if not _ENTRY.fullmatch(name):
         raise ValueError(f"the name of its entry {name!r} is not that of a part of a model")
     try:
         content = rewritten(content)
+    except DamagedError as error:
+        raise DamagedError(f"torch cannot read {name!r} ({error})") from error
     except ValueError as error:
         raise ValueError(f"in its entry {name!r}, {error}") from error
     if name not in _VARIABLES:
