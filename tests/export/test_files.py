@@ -167,7 +167,8 @@ def test_the_file_tells_names_shapes_and_versions(tmp_path: Path) -> None:
     }
     assert [entry.version for entry in proto.opset_import if entry.domain == ""] == [20]
     entries = {entry.key: entry.value for entry in proto.metadata_props}
-    assert (entries["algorithm"], entries["policy"], entries["torch"]) == ("TRPO", "MultiInputPolicy", th.__version__)
+    assert (entries["algorithm"], entries["policy"]) == ("TRPO", "MultiInputPolicy")
+    assert entries["torch"].partition("+")[0] == th.__version__.partition("+")[0]  # the build is not always told
     assert json.loads(entries["action_space"]) == {"class": "Discrete", "shape": [], "dtype": "int64", "n": 3}
     assert json.loads(entries["observation_space"])["spaces"]["image"]["shape"] == [36, 36, 1]
 
