@@ -110,7 +110,7 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
     :param policy: the policy to use (MlpPolicy, CnnPolicy, PaperCnnPolicy, MultiInputPolicy, or a class)
     :param env: the environment to learn from (if registered in Gym, can be str)
     :param learning_rate: learning rate of the critic; a number, a schedule of the progress remaining (1 to 0), or RL Zoo's
-        ``"lin_0.001"``, which decays to 0
+        ``"lin_0.001"``, which decays to 0. In a ``learn`` that is no longer than one rollout the progress stays 1
     :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions. None: 1,024
         divided by the number of environments, at least 64, rounded up to whole mini-batches of 128; the attribute is that
         number

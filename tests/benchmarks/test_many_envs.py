@@ -67,8 +67,7 @@ def test_our_calls_per_env_step_fall_as_environments_are_added() -> None:
 
 def test_every_side_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(many_envs, "ENV_STEPS", 256)
-    monkeypatch.setattr(many_envs, "N_ENVS", (2, 4))
-    many_envs.main(["--rounds", "1"])
+    many_envs.main(["--rounds", "1", "--n-envs", "2", "4"])
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 4
     assert all(line.count("|") == 7 for line in table)
