@@ -379,8 +379,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
         falling = [name for name, schedule in values.items() if schedule(1.0) != schedule(0.5)]
         if falling:
             warn_user(
-                f"`learn` is called for one rollout at a time, so {' and '.join(map('`{}`'.format, falling))} keep the first "
-                "value of their schedule: a schedule falls over the rollouts of one call"
+                "`learn` is called for one rollout at a time, so every schedule keeps its first value "
+                f"({', '.join(map('`{}`'.format, falling))}): a schedule falls over the rollouts of one call"
             )
             self._warned_of_single_rollouts = True
 
@@ -429,6 +429,8 @@ class TRPO(ResumableAlgorithm, RolloutCollector):
             check_observations(env.observation_space)
         vector_env: Any = env
         if isinstance(vector_env, gym.vector.VectorEnv):
+            if verbose >= 1:
+                print("Wrapping the env in a GymnasiumVecEnv.")
             env = GymnasiumVecEnv(vector_env)
         if not isinstance(env, VecEnv):
             env = wrap_bare_env(env, verbose, monitor_wrapper)

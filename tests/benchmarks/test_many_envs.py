@@ -24,17 +24,18 @@ def test_the_carts_move_as_gymnasiums() -> None:
         # the first cart is held upright until its time is over
         actions = rng.integers(0, 2, 3)
         actions[0] = int(ours._states[0, 2] + 0.5 * ours._states[0, 3] > 0.0)
-        observations, rewards, dones, infos = ours.step(actions)
+        stepped: Any = ours.step(actions)
+        observations, rewards, dones, infos = stepped
         for i, env in enumerate(theirs):
             expected, reward, terminated, truncated, _ = env.step(int(actions[i]))
             assert (rewards[i], dones[i]) == (reward, terminated or truncated), step
-            last = infos[i].get("terminal_observation", observations[i])  # type: ignore[call-overload]
+            last = infos[i].get("terminal_observation", observations[i])
             np.testing.assert_allclose(last, expected, atol=1e-5)
             if dones[i]:
                 assert infos[i]["TimeLimit.truncated"] == (truncated and not terminated)
                 ends, timeouts = ends + 1, timeouts + infos[i]["TimeLimit.truncated"]
                 env.reset()
-                env.unwrapped.state = tuple(np.asarray(observations)[i].astype(float))
+                env.unwrapped.state = tuple(observations[i].astype(float))
     assert ends > timeouts > 0
 
 
