@@ -97,11 +97,12 @@ def main(arguments: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The cost of an env step as the number of environments grows.")
     parser.add_argument("--rounds", type=int, default=3, help="turns of all sides")
-    rounds = parser.parse_args(arguments).rounds
+    parser.add_argument("--n-envs", type=int, nargs="+", default=N_ENVS, help="numbers of environments")
+    options = parser.parse_args(arguments)
     th.set_num_threads(1)
     print_head("environments", *(f"{name}: collection + update" for name in SIDES), "PPO over ours", "environments alone")
-    for n_envs in N_ENVS:
-        found = measure(n_envs, rounds)
+    for n_envs in options.n_envs:
+        found = measure(n_envs, options.rounds)
         costs = [f"{sum(found[name]):.1f} = {found[name][0]:.2f} + {found[name][1]:.1f}" for name in SIDES]
         ratio = sum(found["SB3's PPO"]) / sum(found["ours"])
         print_row(f"{n_envs:,}", *costs, f"{ratio:.1f}", f"{found['environments'][0]:.2f}")

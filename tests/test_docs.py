@@ -12,11 +12,18 @@ from sb3_trpo.arguments.hyperparameters import hyperparameter_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "SECURITY.md"]
-BLOCK = re.compile(r"(<!-- not run -->\s*)?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(<!-- (?:not run|needs [\w ]+) -->\s*)?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NEEDS = re.compile(r"<!-- needs ([\w ]+) -->")
 
 
 def blocks(page: Path) -> list[str]:
-    return [code for not_run, code in BLOCK.findall(page.read_text()) if not not_run]
+    return [code for mark, code in BLOCK.findall(page.read_text()) if not mark]
+
+
+def blocks_that_need(page: Path) -> list[tuple[tuple[str, ...], str]]:
+    """The blocks that need other libraries, with the names of these modules; each is complete in itself."""
+    found = ((NEEDS.match(mark), code) for mark, code in BLOCK.findall(page.read_text()))
+    return [(tuple(needs[1].split()), code) for needs, code in found if needs]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
@@ -26,6 +33,27 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for code in blocks(page):
         exec(compile(code, page.name, "exec"), namespace)
     assert namespace.keys() & {"TRPO", "RecurrentTRPO", "VineTRPO", "MaskableTRPO", "BetaFamily"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the other libraries
+@pytest.mark.parametrize(
+    ("modules", "code"),
+    [
+        pytest.param(*block, id=f"{page.name}-{'-'.join(block[0])}-{i}")
+        for page in PAGES
+        for i, block in enumerate(blocks_that_need(page))
+    ],
+)
+def test_examples_with_other_libraries_run(
+    modules: tuple[str, ...], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in modules:
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "example", "exec"), namespace)
+    assert "TRPO" in namespace
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -54,7 +54,7 @@ class CartPoles(VecEnv):
         tau = np.float32(0.02)
         self._states = np.stack([x + tau * x_dot, x_dot + tau * move, theta + tau * theta_dot, theta_dot + tau * turn], axis=1)
         self._ages += 1
-        fell = (np.abs(self._states) > _LIMIT).any(axis=1)
+        fell: np.ndarray = np.any(np.abs(self._states) > _LIMIT, axis=1)
         late = self._ages >= self._max_steps
         dones = fell | late
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]

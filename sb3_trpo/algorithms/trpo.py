@@ -115,7 +115,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
         BetaMultiInputPolicy, or a class)
     :param env: the environment to learn from (if registered in Gym, can be str)
     :param learning_rate: learning rate of the critic; a number, a schedule of the progress remaining (1 to 0), or RL Zoo's
-        ``"lin_0.001"``, which decays to 0
+        ``"lin_0.001"``, which decays to 0. In a ``learn`` that is no longer than one rollout the progress stays 1
     :param n_steps: env steps for each environment per update; the rollout has n_steps * n_envs transitions. None: 1,024
         divided by the number of environments, at least 64, rounded up to whole mini-batches of 128; the attribute is that
         number
@@ -397,8 +397,8 @@ class TRPO(ResumableAlgorithm, SharedRun):
         falling = [name for name, schedule in values.items() if schedule(1.0) != schedule(0.5)]
         if falling:
             warn_user(
-                f"`learn` is called for one rollout at a time, so {' and '.join(map('`{}`'.format, falling))} keep the first "
-                "value of their schedule: a schedule falls over the rollouts of one call"
+                "`learn` is called for one rollout at a time, so every schedule keeps its first value "
+                f"({', '.join(map('`{}`'.format, falling))}): a schedule falls over the rollouts of one call"
             )
             self._warned_of_single_rollouts = True
 
@@ -447,6 +447,8 @@ class TRPO(ResumableAlgorithm, SharedRun):
             check_observations(env.observation_space)
         vector_env: Any = env
         if isinstance(vector_env, gym.vector.VectorEnv):
+            if verbose >= 1:
+                print("Wrapping the env in a GymnasiumVecEnv.")
             env = GymnasiumVecEnv(vector_env)
         if not isinstance(env, VecEnv):
             env = wrap_bare_env(env, verbose, monitor_wrapper)

@@ -10,7 +10,7 @@ from sb3_trpo import TRPO
 from tests.toy_envs import RandomEnv
 
 SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0}
-MESSAGE = "`learn` is called for one rollout at a time, so `target_kl` keep the first value of their schedule"
+MESSAGE = r"`learn` is called for one rollout at a time, so every schedule keeps its first value \(`target_kl`\)"
 
 
 def bounds_of(model: TRPO, budgets: list[int], **kwargs: Any) -> list[float]:

@@ -24,17 +24,18 @@ def test_the_carts_move_as_gymnasiums() -> None:
         # the first cart is held upright until its time is over
         actions = rng.integers(0, 2, 3)
         actions[0] = int(ours._states[0, 2] + 0.5 * ours._states[0, 3] > 0.0)
-        observations, rewards, dones, infos = ours.step(actions)
+        stepped: Any = ours.step(actions)
+        observations, rewards, dones, infos = stepped
         for i, env in enumerate(theirs):
             expected, reward, terminated, truncated, _ = env.step(int(actions[i]))
             assert (rewards[i], dones[i]) == (reward, terminated or truncated), step
-            last = infos[i].get("terminal_observation", observations[i])  # type: ignore[call-overload]
+            last = infos[i].get("terminal_observation", observations[i])
             np.testing.assert_allclose(last, expected, atol=1e-5)
             if dones[i]:
                 assert infos[i]["TimeLimit.truncated"] == (truncated and not terminated)
                 ends, timeouts = ends + 1, timeouts + infos[i]["TimeLimit.truncated"]
                 env.reset()
-                env.unwrapped.state = tuple(np.asarray(observations)[i].astype(float))
+                env.unwrapped.state = tuple(observations[i].astype(float))
     assert ends > timeouts > 0
 
 
@@ -67,8 +68,7 @@ def test_our_calls_per_env_step_fall_as_environments_are_added() -> None:
 
 def test_every_side_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(many_envs, "ENV_STEPS", 256)
-    monkeypatch.setattr(many_envs, "N_ENVS", (2, 4))
-    many_envs.main(["--rounds", "1"])
+    many_envs.main(["--rounds", "1", "--n-envs", "2", "4"])
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 4
     assert all(line.count("|") == 7 for line in table)
