@@ -29,7 +29,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(stable_baselines3|torch|th|gymnasium|gym|numpy|np|optuna|onnx|onnxruntime)\..*"),
     (r"py:.*", r"(collections|os|pathlib|io|typing|types|argparse|enum)\..*"),
     (r"py:.*", r"VecEnv|BaseCallback|ActorCriticPolicy|GymEnv"),  # SB3's, in quotes in its own signatures
-    (r"py:.*", r"sb3_trpo\..*\.([A-Z]|Self\w+|_\w+)"),  # type variables and private base classes
+    (r"py:.*", r"sb3_trpo\..*\.([A-Z]|Self\w+|_\w+|SeparateExtractors|SafelyLoaded)"),  # type variables and base classes
 ]
 
 
