@@ -110,7 +110,7 @@ def test_tests_mirror_the_folders() -> None:
     assert {path.name for path in ROOT.iterdir() if any(path.glob("[a-z]*.py"))} <= folders
     for path in tests.glob("*/test_*.py"):
         source = path.parent.name, path.stem.removeprefix("test_")
-        known = (ROOT / source[0]).is_dir() or source[0] == "benchmarks"
+        known = (ROOT / source[0]).is_dir() or source[0] in ("benchmarks", "examples")
         assert known, f"{path} belongs to no folder of the package"
 
 
