@@ -95,6 +95,9 @@ SelfTRPO = TypeVar("SelfTRPO", bound="TRPO")
 _GATHERING_SHARE = 0.1
 """Largest share of ``total_timesteps`` in which the statistics of images are gathered without policy steps."""
 
+_WARNINGS = ("_had_single_rollout", "_warned_of_single_rollouts", "_warned_of_hooks")
+"""Attributes that remember what the user was told, which are not saved."""
+
 _STEP_SHARE = 0.5
 """Share of the KL bound that the policy step may use while running statistics move the actor; they may use the rest."""
 
@@ -192,6 +195,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
     """The models that :meth:`from_ppo` continues, in words."""
     step_rule: ClassVar[StepRule] = staticmethod(trust_region_step)
     """The function that takes the policy step; a subclass with another rule also overrides ``_step_settings``."""
+    _had_single_rollout = False
     _warned_of_single_rollouts = False
     _progress_bars: Sequence[ProgressBarCallback] = ()
     """The progress bars of this ``learn``."""
@@ -391,7 +395,8 @@ class TRPO(ResumableAlgorithm, SharedRun):
 
     def _warn_of_single_rollouts(self) -> None:
         """Warn once that schedules do not fall in repeated calls of ``learn`` that are one rollout long."""
-        if self._num_timesteps_at_start == 0 or self._warned_of_single_rollouts:
+        first, self._had_single_rollout = not self._had_single_rollout, True
+        if first or self._num_timesteps_at_start == 0 or self._warned_of_single_rollouts:
             return
         values = {name: make_schedule(name, getattr(self, name)) for name in SCHEDULED}
         falling = [name for name, schedule in values.items() if schedule(1.0) != schedule(0.5)]
@@ -737,7 +742,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
 
     def _excluded_save_params(self) -> list[str]:
         of_this_process = ["last_step", "_interface", "_in_use", "_initial_weights", "_progress_bars"]
-        return [*super()._excluded_save_params(), *of_this_process, "_warned_of_single_rollouts", "_warned_of_hooks"]
+        return [*super()._excluded_save_params(), *of_this_process, *_WARNINGS]
 
     def export_onnx(
         self,
