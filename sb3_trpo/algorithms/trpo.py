@@ -278,6 +278,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
         self.observation_moments, self.return_moments = RunningMoments(), RunningMoments()
         self.last_step: StepReport | None = None
         self._draw_seed = _peek_at_random()
+        self._begin_counting()
         if _init_setup_model:
             self._setup_model()
 

@@ -112,7 +112,8 @@ class Masked(RandomEnv):
         self.taken = 0
 
     def action_masks(self) -> np.ndarray:
-        return np.arange(3) != self.taken % 3
+        masks: np.ndarray = np.arange(3) != self.taken % 3
+        return masks
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_masks()[int(action)]

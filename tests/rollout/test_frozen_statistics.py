@@ -57,12 +57,12 @@ def test_the_first_values_count_once_for_all_workers() -> None:
     rows = [np.array([[0.0] * 3] * 3), np.array([[3.0] * 3] * 3)]
     frozen = [FrozenStatistics(env) for env in envs]
     for env, part in zip(envs, rows, strict=True):
-        env.obs_rms.update(part)  # type: ignore[union-attr]
+        env.obs_rms.update(part)
     gathered = [part.gathered() for part in frozen]
     one = RunningMeanStd(shape=(3,))
     one.update(np.concatenate(rows))
-    for env, part in zip(envs, frozen, strict=True):
-        part.merge(gathered)
+    for env, own in zip(envs, frozen, strict=True):
+        own.merge(gathered)
         statistics: Any = env.obs_rms
         np.testing.assert_allclose(statistics.mean, one.mean, rtol=1e-12)
         np.testing.assert_allclose(statistics.var, one.var, rtol=1e-12)
@@ -75,7 +75,7 @@ def test_copies_and_pickles_are_sb3s() -> None:
     env.ret_rms.update(np.ones(2))
     for other in (copy.deepcopy(env.ret_rms), pickle.loads(pickle.dumps(env.ret_rms))):
         assert type(other) is RunningMeanStd
-        assert (other.mean, other.var, other.count) == (0.0, 1.0, 1e-4)
+        assert [float(other.mean), float(other.var), other.count] == [0.0, 1.0, 1e-4]
     state = [tuple(part) for part in frozen.gathered()]
     frozen.merge([frozen.gathered()])
     frozen.restore(state)  # type: ignore[arg-type]
@@ -87,8 +87,13 @@ def test_one_process_follows_every_step_unless_it_is_told_to_freeze(freeze: bool
     env = normalized()
     model = TRPO("MlpPolicy", env, n_steps=16, batch_size=32, seed=0, freeze_normalization=freeze)
     normalizer: Any = model.get_vec_normalize_env()
-    counts = []
-    model.learn(64, callback=lambda *_: bool(counts.append(normalizer.obs_rms.count)) or True)
+    counts: list[float] = []
+
+    def note(*_: Any) -> bool:
+        counts.append(normalizer.obs_rms.count)
+        return True
+
+    model.learn(64, callback=note)
     rows = np.round(np.array(counts)).astype(int).tolist()
     expected = [0] * 16 + [34] * 16 if freeze else list(range(4, 68, 2))
     assert rows == expected
