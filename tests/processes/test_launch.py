@@ -93,7 +93,11 @@ def test_two_launches_meet_as_two_machines_do(tmp_path: Path) -> None:
     root = str(Path(sb3_trpo.__file__).parent.parent)
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     launches = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    printed = [launch.communicate(timeout=120)[0] for launch in launches]
+    try:
+        printed = [launch.communicate(timeout=90)[0] for launch in launches]
+    finally:
+        for launch in launches:
+            launch.kill()
     assert [launch.returncode for launch in launches] == [0, 0]
     lines = sorted(line for output in printed for line in output.splitlines() if line.startswith("RANK"))
     assert lines == [f"RANK {rank} [0, 1] 2.0" for rank in range(2)]

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_trpo import TRPO
+from sb3_trpo import TRPO, load_vec_normalize
 from sb3_trpo.rollout.frozen_statistics import FrozenStatistics
 from tests.toy_envs import RandomEnv
 
@@ -69,13 +70,21 @@ def test_the_first_values_count_once_for_all_workers() -> None:
         assert statistics.count == one.count == pytest.approx(6.0001)
 
 
-def test_copies_and_pickles_are_sb3s() -> None:
+def test_copies_and_pickles_are_sb3s(tmp_path: Path) -> None:
     env = normalized()
+    env.obs_rms.update(np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]))  # type: ignore[union-attr]
     frozen = FrozenStatistics(env)
+    env.save(str(tmp_path / "frozen.pkl"))
+    loaded: Any = load_vec_normalize(str(tmp_path / "frozen.pkl"), env.venv)
+    assert type(loaded.obs_rms) is RunningMeanStd
+    for mine, theirs in zip(moments_of(loaded), moments_of(env), strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
     env.ret_rms.update(np.ones(2))
     for other in (copy.deepcopy(env.ret_rms), pickle.loads(pickle.dumps(env.ret_rms))):
         assert type(other) is RunningMeanStd
         assert [float(other.mean), float(other.var), other.count] == [0.0, 1.0, 1e-4]
+    assert b"sb3_trpo" not in pickle.dumps(env.ret_rms)  # files must not need this package
     state = [tuple(part) for part in frozen.gathered()]
     frozen.merge([frozen.gathered()])
     frozen.restore(state)  # type: ignore[arg-type]
