@@ -72,7 +72,7 @@ def test_the_first_values_count_once_for_all_workers() -> None:
 
 def test_copies_and_pickles_are_sb3s(tmp_path: Path) -> None:
     env = normalized()
-    env.obs_rms.update(np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]))  # type: ignore[union-attr]
+    env.obs_rms.update(np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]))
     frozen = FrozenStatistics(env)
     env.save(str(tmp_path / "frozen.pkl"))
     loaded: Any = load_vec_normalize(str(tmp_path / "frozen.pkl"), env.venv)
