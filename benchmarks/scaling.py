@@ -199,12 +199,12 @@ def train_subproc(kind: str, env_id: str, n_steps: int, n_updates: int) -> dict[
     :param n_updates: number of updates
     :return: the speed
     """
-    from sb3_contrib import TRPO as ContribTRPO
+    import sb3_contrib
 
-    # two processes with four environments each would need another class: SB3 starts one for each environment
+    # SB3 starts a process for each environment
     env = make_vec_env(env_id, ENVS_OF_SUBPROC, vec_env_cls=SubprocVecEnv)
     marks = Marks()
-    cls: Any = PPO if kind == "ppo" else ContribTRPO
+    cls: Any = PPO if kind == "ppo" else sb3_contrib.TRPO
     steps = max(1, n_steps // ENVS_OF_SUBPROC)
     cls("MlpPolicy", env, n_steps=steps, batch_size=64, seed=0).learn(n_updates * steps * ENVS_OF_SUBPROC, callback=marks)
     env.close()

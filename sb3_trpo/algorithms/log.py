@@ -93,7 +93,7 @@ def mean_over(workers: Workers, value: float, number: float) -> float:
     if workers.size == 1:
         return value
     total, n = workers.sum(th.tensor([value * number, number], dtype=th.float64)).tolist()
-    return total / n
+    return float(total / n)
 
 
 def _explained_variance(buffer: RolloutBuffer, workers: Workers) -> float:
@@ -104,7 +104,7 @@ def _explained_variance(buffer: RolloutBuffer, workers: Workers) -> float:
     n, *sums = workers.sum(th.cat([th.tensor([float(rows.shape[1])], dtype=th.float64), rows.sum(dim=1)])).tolist()
     means = th.tensor(sums, dtype=th.float64)[:, None] / n
     squares = workers.sum((rows - means).square().sum(dim=1))
-    of_returns, of_errors = squares.tolist()
+    of_returns, of_errors = map(float, squares.tolist())
     return float("nan") if of_returns == 0.0 else 1.0 - of_errors / of_returns
 
 

@@ -294,6 +294,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
         self.observation_moments, self.return_moments = RunningMoments(), RunningMoments()
         self.last_step: StepReport | None = None
         self._draw_seed = _peek_at_random()
+        self._begin_counting()
         if _init_setup_model:
             self._setup_model()
 
@@ -830,7 +831,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
             out of range, or an argument such as ``use_sde`` cannot change with saved weights
         :raises TypeError: for an unknown argument
         """
-        chosen: dict[str, Any] = {"env": env, "device": device, "print_system_info": print_system_info}
+        chosen: dict[str, Any] = {"env": env, "device": own_device(device), "print_system_info": print_system_info}
         read = partial(super().load, **chosen, force_reset=force_reset)
         model: SelfTRPO = checkpoints.load_trpo(cls, read, path, kwargs, custom_objects, trusted)
         detach_action_dist(model.policy)  # SB3 has drawn gSDE's noise

@@ -1,7 +1,6 @@
 """The workers as processes of ``torch.distributed``."""
 
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -47,8 +46,9 @@ class Processes:
         self._next_look = 0.0
         self._failure: RuntimeError | KeyboardInterrupt | None = None
         self._pids: list[tuple[int, int]] = []
-        hosts = self.gather((socket.gethostname(), os.getpid()))
-        self._pids = [(rank, pid) for rank, (host, pid) in enumerate(hosts) if host == hosts[self.rank][0]]
+        places = self.gather((_place(), os.getpid()))
+        near = [(rank, pid) for rank, (place, pid) in enumerate(places) if place is not None and place == _place()]
+        self._pids = [(rank, pid) for rank, pid in near if _is_alive(pid)]
 
     @property
     def has_left(self) -> bool:
@@ -128,6 +128,13 @@ class Processes:
         except RuntimeError:  # the process that keeps the store has ended, which tells the others enough
             return
 
+    def close(self) -> None:
+        """Close the connections at the end of the program, and let go of everything that has threads."""
+        if self._failure is None:
+            self._failure = RuntimeError("the connections to the other processes are closed")
+            dist.destroy_process_group(self._group)
+        del self._group, self._store
+
     def _wait_for_readers(self) -> None:
         """Let the first process, which may keep the store, wait until all have read the message."""
         deadline = time.monotonic() + (_MESSAGE_PATIENCE if self.rank == 0 else 0.0)
@@ -181,13 +188,18 @@ class Processes:
         raise failure from cause
 
 
+def _place() -> tuple[str, str] | None:
+    """Name the machine and the container whose numbers of processes this process sees; None: other systems than Linux."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+
+
 def _is_alive(pid: int) -> bool:
     """Tell whether a process of this machine runs; one that has ended may wait for its parent."""
     try:
-        os.kill(pid, 0)
         status = Path(f"/proc/{pid}/stat").read_text()
-    except ProcessLookupError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    except OSError:  # it belongs to another user, or the system has no /proc
-        return True
     return status.rpartition(")")[2].split()[0] not in ("Z", "X")

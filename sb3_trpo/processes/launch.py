@@ -1,5 +1,6 @@
 """Joins the processes that ``torchrun`` has started."""
 
+import atexit
 import os
 import re
 from datetime import timedelta
@@ -58,6 +59,7 @@ def join() -> Workers:
         _limit_threads()
         backend = "cpu:gloo,cuda:nccl" if _has_own_gpu() else "gloo"
         dist.init_process_group(backend, timeout=_TIMEOUT)
+        atexit.register(_close)  # the threads of a group that still exists may abort the process when it ends
     if dist.get_world_size() == 1:
         return ALONE
     group = dist.group.WORLD
@@ -68,6 +70,16 @@ def join() -> Workers:
         group, on_device = dist.new_group(backend="gloo", timeout=_TIMEOUT), False
     _joined = Processes(group, _get_default_store(), on_device)
     return _joined
+
+
+def _close() -> None:
+    """Close the connections to the other processes."""
+    global _joined
+    if _joined is not None:
+        _joined.close()
+        _joined = None
+    elif dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def own_device(device: th.device | str) -> th.device | str:

@@ -89,8 +89,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         :param rollout_buffer: the buffer to fill
         :param n_rollout_steps: number of steps of each environment
         :return: False if the callback of a worker stopped the training
-        :raises ValueError: if an observation, an action, a reward or a value is not finite, or an observation contradicts
-            its space
+        :raises ValueError: if a number is not finite, or an observation contradicts its space
         :raises RuntimeError: if there is no observation to begin with, or another worker has failed
         """
         started, n_steps = time.perf_counter(), 0
@@ -98,11 +97,10 @@ class RolloutCollector(OnPolicyAlgorithm):
         assert self._last_episode_starts is not None
         integers = IntegerCheck(rollout_buffer)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
-        watch, step, n_all_envs = PolicyWatch(self.policy, callback), self._observed_step(env), self.share.total
+        watch, step, n_all = PolicyWatch(self.policy, callback), self._observed_step(env), self.share.total
         try:
             while n_steps < n_rollout_steps:
-                if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                    self.interface.reset_noise(env.num_envs, self.share)
+                self._renew_noise(env, n_steps)
                 self._check_observations(self._last_obs, env.num_envs, n_steps)
                 integers.check(self._last_obs)
                 self._before_step(n_steps)
@@ -116,12 +114,10 @@ class RolloutCollector(OnPolicyAlgorithm):
                 clipped_actions = to_env(actions)
                 new_obs, rewards, dones, infos = step(clipped_actions)
                 self._counts["env_steps"] += env.num_envs
-                self.num_timesteps += n_all_envs
+                self.num_timesteps += n_all
                 self._update_locals(callback, locals())
                 if self._stops(callback):
-                    recorder.abandon()
-                    self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
-                    return self._agree_to_go_on(stopped=True)
+                    return self._abandon(recorder, new_obs, dones)
                 check_finite("reward", rewards, n_steps, self._vec_normalize_env)
                 self._update_info_buffer(infos, dones)
                 recorder.record(n_steps, actions, rewards, self._last_episode_starts, infos, dones)
@@ -153,7 +149,22 @@ class RolloutCollector(OnPolicyAlgorithm):
         callback.on_rollout_start()
         self._begin_rollout(callback)
         self._share_generators()
+        self._begin_counting()
+
+    def _begin_counting(self) -> None:
+        """Count from here what the workers exchange at the end of the rollout."""
         self._ended, self._counts, self._steps_before = [], Counter(), self.num_timesteps
+
+    def _renew_noise(self, env: VecEnv, step: int) -> None:
+        """Draw new noise matrices of gSDE, if it is time to."""
+        if self.use_sde and self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
+            self.interface.reset_noise(env.num_envs, self.share)
+
+    def _abandon(self, recorder: Recorder, new_obs: Any, dones: np.ndarray) -> bool:
+        """End the rollout after a step that is not recorded, together with the other workers."""
+        recorder.abandon()
+        self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
+        return self._agree_to_go_on(stopped=True)
 
     def _share_generators(self) -> None:
         """Draw as the first worker would, so that all of them draw the same numbers for the environments of all."""

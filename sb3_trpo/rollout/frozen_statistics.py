@@ -36,9 +36,9 @@ class _FrozenMeanStd(RunningMeanStd):
     def update(self, arr: np.ndarray) -> None:
         self.apart.update(arr)
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def __reduce__(self) -> Any:
         """Pickle and copy it as SB3's own, without the rows of a rollout that has not ended."""
-        return _plain, (self.mean, self.var, self.count)
+        return RunningMeanStd, (), {"mean": self.mean, "var": self.var, "count": self.count}
 
 
 def _plain(mean: np.ndarray, var: np.ndarray, count: float) -> RunningMeanStd:

@@ -19,9 +19,11 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 import sb3_trpo
-from sb3_trpo import TRPO, ResumeCallback
+from sb3_trpo import TRPO, MaskableRecurrentTRPO, MaskableTRPO, ResumeCallback
 from sb3_trpo.algorithms.shared import without_callbacks_of_the_first
+from sb3_trpo.policies.image_normalization import ImageNormalization
 from sb3_trpo.step.flat import flatten
+from tests.helpers import OwnBuffer
 from tests.ranks import EndedError, run_ranks
 from tests.toy_envs import RandomEnv
 
@@ -30,14 +32,14 @@ COMMON: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 40, "n_critic_update
 pytestmark = pytest.mark.filterwarnings("ignore:`batch_size`:UserWarning")
 
 
-class FewLevels(RandomEnv):
-    """Images that are random, so that their statistics are those of all workers together or wrong."""
+class Images(RandomEnv):
+    """Random images, whose statistics on one rank are not those of all ranks together."""
 
     def __init__(self) -> None:
         super().__init__(spaces.Box(0, 255, (1, 36, 36), np.uint8))
 
 
-ENVS: dict[str, Any] = {"cartpole": "CartPole-v1", "pendulum": "Pendulum-v1", "cheetah": "HalfCheetah-v5", "images": FewLevels}
+ENVS: dict[str, Any] = {"cartpole": "CartPole-v1", "pendulum": "Pendulum-v1", "cheetah": "HalfCheetah-v5"}
 LSTM: dict[str, Any] = {"policy_kwargs": {"lstm_hidden_size": 8}}
 CASES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "plain": ("TRPO", "MlpPolicy", "cartpole", {}),
@@ -102,15 +104,49 @@ def test_several_processes_make_the_update_of_one(n_envs: tuple[int, ...]) -> No
             assert ours["log"]["time/reduce_seconds"] > 0.0
 
 
-def train_images(rank: int) -> Any:
-    kwargs: dict[str, Any] = {**COMMON, "policy_kwargs": {"features_extractor_kwargs": {"n_images": 100}}}
-    try:
-        model = TRPO("CnnPolicy", make_vec_env(FewLevels, 1), distributed=True, **kwargs)
-    except TypeError:
-        model = TRPO("CnnPolicy", make_vec_env(FewLevels, 1), distributed=True, **COMMON)
-    model.learn(N_STEPS * 2 * 2)
-    images = model.rollout_buffer.observations.astype(np.float64) / 255.0
-    return result_of(model), dict(model.policy.named_buffers()), images
+class Masked(RandomEnv):
+    """Forbids one action, another one at each step."""
+
+    def __init__(self) -> None:
+        super().__init__(action_space=spaces.Discrete(3))
+        self.taken = 0
+
+    def action_masks(self) -> np.ndarray:
+        masks: np.ndarray = np.arange(3) != self.taken % 3
+        return masks
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_masks()[int(action)]
+        self.taken += 1
+        return super().step(action)
+
+
+def train_others(rank: int) -> list[Any]:
+    """Variants that act with streams of their own: all ranks must agree, and statistics are those of all of them."""
+    n_envs, kwargs = 1 + rank, {**COMMON, "distributed": True, "n_critic_updates": 1}
+    images = TRPO("CnnPolicy", make_vec_env(Images, n_envs), **kwargs).learn(N_STEPS * 3)
+    normalization: Any = next(m for m in images.policy.modules() if isinstance(m, ImageNormalization))
+    statistics = normalization.mean, normalization.var, normalization.n_seen
+    seen = images.rollout_buffer.observations.astype(np.float64).reshape(-1, 1, 36, 36) / 255.0
+    masked = MaskableTRPO("MlpPolicy", make_vec_env(Masked, n_envs), **kwargs).learn(N_STEPS * 6)
+    both = MaskableRecurrentTRPO("MlpLstmPolicy", make_vec_env(Masked, n_envs), **kwargs, **LSTM).learn(N_STEPS * 6)
+    custom = TRPO("MlpPolicy", make_vec_env(RandomEnv, n_envs), rollout_buffer_class=OwnBuffer, **kwargs).learn(N_STEPS * 6)
+    return [[part.numpy() for part in statistics], seen, *(result_of(m) for m in (images, masked, both, custom))]
+
+
+def test_other_variants_have_equal_weights_and_pooled_statistics() -> None:
+    results = run_ranks(2, train_others)
+    assert not [result for result in results if isinstance(result, BaseException)]
+    for ours, theirs in zip(results[0][2:], results[1][2:], strict=True):
+        np.testing.assert_array_equal(ours["parameters"], theirs["parameters"])
+        assert ours["num_timesteps"] == theirs["num_timesteps"]
+    images = np.concatenate([result[1] for result in results])
+    assert len(images) == 3 * N_STEPS
+    for result in results:
+        mean, var, n_seen = result[0]
+        assert n_seen == len(images)
+        np.testing.assert_allclose(mean, images.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(var, np.square(images - images.mean(axis=0)).mean(), rtol=1e-4)
 
 
 # --- all of them end ---
@@ -348,15 +384,22 @@ def test_callbacks_of_the_first_process_are_left_out() -> None:
 # --- runs that are resumed ---
 
 
-def run_resumable(rank: int, folder: str, killed_at: int | None, vec_normalize: bool) -> dict[str, Any]:
+def terminate(callback: At) -> bool:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return True
+
+
+def run_resumable(
+    rank: int, folder: str, killed_at: int | None, vec_normalize: bool, how: Callable[[At], bool] = kill, every: int = 1
+) -> dict[str, Any]:
     env: VecEnv = make_vec_env("CartPole-v1", 2)
     env = VecNormalize(env) if vec_normalize else env
     resumed = any(Path(folder).glob("*.zip"))
     make = partial(TRPO.resume, folder) if resumed else partial(TRPO, "MlpPolicy", **COMMON)
     model = make(env=env, distributed=True)
-    callbacks: list[BaseCallback] = [ResumeCallback(folder, every=1)]
+    callbacks: list[BaseCallback] = [ResumeCallback(folder, every=every)]
     if killed_at is not None:
-        callbacks.append(At(kill, 1, killed_at))
+        callbacks.append(At(how, 1, killed_at))
     return {"resumed": resumed, **result_of(model.learn(5 * 4 * N_STEPS, callback=callbacks))}
 
 
@@ -375,3 +418,25 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(tmp_path: Path, vec_normalize:
             np.testing.assert_array_equal(ours, others)
     with pytest.raises(ValueError, match=r"has 2 processes, and now there is 1: start it with `torchrun --nproc-per-node 2`"):
         TRPO.resume(tmp_path / "b", make_vec_env("CartPole-v1", 2))
+
+
+def test_a_signal_to_one_process_saves_and_ends_all(tmp_path: Path) -> None:
+    results = run_ranks(2, run_resumable, str(tmp_path), N_STEPS + 7, False, terminate, 100)
+    assert [type(result) for result in results] == [SystemExit] * 2
+    assert [result.code for result in results] == [143, 143]
+    assert max(int(path.stem.rpartition("_")[2]) for path in tmp_path.glob("*.zip")) == 2 * 4 * N_STEPS
+
+
+def save_at_other_times(rank: int, folder: str) -> str:
+    try:
+        run_resumable(rank, folder, None, False, every=1 + rank)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_processes_that_save_at_other_times_are_refused(tmp_path: Path) -> None:
+    message = (
+        "all processes must have the same ResumeCallback: those of rank 0 save every [1] updates, those of rank 1 every [2]"
+    )
+    assert run_ranks(2, save_at_other_times, str(tmp_path)) == [message] * 2

@@ -61,6 +61,8 @@ TESTED_ALONE = {
     "seed",
     "chunk_size",
     "normalize_returns",
+    "distributed",
+    "freeze_normalization",
     "_init_setup_model",
     "unsupported",
 }

@@ -6,6 +6,7 @@ import pytest
 import torch as th
 
 from sb3_trpo.policies.image_normalization import ImageNormalization
+from sb3_trpo.step.workers import Alone
 
 
 def images(n: int, seed: int = 0) -> th.Tensor:
@@ -86,3 +87,46 @@ def test_every_buffer_is_a_float_and_a_counter_saved_as_an_integer_can_be_loaded
     layer.load_state_dict({**layer.state_dict(), "n_seen": th.tensor(12_345)})
     assert int(layer.n_seen) == 12_345
     assert layer.n_seen.is_floating_point()
+
+
+class Summing(Alone):
+    """A worker whose sums include those that another one has passed before."""
+
+    size = 2
+
+    def __init__(self, others: list[th.Tensor]) -> None:
+        self.others = others
+
+    def sum(self, values: th.Tensor) -> th.Tensor:
+        return values + self.others.pop(0)
+
+
+class Listening(Alone):
+    """A worker that notes what it passes."""
+
+    def __init__(self) -> None:
+        self.passed: list[th.Tensor] = []
+
+    def sum(self, values: th.Tensor) -> th.Tensor:
+        self.passed.append(values.clone())
+        return values
+
+
+@pytest.mark.parametrize("n_before", [0, 5])
+def test_workers_merge_to_the_statistics_of_all_images(n_before: int) -> None:
+    rows = th.rand(n_before + 7 + 11, 2, 3, 3)
+    common, one, other, whole = (ImageNormalization((2, 3, 3), 100).train() for _ in range(4))
+    if n_before:
+        common(rows[:n_before])
+    for layer in (one, other):
+        layer.load_state_dict(common.state_dict())
+    before = [buffer.clone() for buffer in common.buffers()]
+    one(rows[n_before:-11])
+    other(rows[-11:])
+    whole(rows)
+    listening = Listening()
+    other.merge(before, listening)
+    one.merge(before, Summing(listening.passed))
+    assert one.n_seen.item() == len(rows)
+    th.testing.assert_close(one.mean, rows.mean(dim=0))
+    th.testing.assert_close(one.var, whole.var)

@@ -30,6 +30,7 @@ def reduce_all(rank: int) -> dict[str, Any]:
     matrix = th.arange(6.0).view(2, 3).T + rank  # not contiguous
     workers.broadcast([received, matrix])
     ask = workers.asked_to_stop()
+    workers.total(0.0)
     if rank == 1:
         workers.ask_to_stop()
     workers.total(0.0)

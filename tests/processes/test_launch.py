@@ -1,11 +1,16 @@
 """Joining the processes of torchrun."""
 
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch as th
 import torch.distributed as dist
 
+import sb3_trpo
 from sb3_trpo import TRPO
 from sb3_trpo.processes.group import Processes
 from sb3_trpo.processes.launch import is_launched, join, launched_rank, own_device
@@ -67,3 +72,32 @@ def use_gpus(rank: int) -> tuple[list[float], str]:
 @pytest.mark.skipif(th.cuda.device_count() < 2, reason="needs two GPUs")
 def test_each_process_has_its_own_gpu() -> None:
     assert run_ranks(2, use_gpus) == [([3.0] * 3, "cuda:0"), ([3.0] * 3, "cuda:1")]
+
+
+PROGRAM = """
+import torch as th
+from sb3_trpo.processes.launch import join
+workers = join()
+print("RANK", workers.rank, workers.gather(workers.rank), workers.total(1.0), flush=True)
+"""
+
+
+def test_two_launches_meet_as_two_machines_do(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-id", "test", "--rdzv-endpoint", endpoint, str(program)]
+    root = str(Path(sb3_trpo.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    launches = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    try:
+        printed = [launch.communicate(timeout=90)[0] for launch in launches]
+    finally:
+        for launch in launches:
+            launch.kill()
+    assert [launch.returncode for launch in launches] == [0, 0]
+    lines = sorted(line for output in printed for line in output.splitlines() if line.startswith("RANK"))
+    assert lines == [f"RANK {rank} [0, 1] 2.0" for rank in range(2)]
