@@ -81,11 +81,14 @@ def _resuming(setup: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 class _MarkingCallback(ResumeCallback):
-    """Saves the run, and marks its folder until the training has come to its end."""
+    """Saves the run, and marks its folder until the training has come to its end; of several processes, the first does."""
+
+    leaves_policy = True
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
-        (self.folder / _MARK).touch()
+        if self._lock is not None:
+            (self.folder / _MARK).touch()
 
     def _on_training_end(self) -> None:
         if self._lock is not None:  # the Zoo calls this again after `learn`, also if that was interrupted

@@ -46,6 +46,9 @@ CASES: dict[str, dict[str, Any]] = {
     "gsde_float64": {"env": RandomEnv(VECTOR, NARROW64), "use_sde": True},
     "gsde_squashed": {"env": RandomEnv(VECTOR, NARROW64), "use_sde": True, "policy_kwargs": {"squash_output": True}},
     "clipped_gaussian": {"clipped_gaussian": True},
+    "beta": {"policy": "BetaMlpPolicy"},
+    "beta_cnn": {"policy": "BetaCnnPolicy", "observations": "image", "actions": "box_matrix"},
+    "beta_dict": {"policy": "BetaMultiInputPolicy", "observations": "dict"},
 }
 
 

@@ -27,6 +27,7 @@ COMMON = ENTRIES.pop("common")
 NOT_IN_ENTRIES = {
     *("env", "rollout_buffer_class", "rollout_buffer_kwargs", "policy_kwargs", "chunk_size", "unsupported"),
     *("stats_window_size", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model"),
+    *("distributed", "freeze_normalization"),
 }
 """Arguments of TRPO that do not shape the training, and those of the policy."""
 MUJOCO = [
