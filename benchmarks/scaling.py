@@ -87,7 +87,10 @@ def train_shared(env_id: str, n_envs: int, n_steps: int, n_updates: int) -> dict
     :return: speed, and the numbers and seconds of the sums of policy step and critic in an update
     """
     policy = "CnnPolicy" if IMAGES in env_id else "MlpPolicy"
-    model = TRPO(policy, make_env(env_id, n_envs), n_steps=n_steps, seed=0, distributed=True)
+    n_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    batch_size = 128 * n_ranks  # global: each rank has mini-batches as if it were alone
+    env = make_env(env_id, n_envs)
+    model = TRPO(policy, env, n_steps=n_steps, batch_size=batch_size, seed=0, distributed=True)
     marks, sums = Marks(), SumsOfUpdates(model)
     model.learn(n_updates * n_steps * model.share.total, callback=marks)
     return {"steps_per_second": marks.steps_per_second(), **sums.of_an_update(), "latencies": measure_latencies(model)}
@@ -135,7 +138,7 @@ class SumsOfUpdates:
 
 def measure_latencies(model: TRPO, repeats: int = 50) -> dict[str, float]:
     """
-    Time sums of vectors.
+    Time sums of vectors through the connections between processes, as several machines have them.
 
     :param model: the model, whose workers are used
     :param repeats: number of sums of each size
@@ -144,6 +147,7 @@ def measure_latencies(model: TRPO, repeats: int = 50) -> dict[str, float]:
     workers = model.workers
     if not isinstance(workers, Processes):
         return {}
+    workers.through_connections()
     latencies = {}
     for size in _SIZES:
         vector, seconds = th.ones(size), []

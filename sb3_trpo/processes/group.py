@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch as th
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
+
+from sb3_trpo.processes.shared_memory import SharedMemory
 
 _PATIENCE = 0.25
 """Seconds between two looks at the other processes within a rollout."""
@@ -22,7 +25,10 @@ _FAILURE, _READERS = "sb3_trpo/failure", "sb3_trpo/readers"
 
 class Processes:
     """
-    The processes of a group of ``torch.distributed``. Sums are in float64, and equal on all of them bit for bit.
+    The processes of a group of ``torch.distributed``.
+
+    Sums are in float64, and equal on all of them bit for bit. They go through shared memory on one machine, otherwise through
+    the group's connections.
 
     If one of them fails, its message reaches the others through the group's store: they raise it in their next sum, which the
     closed connection ends at once, or at their next env step.
@@ -46,9 +52,11 @@ class Processes:
         self._next_look = 0.0
         self._failure: RuntimeError | KeyboardInterrupt | None = None
         self._pids: list[tuple[int, int]] = []
+        self._memory: SharedMemory | None = None
         places = self.gather((_place(), os.getpid()))
         near = [(rank, pid) for rank, (place, pid) in enumerate(places) if place is not None and place == _place()]
         self._pids = [(rank, pid) for rank, pid in near if _is_alive(pid)]
+        self._memory = SharedMemory.join(self.rank, self.size, self.gather) if len(near) == self.size else None
 
     @property
     def has_left(self) -> bool:
@@ -58,7 +66,7 @@ class Processes:
     def sum(self, values: th.Tensor) -> th.Tensor:
         """See :meth:`~sb3_trpo.step.workers.Workers.sum`."""
         total = values.detach().to(device=None if self._on_device else "cpu", dtype=th.float64, copy=True)
-        self._call(lambda: dist.all_reduce(total, group=self._group))
+        self._reduce(total, np.add)
         return total.to(values.device, values.dtype)
 
     def total(self, number: float) -> float:
@@ -68,8 +76,31 @@ class Processes:
     def largest(self, number: float) -> float:
         """See :meth:`~sb3_trpo.step.workers.Workers.largest`."""
         largest = th.tensor(number, dtype=th.float64)
-        self._call(lambda: dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._group))
+        self._reduce(largest, np.maximum)
         return largest.item()
+
+    @property
+    def has_shared_memory(self) -> bool:
+        """Tell whether sums go through memory that the processes share."""
+        return self._memory is not None
+
+    def through_connections(self) -> None:
+        """Let sums go through the connections from now on, as between machines; all processes must call this together."""
+        self._memory = None
+
+    def _reduce(self, values: th.Tensor, function: np.ufunc) -> None:
+        """Combine the values of all processes in place."""
+        memory = self._memory
+        if memory is None or values.device.type != "cpu":
+            operation = dist.ReduceOp.SUM if function is np.add else dist.ReduceOp.MAX
+            self._call(lambda: dist.all_reduce(values, operation, group=self._group))
+        else:
+            self._call(lambda: memory.combine(values.view(-1).numpy(), function, self._look))
+
+    def _look(self) -> None:
+        """Raise the error of a process that has failed or was killed."""
+        self._raise_failure()
+        self._raise_if_killed()
 
     def any(self, flag: bool) -> bool:
         """See :meth:`~sb3_trpo.step.workers.Workers.any`."""
@@ -101,8 +132,7 @@ class Processes:
         if now < self._next_look:
             return False
         self._next_look = now + _PATIENCE
-        self._raise_failure()
-        self._raise_if_killed()
+        self._look()
         return bool(self._ask_store(lambda: self._store.check([self._stop_key()])))
 
     def _stop_key(self) -> str:
@@ -149,6 +179,8 @@ class Processes:
         try:
             collective()
         except RuntimeError as error:
+            if self._failure is not None:
+                raise
             deadline = time.monotonic() + _MESSAGE_PATIENCE
             while time.monotonic() < deadline:
                 self._raise_failure(error)
