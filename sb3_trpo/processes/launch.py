@@ -4,6 +4,7 @@ import atexit
 import os
 import re
 from datetime import timedelta
+from importlib import import_module
 
 import torch as th
 import torch.distributed as dist
@@ -57,6 +58,8 @@ def join() -> Workers:
         return _joined
     if not dist.is_initialized():
         _limit_threads()
+        # it takes the group that exists when it is imported as a default of functions, and would keep that until after the end
+        import_module("torch.distributed.nn")
         backend = "cpu:gloo,cuda:nccl" if _has_own_gpu() else "gloo"
         dist.init_process_group(backend, timeout=_TIMEOUT)
         atexit.register(_close)  # the threads of a group that still exists may abort the process when it ends

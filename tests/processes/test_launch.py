@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch.distributed as dist
 
 import sb3_trpo
 from sb3_trpo import TRPO
+from sb3_trpo.processes import launch
 from sb3_trpo.processes.group import Processes
 from sb3_trpo.processes.launch import is_launched, join, launched_rank, own_device
 from sb3_trpo.step.workers import ALONE
@@ -101,3 +103,17 @@ def test_two_launches_meet_as_two_machines_do(tmp_path: Path) -> None:
     assert [launch.returncode for launch in launches] == [0, 0]
     lines = sorted(line for output in printed for line in output.splitlines() if line.startswith("RANK"))
     assert lines == [f"RANK {rank} [0, 1] 2.0" for rank in range(2)]
+
+
+def threads_after_the_end(rank: int) -> list[str]:
+    TRPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, seed=0, device="cpu", distributed=True).learn(32)
+    import_module("torch.distributed.nn.functional")  # as torch does now and then
+    launch._close()
+    return [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")
+def test_no_thread_of_the_group_is_left() -> None:
+    # one that is left may abort the process when it ends
+    for threads in run_ranks(2, threads_after_the_end):
+        assert not [name for name in threads if "gloo" in name]
