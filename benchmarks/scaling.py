@@ -25,13 +25,13 @@ import numpy as np
 import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_atari_env, make_vec_env
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import SubprocVecEnv
 
+from benchmarks.common.environments import is_game, make_env
 from sb3_trpo import TRPO
 from sb3_trpo.processes.group import Processes
 
-IMAGES = "NoFrameskip"
 ENVS_OF_SUBPROC = 8
 _SIZES = (1, 1_000, 10_000, 100_000)
 """Numbers that are added up to measure latency and bandwidth."""
@@ -63,19 +63,6 @@ class Marks(BaseCallback):
         return (after - before) / (ended - started)
 
 
-def make_env(env_id: str, n_envs: int) -> VecEnv:
-    """
-    Make the environments of one process.
-
-    :param env_id: the environment; games have stacked frames
-    :param n_envs: number of environments
-    :return: the environments
-    """
-    if IMAGES in env_id:
-        return VecFrameStack(make_atari_env(env_id, n_envs), 4)
-    return make_vec_env(env_id, n_envs)
-
-
 def train_shared(env_id: str, n_envs: int, n_steps: int, n_updates: int) -> dict[str, Any]:
     """
     Train in this process, and in the others that ``torchrun`` has started.
@@ -86,10 +73,10 @@ def train_shared(env_id: str, n_envs: int, n_steps: int, n_updates: int) -> dict
     :param n_updates: number of updates
     :return: speed, and the numbers and seconds of the sums of policy step and critic in an update
     """
-    policy = "CnnPolicy" if IMAGES in env_id else "MlpPolicy"
+    policy = "CnnPolicy" if is_game(env_id) else "MlpPolicy"
     n_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     batch_size = 128 * n_ranks  # global: each rank has mini-batches as if it were alone
-    env = make_env(env_id, n_envs)
+    env = make_env(env_id, n_envs, 0)
     model = TRPO(policy, env, n_steps=n_steps, batch_size=batch_size, seed=0, distributed=True)
     marks, sums = Marks(), SumsOfUpdates(model)
     model.learn(n_updates * n_steps * model.share.total, callback=marks)
