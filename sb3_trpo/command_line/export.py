@@ -7,14 +7,8 @@ from pathlib import Path
 
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_trpo.algorithms.dual import DualTRPO
-from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
-from sb3_trpo.algorithms.maskable import MaskableTRPO
-from sb3_trpo.algorithms.maskable_recurrent import MaskableRecurrentTRPO
-from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
-from sb3_trpo.algorithms.recurrent import RecurrentTRPO
+from sb3_trpo.algorithms.names import ALGORITHMS
 from sb3_trpo.algorithms.trpo import TRPO
-from sb3_trpo.algorithms.vine import VineTRPO
 from sb3_trpo.export.further_inputs import takes_masks
 from sb3_trpo.export.module import OUTPUTS
 from sb3_trpo.export.onnx_model import OPSET
@@ -22,17 +16,6 @@ from sb3_trpo.export.preparation import Statistics
 from sb3_trpo.reading.rebuild import load_pickle
 from sb3_trpo.saving.statistics import statistics_of
 
-_CLASSES: dict[str, type[TRPO]] = {
-    "trpo": TRPO,
-    "vine_trpo": VineTRPO,
-    "npg": NaturalPolicyGradient,
-    "kl_penalty_trpo": KLPenaltyTRPO,
-    "dual_trpo": DualTRPO,
-    "maskable_trpo": MaskableTRPO,
-    "trpo_lstm": RecurrentTRPO,
-    "maskable_trpo_lstm": MaskableRecurrentTRPO,
-}
-"""The classes by their names in RL Zoo, which need not be installed here."""
 _OPTIONS = {
     "`vec_normalize": "; the option is `--statistics FILE` or `--statistics none`",
     "`policy` must be": "; the option for the class of the model is `--algo`",
@@ -55,7 +38,7 @@ def export(program: str, options: Sequence[str]) -> None:
     if path.suffix not in _SUFFIXES:
         raise SystemExit(f"sb3-trpo: OUTPUT must end with {' or '.join(_SUFFIXES)}, not {path.name!r}")
     try:
-        model = _CLASSES[chosen.algo].load(chosen.model, device="cpu", trusted=chosen.trusted)
+        model = ALGORITHMS[chosen.algo].load(chosen.model, device="cpu", trusted=chosen.trusted)
         _check_masks(model)
         statistics = _statistics(chosen.statistics, chosen.model, chosen.trusted)
         arguments = {"outputs": chosen.outputs, "image_channels": chosen.image_channels, "vec_normalize": statistics}
@@ -75,7 +58,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "output", metavar="OUTPUT", type=Path, nargs="?", help="the file to write: .onnx (default: MODEL with .onnx) or .pt2"
     )
-    parser.add_argument("--algo", choices=_CLASSES, default="trpo", help="class of the model")
+    parser.add_argument("--algo", choices=ALGORITHMS, default="trpo", help="class of the model")
     parser.add_argument(
         "--statistics",
         metavar="FILE",

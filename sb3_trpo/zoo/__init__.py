@@ -13,14 +13,7 @@ from pathlib import Path
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
-from sb3_trpo.algorithms.dual import DualTRPO
-from sb3_trpo.algorithms.kl_penalty import KLPenaltyTRPO
-from sb3_trpo.algorithms.maskable import MaskableTRPO
-from sb3_trpo.algorithms.maskable_recurrent import MaskableRecurrentTRPO
-from sb3_trpo.algorithms.natural_policy_gradient import NaturalPolicyGradient
-from sb3_trpo.algorithms.recurrent import RecurrentTRPO
-from sb3_trpo.algorithms.trpo import TRPO
-from sb3_trpo.algorithms.vine import VineTRPO
+from sb3_trpo.algorithms.names import ALGORITHMS as ALGORITHMS
 from sb3_trpo.checks import described
 from sb3_trpo.zoo.default_file import use_own_hyperparameters
 from sb3_trpo.zoo.search_space import (
@@ -32,18 +25,6 @@ from sb3_trpo.zoo.search_space import (
     sample_recurrent,
 )
 from sb3_trpo.zoo.tuned import Tuned, read_entry
-
-ALGORITHMS: dict[str, type[TRPO]] = {
-    "trpo": TRPO,
-    "vine_trpo": VineTRPO,
-    "npg": NaturalPolicyGradient,
-    "kl_penalty_trpo": KLPenaltyTRPO,
-    "dual_trpo": DualTRPO,
-    "maskable_trpo": MaskableTRPO,
-    "trpo_lstm": RecurrentTRPO,
-    "maskable_trpo_lstm": MaskableRecurrentTRPO,
-}
-"""The classes by their names in RL Zoo."""
 
 _FILES = {"vine_trpo": "trpo"}
 """Algorithms that use the file of another."""
