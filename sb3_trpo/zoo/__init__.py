@@ -34,7 +34,7 @@ def hyperparameters_file(algorithm: str = "trpo") -> Path:
     """
     Find the hyperparameters of this package, in RL Zoo's format.
 
-    :param algorithm: a key of :data:`ALGORITHMS`
+    :param algorithm: a key of ``ALGORITHMS``
     :return: path of the file
     :raises ValueError: if it is no such key
     """
@@ -50,7 +50,7 @@ def tuned(env_id: str, algorithm: str = "trpo", *, allow_default: bool = False) 
     Read the hyperparameters of this package for an environment: those of ``sb3-trpo train``, as arguments for Python.
 
     :param env_id: environment id, such as ``"Hopper-v5"``
-    :param algorithm: a key of :data:`ALGORITHMS`
+    :param algorithm: a key of ``ALGORITHMS``
     :param allow_default: whether an environment without an entry gets the defaults of the class, as in ``sb3-trpo train``
     :return: the budget, and the arguments of the environments, of their wrappers and of the model
     :raises ValueError: if the algorithm or the environment has no entry, naming those that have
