@@ -27,6 +27,7 @@ from sb3_trpo.actor.by_autograd import differentiable_recurrence
 from sb3_trpo.actor.choose import actor_network, plain_policy
 from sb3_trpo.actor.chunk_size import automatic_chunk_size
 from sb3_trpo.actor.interface import ActorNetwork
+from sb3_trpo.actor.numpy_threads import numpy_in_one_thread
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.actor.reached_parameters import check_repeatable, reached_parameters, watched_actor
 from sb3_trpo.algorithms.log import Update, log_update, mean_over
@@ -699,7 +700,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
         check("log_interval", log_interval, optional(integer(1)))
         try:
-            with self._ending_together(), dead_workers_named(self.env):
+            with self._ending_together(), dead_workers_named(self.env), numpy_in_one_thread():
                 return super().learn(
                     total_timesteps=int(total_timesteps),
                     callback=callback,
