@@ -27,8 +27,8 @@ class Processes:
     """
     The processes of a group of ``torch.distributed``.
 
-    Sums are in float64, and equal on all of them bit for bit. They go through shared memory on one machine, otherwise through
-    the group's connections.
+    Sums are in float64, and equal on all of them bit for bit. Everything goes through shared memory on one machine, otherwise
+    through the group's connections.
 
     If one of them fails, its message reaches the others through the group's store: they raise it in their next sum, which the
     closed connection ends at once, or at their next env step.
@@ -81,11 +81,11 @@ class Processes:
 
     @property
     def has_shared_memory(self) -> bool:
-        """Tell whether sums go through memory that the processes share."""
+        """Tell whether everything goes through memory that the processes share."""
         return self._memory is not None
 
     def through_connections(self) -> None:
-        """Let sums go through the connections from now on, as between machines; all processes must call this together."""
+        """Let everything go through the connections from now on, as between machines; all must call this together."""
         self._memory = None
 
     def _reduce(self, values: th.Tensor, function: np.ufunc) -> None:
@@ -108,13 +108,30 @@ class Processes:
 
     def gather(self, value: Any) -> list[Any]:
         """See :meth:`~sb3_trpo.step.workers.Workers.gather`."""
-        values: list[Any] = [None] * self.size
-        self._call(lambda: dist.all_gather_object(values, value, group=self._group))
+        values = self._collect(value)
         self._n_gathered += 1
+        return values
+
+    def _collect(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.size
+        memory = self._memory
+
+        def collect() -> None:
+            if memory is None:
+                dist.all_gather_object(values, value, group=self._group)
+            else:
+                values[:] = memory.gather(value, self._look)
+
+        self._call(collect)
         return values
 
     def broadcast(self, tensors: Sequence[th.Tensor]) -> None:
         """See :meth:`~sb3_trpo.step.workers.Workers.broadcast`."""
+        if self._memory is not None:
+            sent = self._collect([tensor.detach().cpu() for tensor in tensors] if self.rank == 0 else None)[0]
+            with th.no_grad():
+                th._foreach_copy_(list(tensors), sent)
+            return
         first = dist.get_global_rank(self._group, 0)
         for tensor in tensors:
             sent = tensor.detach().to(tensor.device if self._on_device else "cpu").contiguous()

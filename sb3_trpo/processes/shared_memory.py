@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import platform
 import tempfile
 import time
@@ -26,7 +27,7 @@ _BUSY, _PAUSE, _PATIENCE = 2e-3, 5e-5, 0.25
 
 class SharedMemory:
     """
-    Combines numbers of all processes of one machine. The result is equal on all of them bit for bit.
+    Combines numbers of all processes of one machine, or collects their objects. Results are equal on all of them bit for bit.
 
     Each process writes its numbers to its own slot, then its turn to its own counter, waits until all counters have reached
     the turn, and combines the slots in the order of the processes. There are two sets of slots: who writes to a set again has
@@ -72,12 +73,33 @@ class SharedMemory:
         """
         for begin in range(0, len(values), _CAPACITY):
             part = values[begin : begin + _CAPACITY]
-            self._turn += 1
-            slots = self._slots[self._turn % 2, :, : len(part)]
-            slots[self._rank] = part
-            self._counters[self._rank] = self._turn
-            self._wait(look)
-            function.reduce(slots, axis=0, out=part)
+            function.reduce(self._exchange(part, look), axis=0, out=part)
+
+    def gather(self, value: Any, look: Callable[[], None]) -> list[Any]:
+        """
+        Collect an object of every process.
+
+        :param value: this process's object, which can be pickled
+        :param look: see :meth:`combine`
+        :return: the objects in the order of the processes
+        """
+        data = pickle.dumps(value)
+        lengths = self._exchange(np.array([float(len(data))]), look)[:, 0].astype(int).tolist()
+        own = np.zeros(-(-max(lengths) // 8) * 8, dtype=np.uint8)
+        own[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+        numbers = own.view(np.float64)
+        parts = [numbers[begin : begin + _CAPACITY] for begin in range(0, len(numbers), _CAPACITY)]
+        rows = np.concatenate([self._exchange(part, look).copy() for part in parts], axis=1)
+        return [pickle.loads(row.tobytes()[:length]) for row, length in zip(rows, lengths, strict=True)]
+
+    def _exchange(self, part: np.ndarray, look: Callable[[], None]) -> np.ndarray:
+        """Return the numbers of all processes, shape (size, n), in memory that is free again after the next exchange."""
+        self._turn += 1
+        slots = self._slots[self._turn % 2, :, : len(part)]
+        slots[self._rank] = part
+        self._counters[self._rank] = self._turn
+        self._wait(look)
+        return slots
 
     def _wait(self, look: Callable[[], None]) -> None:
         """Wait until all processes have taken this turn."""

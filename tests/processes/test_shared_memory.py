@@ -24,8 +24,24 @@ def of_every_rank(rank: int) -> dict[str, Any]:
     vectors = [rng.normal(size=n) for n in (0, 1, 5, _CAPACITY, 2 * _CAPACITY + 3)]
     sums = [workers.sum(th.from_numpy(vector)).numpy() for vector in 2 * vectors]
     largest = [workers.largest(float(rank)) for _ in range(200)]
-    workers.through_connections()
-    return {"vectors": vectors, "sums": sums, "largest": largest, "before": in_memory, "after": workers.has_shared_memory}
+    objects = [None, "x" * rank, {"rank": rank}, th.full((rank,), float("nan")), bytes(rank * 3 * 8 * _CAPACITY)]
+    gathered, sent = [], []
+    for _ in range(2):
+        gathered.append([workers.gather(item) for item in objects])
+        tensors = [th.full((2,), rank, dtype=th.uint8), th.full((_CAPACITY,), float(rank)), th.full((3,), rank)]
+        workers.broadcast(tensors)
+        sent.append([(tensor.dtype, sorted(set(tensor.tolist()))) for tensor in tensors])
+        workers.through_connections()
+    return {
+        "vectors": vectors,
+        "sums": sums,
+        "largest": largest,
+        "objects": objects,
+        "gathered": gathered,
+        "sent": sent,
+        "before": in_memory,
+        "after": workers.has_shared_memory,
+    }
 
 
 def test_sums_are_exact_and_equal_on_all_ranks() -> None:
@@ -38,6 +54,22 @@ def test_sums_are_exact_and_equal_on_all_ranks() -> None:
         assert all(np.array_equal(result["sums"][i], total) for result in results)
     assert all(result["largest"] == [2.0] * 200 for result in results)
     assert not any(result["after"] for result in results)
+
+
+@pytest.mark.parametrize("way", ["shared memory", "connections"])
+def test_objects_of_different_lengths_arrive_whole(way: str) -> None:
+    results = run_ranks(3, of_every_rank)
+    if way == "shared memory" and not results[0]["before"]:
+        pytest.skip("this system has no memory to share")
+    i_way = ["shared memory", "connections"].index(way)
+    for result in results:
+        for i, found in enumerate(result["gathered"][i_way]):
+            expected = [other["objects"][i] for other in results]
+            if i == 3:
+                assert [(tensor.shape, tensor.isnan().all().item()) for tensor in found] == [((r,), True) for r in range(3)]
+            else:
+                assert found == expected
+        assert result["sent"][i_way] == [(th.uint8, [0]), (th.float32, [0.0]), (th.int64, [0])]
 
 
 def test_one_that_waits_looks_at_the_others() -> None:
