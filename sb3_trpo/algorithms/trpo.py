@@ -32,7 +32,7 @@ from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.actor.reached_parameters import check_repeatable, reached_parameters, watched_actor
 from sb3_trpo.algorithms.log import Update, log_update, mean_over
 from sb3_trpo.algorithms.shared import SharedRun
-from sb3_trpo.arguments.defaults import default_n_steps, set_default_std
+from sb3_trpo.arguments.defaults import default_fisher_fraction, default_n_steps, set_default_std
 from sb3_trpo.arguments.hyperparameters import (
     SCHEDULED,
     check_hyperparameters,
@@ -150,8 +150,8 @@ class TRPO(ResumableAlgorithm, SharedRun):
     :param seed: seed of the pseudo random generators; None: every run differs, unless torch was seeded
     :param device: device (cpu, cuda, ...); "auto": the GPU if there is one
     :param _init_setup_model: whether to build the network at the creation of the instance
-    :param fisher_sample_fraction: share of the transitions that the Fisher-vector products use, drawn anew for each update
-        (appendix C.1 of the paper uses 0.1)
+    :param fisher_sample_fraction: share of the transitions that the Fisher-vector products use, drawn anew for each update;
+        None: 0.1 for images, as in appendix C.1 of the paper, otherwise 1; the attribute is that number
     :param cg_tol: relative residual at which the conjugate gradient solver stops
     :param line_search_accept_ratio: smallest share of the gain that the gradient predicts for which a step is accepted
     :param ent_coef: weight of the entropy bonus in the surrogate; a number, a schedule or a string, as for ``learning_rate``
@@ -230,7 +230,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
         *,
-        fisher_sample_fraction: float = 1.0,
+        fisher_sample_fraction: float | None = None,
         cg_tol: float = 0.005,
         line_search_accept_ratio: float = 0.0,
         ent_coef: float | Schedule | str = 0.0,
@@ -275,6 +275,8 @@ class TRPO(ResumableAlgorithm, SharedRun):
             self._join()
         if n_steps is None and self.env is not None:
             self.n_steps = default_n_steps(self.share.total)
+        if fisher_sample_fraction is None:
+            fisher_sample_fraction = 1.0 if self.env is None else default_fisher_fraction(self.observation_space)
         check_net_arch(self.policy_class, self.policy_kwargs)  # not of a saved model, whose networks are as they are
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps

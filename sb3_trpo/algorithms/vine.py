@@ -147,7 +147,7 @@ class VineTRPO(TRPO):
         n_branch_actions: int | Literal["all"] | None = None,
         branch_length: int = 16,
         n_branch_rollouts: int = 1,
-        fisher_sample_fraction: float = 1.0,
+        fisher_sample_fraction: float | None = None,
         cg_tol: float = 0.005,
         line_search_accept_ratio: float = 0.0,
         ent_coef: float | Schedule | str = 0.0,

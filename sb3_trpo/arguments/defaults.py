@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
@@ -24,6 +25,7 @@ SB3_CONTRIB_DEFAULTS: dict[str, Any] = {
     "policy_kwargs": {"log_std_init": 0.0},
     "normalize_observations": False,
     "normalize_returns": False,
+    "fisher_sample_fraction": 1.0,
 }
 """
 The arguments with which ``TRPO(policy, env, **SB3_CONTRIB_DEFAULTS)`` uses sb3-contrib's defaults. Its KL is averaged over the
@@ -39,6 +41,9 @@ _BATCH = 128
 _LEAST_STEPS = 64
 """Smallest number of steps of each environment in a rollout by default: shorter ones estimate advantages from the critic."""
 
+_IMAGE_FRACTION = 0.1
+"""Share of the transitions in the Fisher matrix of images by default, as in appendix C.1 of the paper."""
+
 _LOG_STD = -1.0
 """Logarithm of a Gaussian's initial standard deviation by default."""
 
@@ -52,6 +57,17 @@ def default_n_steps(n_envs: int) -> int:
     """
     unit = _BATCH // math.gcd(_BATCH, n_envs)
     return unit * math.ceil(max(_LEAST_STEPS, _ROLLOUT / n_envs) / unit)
+
+
+def default_fisher_fraction(space: spaces.Space[Any]) -> float:
+    """
+    Choose the share of the transitions that the Fisher-vector products use: with images they take most of an update's time.
+
+    :param space: space of the observations
+    :return: a tenth for images, alone or in a Dict; otherwise all
+    """
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return _IMAGE_FRACTION if any(isinstance(part, spaces.Box) and len(part.shape) == 3 for part in parts) else 1.0
 
 
 def set_default_std(policy: ActorCriticPolicy, policy_kwargs: dict[str, Any]) -> None:

@@ -349,6 +349,7 @@ def load_trpo(
     from_contrib = not is_own(names)
     if from_contrib:
         attributes.setdefault("max_grad_norm", None)  # sb3-contrib saves the 0.0 that it does not use
+        attributes.setdefault("fisher_sample_fraction", 1.0)
     model = _read_weights(path, source, partial(read, custom_objects=source.objects, **attributes))
     _refuse_changes(model, fixed)
     message = averaged_kl_warning(model, attributes) if from_contrib else None

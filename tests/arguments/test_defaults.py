@@ -2,15 +2,17 @@ import inspect
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import sb3_contrib
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_trpo import SB3_CONTRIB_DEFAULTS, TRPO, VineTRPO
-from sb3_trpo.arguments.defaults import default_n_steps
+from sb3_trpo.arguments.defaults import default_fisher_fraction, default_n_steps
 from tests.toy_envs import RandomEnv
 
 
@@ -67,10 +69,50 @@ def test_a_loaded_policy_keeps_its_deviation(tmp_path: Any) -> None:
     assert TRPO.load(tmp_path / "model").policy.log_std.tolist() == [0.125, 0.125]
 
 
+IMAGES = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (spaces.Box(-1.0, 1.0, (3,)), 1.0),
+        (spaces.Box(-1.0, 1.0, (2, 3)), 1.0),
+        (spaces.Discrete(3), 1.0),
+        (spaces.Dict({"vector": spaces.Box(-1.0, 1.0, (3,))}), 1.0),
+        (IMAGES, 0.1),
+        (spaces.Box(0.0, 1.0, (1, 36, 36)), 0.1),
+        (spaces.Dict({"vector": spaces.Box(-1.0, 1.0, (3,)), "image": IMAGES}), 0.1),
+    ],
+)
+def test_the_fisher_matrix_of_images_uses_a_tenth(space: spaces.Space[Any], expected: float) -> None:
+    assert default_fisher_fraction(space) == expected
+
+
+def test_the_share_of_the_fisher_matrix_is_a_plain_number(tmp_path: Any) -> None:
+    policy_kwargs = {"features_extractor_class": FlattenExtractor, "share_features_extractor": True}
+    env = RandomEnv(IMAGES)
+    settings: dict[str, Any] = {"n_steps": 8, "batch_size": 8, "policy_kwargs": policy_kwargs}
+    assert TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8).fisher_sample_fraction == 1.0
+    model = TRPO("CnnPolicy", env, **settings)
+    assert model.fisher_sample_fraction == 0.1
+    assert TRPO("CnnPolicy", env, fisher_sample_fraction=0.5, **settings).fisher_sample_fraction == 0.5
+    model.fisher_sample_fraction = 0.25
+    model.save(tmp_path / "model")
+    assert TRPO.load(tmp_path / "model").fisher_sample_fraction == 0.25
+
+
+def test_a_model_of_sb3_contrib_keeps_all_states(tmp_path: Any) -> None:
+    extractor = {"features_extractor_class": FlattenExtractor}
+    sb3_contrib.TRPO("CnnPolicy", RandomEnv(IMAGES), n_steps=8, batch_size=8, policy_kwargs=extractor).save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="averages the KL"):
+        model = TRPO.load(tmp_path / "model", RandomEnv(IMAGES))
+    assert model.fisher_sample_fraction == 1.0
+
+
 def test_sb3_contribs_defaults_are_those_of_its_class() -> None:
     theirs = {name: argument.default for name, argument in inspect.signature(sb3_contrib.TRPO).parameters.items()}
     ours = {name: argument.default for name, argument in inspect.signature(TRPO).parameters.items()}
-    new = {"policy_kwargs": None, "normalize_observations": False, "normalize_returns": False}
+    new = {"policy_kwargs", "normalize_observations", "normalize_returns", "fisher_sample_fraction"}
     assert {name: value for name, value in SB3_CONTRIB_DEFAULTS.items() if name not in new} == {
         name: theirs[name] for name in SB3_CONTRIB_DEFAULTS.keys() - new
     }
