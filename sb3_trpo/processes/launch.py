@@ -19,6 +19,8 @@ _THREADS_AT_IMPORT = th.get_num_threads()
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 _joined: Processes | None = None
+_pid = 0
+"""Number of the process that has joined; its children have it too, but not its threads."""
 
 
 def is_launched() -> bool:
@@ -27,7 +29,10 @@ def is_launched() -> bool:
 
     :return: whether it is
     """
-    return dist.is_available() and (dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1)
+    if not dist.is_available():
+        return False
+    # some clusters set the one for programs that they start themselves
+    return dist.is_initialized() or ("RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1)
 
 
 def launched_rank() -> int:
@@ -50,13 +55,16 @@ def join() -> Workers:
     unless the environment or the program has chosen a number.
 
     :return: the workers
+    :raises RuntimeError: if one of them has failed since they have joined, with its message; KeyboardInterrupt likewise
     """
-    global _joined
+    global _joined, _pid
+    if _joined is not None:
+        _joined.raise_if_left()  # they could not meet again: the others may have ended
+        return _joined
     if not is_launched():
         return ALONE
-    if _joined is not None and not _joined.has_left:
-        return _joined
-    if not dist.is_initialized():
+    is_own = not dist.is_initialized()
+    if is_own:
         _limit_threads()
         # it takes the group that exists when it is imported as a default of functions, and would keep that until after the end
         import_module("torch.distributed.nn")
@@ -68,16 +76,18 @@ def join() -> Workers:
     group = dist.group.WORLD
     assert group is not None
     backends = str(dist.get_backend_config(group))
-    on_device = "nccl" in backends
-    if "gloo" not in backends:
-        group, on_device = dist.new_group(backend="gloo", timeout=_TIMEOUT), False
-    _joined = Processes(group, _get_default_store(), on_device)
+    on_device = "nccl" in backends and "gloo" in backends
+    if not is_own:  # the program's group stays as it is if a process fails
+        group = dist.new_group(backend=backends if on_device else "gloo", timeout=_TIMEOUT)
+    _joined, _pid = Processes(group, _get_default_store(), on_device), os.getpid()
     return _joined
 
 
 def _close() -> None:
     """Close the connections to the other processes."""
     global _joined
+    if _pid not in (0, os.getpid()):  # a child that this process has forked
+        return
     if _joined is not None:
         _joined.close()
         _joined = None

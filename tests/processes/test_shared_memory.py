@@ -2,6 +2,7 @@
 
 import mmap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_one_that_waits_looks_at_the_others() -> None:
     memory = mmap.mmap(-1, 8 * 2 * (_LINE + 2 * _CAPACITY))
     values, looks = np.ones(3), []
 
-    def look() -> None:
+    def look(is_waiting: Callable[[], bool]) -> None:
         looks.append(1)
         raise RuntimeError("rank 1 has ended")
 
@@ -93,7 +94,7 @@ def test_nobody_writes_where_another_still_reads() -> None:
         shared, results[rank] = SharedMemory(memory, rank, 2), []
         for turn in range(300):
             value = np.array([float(turn * (rank + 1))])
-            shared.combine(value, np.add, lambda: None)
+            shared.combine(value, np.add, lambda is_waiting: None)
             results[rank].append(value.item())
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
