@@ -3,12 +3,16 @@
 import atexit
 import os
 import re
+import time
 from datetime import timedelta
 from importlib import import_module
+from uuid import uuid4
 
 import torch as th
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.rendezvous import rendezvous
 
 from sb3_trpo.processes.group import Processes
 from sb3_trpo.step.workers import ALONE, Workers
@@ -17,6 +21,9 @@ _TIMEOUT = timedelta(hours=24)
 """Longest wait for another process, which may be evaluating; the end of a process ends it at once."""
 _THREADS_AT_IMPORT = th.get_num_threads()
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+_STARTS, _PAUSE = "sb3_trpo/starts", 0.01
+"""Keys of the names of processes and starts, and seconds between two looks for them."""
 
 _joined: Processes | None = None
 _pid = 0
@@ -68,8 +75,7 @@ def join() -> Workers:
         _limit_threads()
         # it takes the group that exists when it is imported as a default of functions, and would keep that until after the end
         import_module("torch.distributed.nn")
-        backend = "cpu:gloo,cuda:nccl" if _has_own_gpu() else "gloo"
-        dist.init_process_group(backend, timeout=_TIMEOUT)
+        _init_group("cpu:gloo,cuda:nccl" if _has_own_gpu() else "gloo")
         atexit.register(_close)  # the threads of a group that still exists may abort the process when it ends
     if dist.get_world_size() == 1:
         return ALONE
@@ -77,10 +83,52 @@ def join() -> Workers:
     assert group is not None
     backends = str(dist.get_backend_config(group))
     on_device = "nccl" in backends and "gloo" in backends
+    store = _get_default_store()
     if not is_own:  # the program's group stays as it is if a process fails
         group = dist.new_group(backend=backends if on_device else "gloo", timeout=_TIMEOUT)
-    _joined, _pid = Processes(group, _get_default_store(), on_device), os.getpid()
+        store = part_of_this_start(store, dist.get_rank(), dist.get_world_size())
+    _joined, _pid = Processes(group, store, on_device), os.getpid()
     return _joined
+
+
+def _init_group(backend: str) -> None:
+    """Set up the process group as ``torch.distributed`` does, on a part of the store that is empty."""
+    store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+    store.set_timeout(_TIMEOUT)
+    dist.init_process_group(
+        backend, store=part_of_this_start(store, rank, size), rank=rank, world_size=size, timeout=_TIMEOUT
+    )
+
+
+def part_of_this_start(store: Store, rank: int, size: int) -> Store:
+    """
+    Agree on a part of the store to which nobody has written: ``torchrun --max-restarts`` keeps the store of earlier starts.
+
+    Each process shows a name that is new, and the first one answers it with the name of this start. It may answer processes of
+    an earlier start too, which have ended.
+
+    :param store: the store
+    :param rank: number of this process
+    :param size: number of processes
+    :return: the part
+    """
+    own = uuid4().hex
+    if rank == 0:
+        answered = [""] * size
+        while store.add(f"{_STARTS}/{own}/seen", 0) < size - 1:
+            for other in range(1, size):
+                name = store.get(f"{_STARTS}/{other}").decode() if store.check([f"{_STARTS}/{other}"]) else ""
+                if name != answered[other]:
+                    store.set(f"{_STARTS}/{name}", own)
+                    answered[other] = name
+            time.sleep(_PAUSE)
+        return dist.PrefixStore(own, store)
+    store.set(f"{_STARTS}/{rank}", own)
+    while not store.check([f"{_STARTS}/{own}"]):  # `get` would wait too, but Ctrl-C could not end it
+        time.sleep(_PAUSE)
+    start = store.get(f"{_STARTS}/{own}").decode()
+    store.add(f"{_STARTS}/{start}/seen", 1)
+    return dist.PrefixStore(start, store)
 
 
 def _close() -> None:

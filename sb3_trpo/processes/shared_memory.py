@@ -77,7 +77,7 @@ class SharedMemory:
             part = values[begin : begin + _CAPACITY]
             function.reduce(self._exchange(part, look), axis=0, out=part)
 
-    def gather(self, data: bytes, look: Look) -> list[bytes]:
+    def gather(self, data: bytes, look: Look) -> list[bytearray]:
         """
         Collect the bytes of every process, which may have different lengths.
 
@@ -93,7 +93,7 @@ class SharedMemory:
             slots = self._exchange(np.frombuffer(part, dtype=np.float64), look, _CAPACITY).view(np.uint8)
             for own, slot in zip(found, slots, strict=True):
                 own[begin : begin + 8 * _CAPACITY] = slot[: max(0, len(own) - begin)].data
-        return [bytes(own) for own in found]
+        return found
 
     def _exchange(self, part: np.ndarray, look: Look, n: int | None = None) -> np.ndarray:
         """

@@ -2,6 +2,7 @@
 
 import mmap
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,19 @@ def test_the_memory_has_no_name_once_all_have_it() -> None:
     if made is None:
         pytest.skip("this system has no memory to share")
     assert set(Path("/dev/shm").glob("sb3_trpo_*")) == before
+
+
+def memory_for_a_large_object(rank: int) -> float:
+    workers, size = join(), 8_000_000
+    value = bytes(size) if rank == 0 else None
+    tracemalloc.start()
+    received = workers.gather(value)[0]
+    peak = tracemalloc.get_traced_memory()[1] / size
+    tracemalloc.stop()
+    assert len(received) == size
+    return peak
+
+
+def test_a_large_object_of_one_process_takes_no_room_for_those_of_others() -> None:
+    results = run_ranks(4, memory_for_a_large_object)
+    assert max(results[1:]) < 2.5  # what has arrived, and the object that is made of it
