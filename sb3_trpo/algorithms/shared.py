@@ -61,7 +61,7 @@ class SharedRun(RolloutCollector):
 
     @property
     def _n_envs_of_all(self) -> int | None:
-        """Return the number of environments of all processes; None: a loaded model has not joined them, or has no environment."""
+        """Return the number of environments of all processes; None: a loaded model has not joined them yet."""
         if self.distributed and self._share is None and (self.env is None or is_launched()):
             return None
         return self.share.total

@@ -245,7 +245,7 @@ class Processes:
         self.n_sums += 1
 
     def _find_failure(self) -> RuntimeError | KeyboardInterrupt | None:
-        """Return the message of a process that has failed, or tell which one was killed. One elsewhere closes its connection."""
+        """Return the message of a process that has failed, or tell which one of this machine was killed."""
         dead = [rank for rank, pid in self._pids if not _is_alive(pid)]
         reason = f"rank {dead[0]} has ended without a message, so it was probably killed" if dead else None
         try:

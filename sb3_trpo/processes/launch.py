@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import torch as th
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
@@ -95,9 +95,7 @@ def _init_group(backend: str) -> None:
     """Set up the process group as ``torch.distributed`` does, on a part of the store that is empty."""
     store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
     store.set_timeout(_TIMEOUT)
-    dist.init_process_group(
-        backend, store=part_of_this_start(store, rank, size), rank=rank, world_size=size, timeout=_TIMEOUT
-    )
+    dist.init_process_group(backend, store=part_of_this_start(store, rank, size), rank=rank, world_size=size, timeout=_TIMEOUT)
 
 
 def part_of_this_start(store: Store, rank: int, size: int) -> Store:
@@ -122,13 +120,13 @@ def part_of_this_start(store: Store, rank: int, size: int) -> Store:
                     store.set(f"{_STARTS}/{name}", own)
                     answered[other] = name
             time.sleep(_PAUSE)
-        return dist.PrefixStore(own, store)
+        return PrefixStore(own, store)
     store.set(f"{_STARTS}/{rank}", own)
     while not store.check([f"{_STARTS}/{own}"]):  # `get` would wait too, but Ctrl-C could not end it
         time.sleep(_PAUSE)
     start = store.get(f"{_STARTS}/{own}").decode()
     store.add(f"{_STARTS}/{start}/seen", 1)
-    return dist.PrefixStore(start, store)
+    return PrefixStore(start, store)
 
 
 def _close() -> None:

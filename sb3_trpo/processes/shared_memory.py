@@ -106,7 +106,8 @@ class SharedMemory:
         slots[self._rank, : len(part)] = part
         self._counters[self._rank] = self._turn
         self._wait(look)
-        return slots[:, : len(part) if n is None else n]
+        found: np.ndarray = slots[:, : len(part) if n is None else n]
+        return found
 
     def _is_waiting(self) -> bool:
         """Tell whether a process has not taken this turn yet."""

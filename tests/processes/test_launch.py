@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch as th
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 import sb3_trpo
 from sb3_trpo import TRPO
@@ -152,7 +153,7 @@ def test_a_forked_child_leaves_the_connections_alone() -> None:
 
 
 def test_each_start_has_a_part_of_the_store_of_its_own() -> None:
-    store, size = dist.HashStore(), 3
+    store, size = HashStore(), 3
     seen: list[tuple[bool, bytes]] = []
     for start in range(2):
         parts: dict[int, Any] = {}
