@@ -142,7 +142,9 @@ class Processes:
     def broadcast(self, tensors: Sequence[th.Tensor]) -> None:
         """See :meth:`~sb3_trpo.step.workers.Workers.broadcast`."""
         if self._memory is not None:
-            sent = self._collect([tensor.detach().cpu() for tensor in tensors] if self.rank == 0 else None)[0]
+            # copies, because a view would be pickled with everything that it is a part of
+            own = [tensor.detach().to("cpu", copy=True) for tensor in tensors] if self.rank == 0 else None
+            sent = self._collect(own)[0]
             with th.no_grad():
                 th._foreach_copy_(list(tensors), sent)
             return

@@ -134,6 +134,19 @@ def memory_for_a_large_object(rank: int) -> float:
     return peak
 
 
+def memory_for_views(rank: int) -> float:
+    workers, whole = join(), th.full((1000, 1000), float(rank))
+    tracemalloc.start()
+    workers.broadcast(whole.unbind())
+    peak = tracemalloc.get_traced_memory()[1] / (4 * whole.numel())
+    assert not whole.any()
+    return peak
+
+
+def test_parts_of_a_tensor_are_sent_without_the_others() -> None:
+    assert max(run_ranks(2, memory_for_views)) < 5.0
+
+
 def test_a_large_object_of_one_process_takes_no_room_for_those_of_others() -> None:
     results = run_ranks(4, memory_for_a_large_object)
     assert max(results[1:]) < 2.5  # what has arrived, and the object that is made of it
