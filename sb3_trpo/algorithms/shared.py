@@ -20,7 +20,7 @@ from sb3_trpo.arguments.agreement import describe_training, refuse_differences
 from sb3_trpo.arguments.hyperparameters import hyperparameter_names
 from sb3_trpo.batch.whole import Share
 from sb3_trpo.processes.group import Processes
-from sb3_trpo.processes.launch import join
+from sb3_trpo.processes.launch import is_launched, join
 from sb3_trpo.rollout.collector import RolloutCollector
 from sb3_trpo.rollout.frozen_statistics import FrozenStatistics
 from sb3_trpo.saving.resume_callback import EXIT_CODE
@@ -51,6 +51,21 @@ class SharedRun(RolloutCollector):
         self.workers = join() if self.distributed else ALONE
         self._share = Share.of(self.n_envs, self.workers)
 
+    def _join_if_loaded(self) -> bool:
+        """Join the other processes, if that has waited until ``learn``; a loaded model may also be one process's own."""
+        if not self.distributed or self._share is not None:
+            return False
+        self._join()
+        self.set_random_seed(self.seed)
+        return True
+
+    @property
+    def _n_envs_of_all(self) -> int | None:
+        """Return the number of environments of all processes; None: a loaded model has not joined them yet."""
+        if self.distributed and self._share is None and (self.env is None or is_launched()):
+            return None
+        return self.share.total
+
     def set_random_seed(self, seed: int | None = None) -> None:
         """
         Seed the environments of all processes as one larger set.
@@ -73,9 +88,6 @@ class SharedRun(RolloutCollector):
         :param total_timesteps: the budget of this ``learn``
         :raises ValueError: if they do not run the same training
         """
-        if self.distributed and self._share is None:  # the model was loaded
-            self._join()
-            self.set_random_seed(self.seed)
         several = self.workers.size > 1
         normalizer = self._vec_normalize_env
         if several:
@@ -106,7 +118,7 @@ class SharedRun(RolloutCollector):
         vars(self).update(state["counters"])
         if self._frozen is not None:
             self._frozen.set(state["statistics"])
-        self.verbose = 0
+        self.verbose, self.tensorboard_log = 0, None  # a loaded model has those of the first
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)

@@ -300,7 +300,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         own_interface = self.interface_class is not PolicyInterface
         check_policy_class(self.policy_class, self.policy_aliases, own_interface, self.why_not_policy)
         self._check_hyperparameters()
-        warn_of_uneven_minibatches(self.n_steps, self.share.total, self.batch_size)
+        if self._n_envs_of_all is not None:
+            warn_of_uneven_minibatches(self.n_steps, self._n_envs_of_all, self.batch_size)
         check_discrete("observation_space", self.observation_space)
         check_discrete("action_space", self.action_space)
         check_actions(self.action_space)
@@ -359,7 +360,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
 
     def _check_hyperparameters(self) -> None:
         """Check them at construction and in ``learn``, because attributes may have been reassigned."""
-        check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self.share.total)
+        check_hyperparameters({name: getattr(self, name) for name in hyperparameter_names()}, self._n_envs_of_all)
         check_integers(1, stats_window_size=self._stats_window_size)
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
@@ -370,6 +371,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         check_can_learn(self.policy)
         check_clipping(self.policy, self.clipped_gaussian)
         self._adopt_changes()
+        if self._join_if_loaded():
+            self._check_hyperparameters()  # now against the rollout of all processes
         self._begin_shared_run(total_timesteps)
         result = super()._setup_learn(total_timesteps, *args, **kwargs)
         self._progress_bars = [part for part in tree(result[1]) if isinstance(part, ProgressBarCallback)]
@@ -384,7 +387,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         budget = total_timesteps - self._num_timesteps_at_start
-        if budget > self.n_steps * self.n_envs:
+        if budget > self.n_steps * self.share.total:
             super()._update_current_progress_remaining(num_timesteps, total_timesteps)
         else:  # SB3's progress is that after the rollout: 0 in every update of a `learn` that is one rollout long
             self._current_progress_remaining = 1.0
@@ -709,6 +712,14 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
             raise
         finally:
             self._progress_bars = ()
+
+    def _agree_to_go_on(self, stopped: bool) -> bool:
+        goes_on = super()._agree_to_go_on(stopped)
+        # a bar counts the steps at which this process's callbacks are called: not its branches, and not the other processes
+        missing = self.num_timesteps - self._steps_before - self._counts["env_steps"] + self._counts["branch_steps"]
+        for callback in self._progress_bars if missing else ():
+            callback.pbar.update(missing)
+        return goes_on
 
     def _close_progress_bars(self) -> None:
         """Close the bars of a ``learn`` that has raised something: the terminal is theirs until then."""

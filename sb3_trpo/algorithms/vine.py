@@ -16,7 +16,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -209,11 +209,11 @@ class VineTRPO(TRPO):
         super()._check_hyperparameters()
         check_integers(1, branch_length=self.branch_length, n_branch_rollouts=self.n_branch_rollouts)
         self._check_branch_actions()
-        size, states = self.n_steps * self.share.total, self.n_branch_states
+        n_envs, states = self._n_envs_of_all, self.n_branch_states
         if states is not None and not is_integer(states, 1):
             raise ValueError(f"`n_branch_states` must be None or an integer >= 1, not {described(states)}")
-        if states is not None and states > size:
-            raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {size}, not {states}")
+        if states is not None and n_envs is not None and states > self.n_steps * n_envs:
+            raise ValueError(f"`n_branch_states` must be at most `n_steps * n_envs` = {self.n_steps * n_envs}, not {states}")
 
     def _check_branch_actions(self) -> None:
         actions, discrete = self.n_branch_actions, isinstance(self.action_space, spaces.Discrete)
@@ -227,13 +227,6 @@ class VineTRPO(TRPO):
     def _excluded_save_params(self) -> list[str]:
         own = ["_branch_steps_before", "_branching_steps", "_branching_states", "_snapshots", "_simulator", "_branches"]
         return [*super()._excluded_save_params(), *own]
-
-    def _init_callback(self, callback: Any, progress_bar: bool = False) -> Any:
-        if progress_bar:
-            callback = CallbackList(callback) if isinstance(callback, list) else callback
-            callback = callback if hasattr(callback, "on_step") else ConvertCallback(callback)
-            callback = CallbackList([callback, _ProgressBar()])
-        return super()._init_callback(callback, progress_bar=False)
 
     def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> bool:
         """
@@ -497,16 +490,3 @@ def _without_bad_rows(observations: Any, alive: np.ndarray) -> Any:
     if not bad.any():
         return observations
     return np.where(bad.reshape(-1, *[1] * (observations.ndim - 1)), observations.dtype.type(0), observations)
-
-
-class _ProgressBar(ProgressBarCallback):
-    """Moves SB3's progress bar by branch steps too."""
-
-    def _on_training_start(self) -> None:
-        super()._on_training_start()
-        self._shown = self.model.branch_steps  # type: ignore[attr-defined]
-
-    def _on_rollout_end(self) -> None:
-        branch_steps: int = self.model.branch_steps  # type: ignore[attr-defined]
-        self.pbar.update(branch_steps - self._shown)
-        self._shown = branch_steps

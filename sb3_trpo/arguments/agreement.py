@@ -5,6 +5,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -87,16 +88,28 @@ def text_of(value: Any) -> str:
         return "{" + ", ".join(f"{text_of(key)}: {text_of(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(text_of, value))}]"
+    if isinstance(value, set | frozenset):  # whose order differs between processes
+        return f"{{{', '.join(sorted(map(text_of, value)))}}}"
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     code = getattr(value, "__code__", None)
     if isinstance(code, CodeType):
-        return f"{value.__module__}.{value.__qualname__} {_digest(_of_code(code).encode())}"
+        return f"{value.__module__}.{value.__qualname__} {_digest(_of_code(code).encode())}{_bound_to(value)}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
+def _bound_to(function: Any) -> str:
+    """Write the plain values that a function has from where it was made: its defaults and the variables around it."""
+    values = [*(getattr(function, "__defaults__", None) or ())]
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # an empty one
+            values.append(cell.cell_contents)
+    plain = [repr(value) for value in values if isinstance(value, bool | int | float | str)]
+    return f" with {', '.join(plain)}" if plain else ""
+
+
 def _of_code(code: CodeType) -> str:
-    constants = [_of_code(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
+    constants = [_of_code(part) if isinstance(part, CodeType) else text_of(part) for part in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 

@@ -206,12 +206,12 @@ _RULES: dict[str, Rule] = {
 }
 
 
-def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
+def check_hyperparameters(values: dict[str, Any], n_envs: int | None) -> None:
     """
     Check the hyperparameters, each alone and against the size of the rollout.
 
     :param values: hyperparameters by name
-    :param n_envs: number of environments
+    :param n_envs: number of environments; None: not known yet
     :raises ValueError: naming parameter, value and allowed range
     :raises AssertionError: if the advantage of a single transition would be standardised, as in SB3
     """
@@ -220,6 +220,8 @@ def check_hyperparameters(values: dict[str, Any], n_envs: int) -> None:
     for name in SCHEDULED:
         scheduled(name, make_schedule(name, values[name]), 1.0)
 
+    if n_envs is None:
+        return
     n_steps, factor = values["n_steps"], values["sub_sampling_factor"]
     size = n_steps * n_envs
     if factor > size:

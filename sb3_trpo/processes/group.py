@@ -1,12 +1,14 @@
 """The workers as processes of ``torch.distributed``."""
 
 import os
+import pickle
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch as th
@@ -63,9 +65,19 @@ class Processes:
         """Tell whether this process or another one has failed, so that there are no more sums."""
         return self._failure is not None
 
+    def raise_if_left(self) -> None:
+        """
+        Refuse to go on after a failure.
+
+        :raises RuntimeError: the message of the process that has failed first
+        :raises KeyboardInterrupt: if it was interrupted
+        """
+        if self._failure is not None:
+            raise type(self._failure)(*self._failure.args)
+
     def sum(self, values: th.Tensor) -> th.Tensor:
         """See :meth:`~sb3_trpo.step.workers.Workers.sum`."""
-        total = values.detach().to(device=None if self._on_device else "cpu", dtype=th.float64, copy=True)
+        total = values.detach().to(device=None if self._on_device else "cpu", dtype=th.float64, copy=True).contiguous()
         self._reduce(total, np.add)
         return total.to(values.device, values.dtype)
 
@@ -97,10 +109,11 @@ class Processes:
         else:
             self._call(lambda: memory.combine(values.view(-1).numpy(), function, self._look))
 
-    def _look(self) -> None:
-        """Raise the error of a process that has failed or was killed."""
-        self._raise_failure()
-        self._raise_if_killed()
+    def _look(self, is_waiting: Callable[[], bool] = lambda: True) -> None:
+        """Raise the error of a process that has ended, unless it has done its part of the sum for which this one waits."""
+        failure = self._find_failure()
+        if failure is not None and is_waiting():
+            self._fail(failure)
 
     def any(self, flag: bool) -> bool:
         """See :meth:`~sb3_trpo.step.workers.Workers.any`."""
@@ -113,22 +126,25 @@ class Processes:
         return values
 
     def _collect(self, value: Any) -> list[Any]:
-        values: list[Any] = [None] * self.size
+        own = pickle.dumps(value)  # outside of the collective, because an error is this process's own
+        parts: list[Any] = [b""] * self.size
         memory = self._memory
 
         def collect() -> None:
             if memory is None:
-                dist.all_gather_object(values, value, group=self._group)
+                dist.all_gather_object(parts, own, group=self._group)
             else:
-                values[:] = memory.gather(value, self._look)
+                parts[:] = memory.gather(own, self._look)
 
         self._call(collect)
-        return values
+        return [pickle.loads(part) for part in parts]
 
     def broadcast(self, tensors: Sequence[th.Tensor]) -> None:
         """See :meth:`~sb3_trpo.step.workers.Workers.broadcast`."""
         if self._memory is not None:
-            sent = self._collect([tensor.detach().cpu() for tensor in tensors] if self.rank == 0 else None)[0]
+            # copies, because a view would be pickled with everything that it is a part of
+            own = [tensor.detach().to("cpu", copy=True) for tensor in tensors] if self.rank == 0 else None
+            sent = self._collect(own)[0]
             with th.no_grad():
                 th._foreach_copy_(list(tensors), sent)
             return
@@ -150,7 +166,10 @@ class Processes:
             return False
         self._next_look = now + _PATIENCE
         self._look()
-        return bool(self._ask_store(lambda: self._store.check([self._stop_key()])))
+        try:
+            return bool(self._store.check([self._stop_key()]))
+        except RuntimeError as error:
+            self._fail(RuntimeError(_without_store(error)), error)
 
     def _stop_key(self) -> str:
         return f"sb3_trpo/stop/{self._n_gathered}"
@@ -169,17 +188,35 @@ class Processes:
             kind, message = "error", f"rank {self.rank} has ended the run: {type(error).__name__}: {error}"
         self._failure = KeyboardInterrupt(message) if kind == "interrupt" else RuntimeError(message)
         try:
-            self._store.compare_set(_FAILURE, "", f"{kind} {message}")
-            dist.destroy_process_group(self._group)
+            self._tell(kind, message)
+            self._disconnect()
             self._wait_for_readers()
         except RuntimeError:  # the process that keeps the store has ended, which tells the others enough
             return
 
-    def close(self) -> None:
-        """Close the connections at the end of the program, and let go of everything that has threads."""
-        if self._failure is None:
-            self._failure = RuntimeError("the connections to the other processes are closed")
+    def _tell(self, kind: str, message: str) -> None:
+        """Leave a message to the others, unless another process has left one before."""
+        self._store.compare_set(_FAILURE, "", f"{kind} {message}".encode(errors="backslashreplace").decode())
+
+    def _disconnect(self) -> None:
+        with suppress(ValueError, AssertionError):  # the program may have destroyed all groups itself
             dist.destroy_process_group(self._group)
+
+    def close(self) -> None:
+        """
+        Close the connections at the end of the program, and let go of everything that has threads.
+
+        Others that still wait for this process learn why: it has raised an error outside of ``learn``, or has come to its end.
+        """
+        error: BaseException | None = getattr(sys, "last_value", None)  # that of the traceback that Python has printed
+        if self._failure is None and error is not None:
+            self.leave(error)
+        elif self._failure is None:
+            self._failure = RuntimeError("the connections to the other processes are closed")
+            with suppress(RuntimeError):  # the process that keeps the store may have ended before
+                message = f"the program of rank {self.rank} is over: every rank must construct the model and call `learn`"
+                self._tell("error", message)
+            self._disconnect()
         del self._group, self._store
 
     def _wait_for_readers(self) -> None:
@@ -190,8 +227,7 @@ class Processes:
 
     def _call(self, collective: Callable[[], Any]) -> None:
         """Run a collective; its error becomes the message of the process that has failed."""
-        if self._failure is not None:
-            raise type(self._failure)(*self._failure.args)
+        self.raise_if_left()
         started = time.perf_counter()
         try:
             collective()
@@ -200,8 +236,9 @@ class Processes:
                 raise
             deadline = time.monotonic() + _MESSAGE_PATIENCE
             while time.monotonic() < deadline:
-                self._raise_failure(error)
-                self._raise_if_killed(error)
+                failure = self._find_failure()
+                if failure is not None:
+                    self._fail(failure, error)
                 time.sleep(0.05)
             self._fail(
                 RuntimeError(f"another process has ended without a message, so it was probably killed ({error})"), error
@@ -209,32 +246,28 @@ class Processes:
         self.seconds += time.perf_counter() - started
         self.n_sums += 1
 
-    def _raise_failure(self, cause: BaseException | None = None) -> None:
-        """Raise the message of a process that has failed, if there is one."""
-        if self._failure is None and self._ask_store(lambda: self._store.check([_FAILURE])):
-            kind, _, message = self._store.get(_FAILURE).decode().partition(" ")
-            with suppress(RuntimeError):  # the process that keeps the store may end before all have read it
-                self._store.add(_READERS, 1)
-                self._wait_for_readers()
-            self._fail(KeyboardInterrupt(message) if kind == "interrupt" else RuntimeError(message), cause)
-
-    def _raise_if_killed(self, cause: BaseException | None = None) -> None:
-        """Raise an error if a process of this machine has ended. One of another machine closes its connection."""
+    def _find_failure(self) -> RuntimeError | KeyboardInterrupt | None:
+        """Return the message of a process that has failed, or tell which one of this machine was killed."""
         dead = [rank for rank, pid in self._pids if not _is_alive(pid)]
-        if dead:
-            self._raise_failure(cause)  # its message may have come in between
-            self._fail(RuntimeError(f"rank {dead[0]} has ended without a message, so it was probably killed"), cause)
-
-    def _ask_store(self, question: Callable[[], bool]) -> bool:
+        reason = f"rank {dead[0]} has ended without a message, so it was probably killed" if dead else None
         try:
-            return question()
+            if self._store.check([_FAILURE]):  # a dead process has left its message before it ended
+                kind, _, reason = self._store.get(_FAILURE).decode().partition(" ")
+                return KeyboardInterrupt(reason) if kind == "interrupt" else RuntimeError(reason)
         except RuntimeError as error:
-            self._fail(RuntimeError(f"the process that keeps the store has ended ({error})"), error)
-            raise
+            reason = reason or _without_store(error)
+        return None if reason is None else RuntimeError(reason)
 
-    def _fail(self, failure: RuntimeError | KeyboardInterrupt, cause: BaseException | None = None) -> None:
+    def _fail(self, failure: RuntimeError | KeyboardInterrupt, cause: BaseException | None = None) -> NoReturn:
         self._failure = failure
+        with suppress(RuntimeError):  # the process that keeps the store may end before all have read the message
+            self._store.add(_READERS, 1)
+            self._wait_for_readers()
         raise failure from cause
+
+
+def _without_store(error: RuntimeError) -> str:
+    return f"the process that keeps the store has ended ({error})"
 
 
 def _place() -> tuple[str, str] | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import pickle
 import platform
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,10 +23,12 @@ _ORDERED = ("x86_64", "AMD64")
 _BUSY, _PAUSE, _PATIENCE = 2e-3, 5e-5, 0.25
 """Seconds of busy waiting, of a pause after that, and between two looks at the other processes."""
 
+Look: TypeAlias = Callable[[Callable[[], bool]], None]
+
 
 class SharedMemory:
     """
-    Combines numbers of all processes of one machine, or collects their objects. Results are equal on all of them bit for bit.
+    Combines numbers of all processes of one machine, or collects their bytes. Results are equal on all of them bit for bit.
 
     Each process writes its numbers to its own slot, then its turn to its own counter, waits until all counters have reached
     the turn, and combines the slots in the order of the processes. There are two sets of slots: who writes to a set again has
@@ -63,58 +64,69 @@ class SharedMemory:
             os.unlink(path)  # the memory lives until the last process ends, however it ends
         return cls(memory, rank, size) if everywhere and memory is not None else None
 
-    def combine(self, values: np.ndarray, function: np.ufunc, look: Callable[[], None]) -> None:
+    def combine(self, values: np.ndarray, function: np.ufunc, look: Look) -> None:
         """
         Combine the numbers of all processes.
 
         :param values: float64, shape (n,), the same n on all of them; replaced by the result
         :param function: ``np.add`` or ``np.maximum``
-        :param look: called now and then while this process waits; raises an error if another one has ended
+        :param look: called now and then while this process waits, with a function that tells whether it still does; raises an
+            error if another one has ended
         """
         for begin in range(0, len(values), _CAPACITY):
             part = values[begin : begin + _CAPACITY]
             function.reduce(self._exchange(part, look), axis=0, out=part)
 
-    def gather(self, value: Any, look: Callable[[], None]) -> list[Any]:
+    def gather(self, data: bytes, look: Look) -> list[bytearray]:
         """
-        Collect an object of every process.
+        Collect the bytes of every process, which may have different lengths.
 
-        :param value: this process's object, which can be pickled
+        :param data: this process's bytes
         :param look: see :meth:`combine`
-        :return: the objects in the order of the processes
+        :return: the bytes in the order of the processes
         """
-        data = pickle.dumps(value)
         lengths = self._exchange(np.array([float(len(data))]), look)[:, 0].astype(int).tolist()
-        own = np.zeros(-(-max(lengths) // 8) * 8, dtype=np.uint8)
-        own[: len(data)] = np.frombuffer(data, dtype=np.uint8)
-        numbers = own.view(np.float64)
-        parts = [numbers[begin : begin + _CAPACITY] for begin in range(0, len(numbers), _CAPACITY)]
-        rows = np.concatenate([self._exchange(part, look).copy() for part in parts], axis=1)
-        return [pickle.loads(row.tobytes()[:length]) for row, length in zip(rows, lengths, strict=True)]
+        found = [bytearray(length) for length in lengths]
+        for begin in range(0, max(lengths), 8 * _CAPACITY):
+            part = data[begin : begin + 8 * _CAPACITY]
+            part += bytes(-len(part) % 8)
+            slots = self._exchange(np.frombuffer(part, dtype=np.float64), look, _CAPACITY).view(np.uint8)
+            for own, slot in zip(found, slots, strict=True):
+                own[begin : begin + 8 * _CAPACITY] = slot[: max(0, len(own) - begin)].data
+        return found
 
-    def _exchange(self, part: np.ndarray, look: Callable[[], None]) -> np.ndarray:
-        """Return the numbers of all processes, shape (size, n), in memory that is free again after the next exchange."""
+    def _exchange(self, part: np.ndarray, look: Look, n: int | None = None) -> np.ndarray:
+        """
+        Return the numbers of all processes, shape (size, n), in memory that is free again after the next exchange.
+
+        Those beyond the end of a process's part are of an earlier turn. Without ``n``, all parts have the same length.
+        """
         self._turn += 1
-        slots = self._slots[self._turn % 2, :, : len(part)]
-        slots[self._rank] = part
+        slots = self._slots[self._turn % 2]
+        slots[self._rank, : len(part)] = part
         self._counters[self._rank] = self._turn
         self._wait(look)
-        return slots
+        found: np.ndarray = slots[:, : len(part) if n is None else n]
+        return found
 
-    def _wait(self, look: Callable[[], None]) -> None:
+    def _is_waiting(self) -> bool:
+        """Tell whether a process has not taken this turn yet."""
+        return bool(self._counters.min() < self._turn)
+
+    def _wait(self, look: Look) -> None:
         """Wait until all processes have taken this turn."""
-        if self._counters.min() >= self._turn:
+        if not self._is_waiting():
             return
         began = time.monotonic()
         next_look = began + _PATIENCE
-        while self._counters.min() < self._turn:
+        while self._is_waiting():
             now = time.monotonic()
             if now < began + _BUSY:
                 os.sched_yield()
             else:
                 time.sleep(_PAUSE)
             if now > next_look:
-                look()
+                look(self._is_waiting)
                 next_look = now + _PATIENCE
 
 

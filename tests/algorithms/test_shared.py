@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import gymnasium as gym
 import numpy as np
@@ -19,9 +20,10 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 import sb3_trpo
-from sb3_trpo import TRPO, MaskableRecurrentTRPO, MaskableTRPO, ResumeCallback
+from sb3_trpo import TRPO, MaskableRecurrentTRPO, MaskableTRPO, ResumeCallback, VineTRPO
 from sb3_trpo.algorithms.shared import without_callbacks_of_the_first
 from sb3_trpo.policies.image_normalization import ImageNormalization
+from sb3_trpo.processes.launch import join
 from sb3_trpo.step.flat import flatten
 from tests.helpers import OwnBuffer
 from tests.ranks import EndedError, run_ranks
@@ -369,6 +371,62 @@ def test_files_and_evaluations_are_those_of_the_first(tmp_path: Path) -> None:
     np.testing.assert_array_equal(flatten(list(loaded.policy.parameters())).numpy(), results[1]["parameters"])
     assert (loaded.num_timesteps, loaded.distributed) == (256, True)
     assert [result["verbose"] for result in results] == [1, 0]
+
+
+def learn_with_a_bar(rank: int, case: str) -> tuple[list[list[int]], list[float]]:
+    bars: list[list[int]] = []
+
+    def make_bar(total: int) -> Mock:
+        bar = [total, 0]
+        bars.append(bar)
+        return Mock(update=lambda n: bar.append(bar.pop() + n))
+
+    seen: list[float] = []
+
+    def schedule(progress: float) -> float:
+        seen.append(progress)
+        return 0.01
+
+    model = build(case, 1 + rank, distributed=True, target_kl=schedule)
+    with patch("stable_baselines3.common.callbacks.tqdm", make_bar):
+        model.learn(2 * 3 * N_STEPS, progress_bar=True)
+    bars.append([model.num_timesteps])
+    seen.clear()
+    model.learn(3 * N_STEPS)  # one rollout of all of them
+    return bars, seen
+
+
+@pytest.mark.parametrize("case", ["plain", "branches"])
+def test_progress_is_that_of_all_processes(case: str) -> None:
+    first, other = run_ranks(2, learn_with_a_bar, case)
+    (bar, (num_timesteps,)), progress = first
+    assert bar == [2 * 3 * N_STEPS, num_timesteps]
+    assert other[0] == [[num_timesteps]]
+    if case == "plain":
+        assert set(progress) == set(other[1]) == {1.0}  # as in one process with all environments
+
+
+def train_and_load(rank: int, folder: str) -> list[float]:
+    os.chdir(folder)
+    kwargs = {**COMMON, "batch_size": 64, "distributed": True, "tensorboard_log": "runs"}
+    TRPO("MlpPolicy", make_vec_env("CartPole-v1", 1), **kwargs, sub_sampling_factor=40).learn(64).save("plain")
+    VineTRPO("MlpPolicy", make_vec_env("CartPole-v1", 1), **kwargs, n_branch_states=40).learn(64).save("vine")
+    join().gather(None)  # until the files are there
+    TRPO.load("plain", make_vec_env("CartPole-v1", 1)).learn(64)
+    return [VineTRPO.load("vine", make_vec_env("CartPole-v1", 1)).learn(64).num_timesteps]
+
+
+def test_a_loaded_model_counts_the_environments_of_all(tmp_path: Path) -> None:
+    results = run_ranks(2, train_and_load, str(tmp_path))
+    assert results[0] == results[1]
+    assert results[0][0] > 64
+    # one process writes the log, of loaded models too
+    assert [path.name for path in sorted((tmp_path / "runs").iterdir())] == [f"TRPO_{i}" for i in (1, 2, 3, 4)]
+    assert {len(list(path.iterdir())) for path in (tmp_path / "runs").iterdir()} == {1}
+    for cls, name in ((TRPO, "plain"), (VineTRPO, "vine")):  # elsewhere, in one process
+        assert cls.load(tmp_path / name).predict(np.zeros(4, dtype=np.float32))[0] in (0, 1)
+    with pytest.raises(ValueError, match=r"`sub_sampling_factor` must be at most `n_steps \* n_envs` = 32 \* 1 = 32, not 40"):
+        TRPO.load(tmp_path / "plain", make_vec_env("CartPole-v1", 1))
 
 
 def test_callbacks_of_the_first_process_are_left_out() -> None:

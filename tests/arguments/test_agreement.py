@@ -62,6 +62,24 @@ def test_texts_are_equal_where_values_are(ours: Any, theirs: Any, same: bool) ->
     assert (unnamed(ours) == unnamed(theirs)) is same
 
 
+def linear(first: float) -> Any:
+    return lambda progress, last=0.0: last + first * progress
+
+
+def test_schedules_are_compared_with_the_numbers_that_they_are_made_of() -> None:
+    assert text_of(linear(0.1)) == text_of(linear(0.1))
+    assert text_of(linear(0.1)) != text_of(linear(0.2))
+    assert text_of(lambda p, k=1: p) != text_of(lambda p, k=2: p)
+
+
+def test_the_order_of_a_set_does_not_count() -> None:
+    one, other = {0, 8}, {8, 0}
+    assert list(one) != list(other)  # as sets of strings differ between processes
+    assert text_of({"names": one}) == text_of({"names": other})
+    first, second = (text_of(eval(f"lambda p: p in {numbers}")) for numbers in ("{0, 8}", "{8, 0}"))
+    assert first == second
+
+
 def test_texts_have_no_addresses() -> None:
     class Thing:
         pass

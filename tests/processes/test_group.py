@@ -42,6 +42,7 @@ def reduce_all(rank: int) -> dict[str, Any]:
     return {
         "rank": workers.rank,
         "sum": workers.sum(th.tensor([1.0, 10.0 * rank], dtype=th.float32)),
+        "transposed": workers.sum(th.arange(6.0).view(2, 3).T + rank),
         "exact": workers.sum(th.tensor([2.0**24 if rank == 0 else 1.0])),
         "total": workers.total(0.5 + rank),
         "largest": workers.largest(-1.0 - rank),
@@ -62,6 +63,7 @@ def test_two_processes_reduce_what_one_would() -> None:
         assert result["rank"] == rank
         assert result["sum"].tolist() == [2.0, 10.0]
         assert result["sum"].dtype == th.float32
+        assert result["transposed"].tolist() == [[1.0, 7.0], [3.0, 9.0], [5.0, 11.0]]
         assert result["exact"].item() == 2.0**24  # 2**24 + 1 in float64, rounded once
         assert result["total"] == 2.0
         assert result["largest"] == -1.0
@@ -99,6 +101,48 @@ def leave_first(rank: int, error: BaseException) -> list[str]:
 )
 def test_a_failure_is_the_message_of_all_later_sums(error: BaseException, message: str) -> None:
     assert run_ranks(3, leave_first, error) == [[message] * 2] * 3
+
+
+class Unpicklable:
+    """As an environment may put into its infos."""
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("it cannot be pickled")
+
+
+def gather_unpicklable(rank: int, through_connections: bool) -> str:
+    workers = joined()
+    if through_connections:
+        workers.through_connections()
+    try:
+        workers.gather(Unpicklable() if rank == 1 else None)
+    except RuntimeError as error:
+        workers.leave(error)
+        return str(error)
+    return "no error"
+
+
+@pytest.mark.parametrize("through_connections", [False, True])
+def test_an_error_while_pickling_is_that_of_its_process(through_connections: bool) -> None:
+    message = "rank 1 has ended the run: RuntimeError: it cannot be pickled"
+    assert run_ranks(2, gather_unpicklable, through_connections) == [message, "it cannot be pickled"]
+
+
+def look_after_the_end(rank: int) -> tuple[bool, bool]:
+    workers = joined()
+    if rank == 1:
+        workers.leave(OSError("disk full"))
+        return True, True
+    time.sleep(0.5)
+    workers._look(lambda: False)  # the process that has ended had taken its turn before
+    goes_on = not workers.has_left
+    with pytest.raises(RuntimeError, match="disk full"):
+        workers._look(lambda: True)
+    return goes_on, workers.has_left
+
+
+def test_a_process_that_has_done_its_part_may_end() -> None:
+    assert run_ranks(2, look_after_the_end) == [(True, True)] * 2
 
 
 def test_a_process_that_has_ended_is_not_alive() -> None:

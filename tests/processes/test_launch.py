@@ -1,21 +1,26 @@
 """Joining the processes of torchrun."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch as th
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 import sb3_trpo
 from sb3_trpo import TRPO
 from sb3_trpo.processes import launch
 from sb3_trpo.processes.group import Processes
-from sb3_trpo.processes.launch import is_launched, join, launched_rank, own_device
+from sb3_trpo.processes.launch import is_launched, join, launched_rank, own_device, part_of_this_start
 from sb3_trpo.step.workers import ALONE
 from tests.ranks import run_ranks
 
@@ -24,6 +29,8 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     assert (is_launched(), launched_rank(), join()) == (False, 0, ALONE)
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert join() is ALONE
+    monkeypatch.setenv("WORLD_SIZE", "2")  # a cluster may set it, but torchrun sets RANK too
+    assert (is_launched(), launched_rank(), join()) == (False, 0, ALONE)
     assert not dist.is_initialized()
     assert own_device("auto") == "auto"
 
@@ -54,15 +61,117 @@ def test_one_thread_unless_the_user_has_chosen(chosen: str | None, by_program: b
     assert run_ranks(2, count_threads, chosen, by_program) == [(expected, True)] * 2
 
 
-def use_own_group(rank: int) -> tuple[float, bool]:
+def use_own_group(rank: int) -> tuple[float, float]:
     dist.init_process_group("gloo")
     workers = join()
     assert isinstance(workers, Processes)
-    return workers.total(1.0), dist.is_initialized()
+    total, own = workers.total(1.0), th.ones(1)
+    workers.leave(OSError("disk full"))
+    dist.all_reduce(own)
+    dist.destroy_process_group()
+    return total, own.item()
 
 
-def test_a_group_that_the_program_has_set_up_is_used() -> None:
-    assert run_ranks(2, use_own_group) == [(2.0, True)] * 2
+def test_a_group_that_the_program_has_set_up_is_used_and_kept() -> None:
+    assert run_ranks(2, use_own_group) == [(2.0, 2.0)] * 2
+
+
+def destroy_all_groups(rank: int) -> float:
+    workers = join()
+    dist.destroy_process_group()
+    total = workers.total(1.0) if isinstance(workers, Processes) and workers.has_shared_memory else 2.0
+    launch._close()
+    return total
+
+
+def test_the_program_may_destroy_the_group_itself() -> None:
+    assert run_ranks(2, destroy_all_groups) == [2.0] * 2
+
+
+def join_after_a_failure(rank: int) -> list[str]:
+    messages = []
+    for _ in range(2):
+        try:
+            workers = join()
+            assert isinstance(workers, Processes)
+            if rank == 1:
+                workers.leave(OSError("disk full"))
+            workers.total(1.0)
+        except RuntimeError as failure:
+            messages.append(str(failure))
+    return messages
+
+
+def test_nobody_waits_for_processes_that_have_ended() -> None:
+    assert run_ranks(2, join_after_a_failure) == [["rank 1 has ended the run: OSError: disk full"] * 2] * 2
+
+
+def end_early(rank: int, error: BaseException | None) -> str:
+    workers = join()
+    if rank == 1:
+        if error is not None:
+            sys.last_value = error  # as Python sets it when it prints the traceback
+        launch._close()
+        return ""
+    try:
+        workers.total(1.0)
+    except RuntimeError as failure:
+        return str(failure)
+    return "no error"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("disk full"), "rank 1 has ended the run: OSError: disk full"),
+        (OSError("no \udcff"), "rank 1 has ended the run: OSError: no \\udcff"),
+        (None, "the program of rank 1 is over: every rank must construct the model and call `learn`"),
+    ],
+)
+def test_a_process_that_ends_outside_of_learn_says_why(error: BaseException | None, message: str) -> None:
+    assert run_ranks(2, end_early, error) == [message, ""]
+
+
+def fork_after_joining(rank: int) -> tuple[bool, float]:
+    workers = join()
+    child = os.fork()
+    if child == 0:
+        launch._close()  # as at the end of the child
+        os._exit(0)
+    ended, deadline = 0, time.monotonic() + 10.0
+    while not ended and time.monotonic() < deadline:
+        ended, _ = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.01)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    return bool(ended), workers.total(1.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_leaves_the_connections_alone() -> None:
+    assert run_ranks(2, fork_after_joining) == [(True, 2.0)] * 2
+
+
+def test_each_start_has_a_part_of_the_store_of_its_own() -> None:
+    store, size = HashStore(), 3
+    seen: list[tuple[bool, bytes]] = []
+    for start in range(2):
+        parts: dict[int, Any] = {}
+
+        def begin(rank: int, parts: dict[int, Any] = parts) -> None:
+            parts[rank] = part_of_this_start(store, rank, size)
+
+        threads = [threading.Thread(target=begin, args=(rank,), daemon=True) for rank in range(size)]
+        for thread in threads[:: 1 - 2 * start]:  # also those of other ranks first
+            thread.start()
+            time.sleep(0.02)
+        for thread in threads:
+            thread.join(10.0)
+        seen.append((parts[1].check(["failure"]), b""))
+        parts[0].set("failure", f"of start {start}")
+        seen += [(parts[rank].check(["failure"]), parts[rank].get("failure")) for rank in range(size)]
+    expected = [[(False, b""), *[(True, f"of start {start}".encode())] * size] for start in range(2)]
+    assert seen == [*expected[0], *expected[1]]
 
 
 def use_gpus(rank: int) -> tuple[list[float], str]:

@@ -2,6 +2,8 @@
 
 import mmap
 import threading
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def test_one_that_waits_looks_at_the_others() -> None:
     memory = mmap.mmap(-1, 8 * 2 * (_LINE + 2 * _CAPACITY))
     values, looks = np.ones(3), []
 
-    def look() -> None:
+    def look(is_waiting: Callable[[], bool]) -> None:
         looks.append(1)
         raise RuntimeError("rank 1 has ended")
 
@@ -93,7 +95,7 @@ def test_nobody_writes_where_another_still_reads() -> None:
         shared, results[rank] = SharedMemory(memory, rank, 2), []
         for turn in range(300):
             value = np.array([float(turn * (rank + 1))])
-            shared.combine(value, np.add, lambda: None)
+            shared.combine(value, np.add, lambda is_waiting: None)
             results[rank].append(value.item())
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
@@ -119,3 +121,32 @@ def test_the_memory_has_no_name_once_all_have_it() -> None:
     if made is None:
         pytest.skip("this system has no memory to share")
     assert set(Path("/dev/shm").glob("sb3_trpo_*")) == before
+
+
+def memory_for_a_large_object(rank: int) -> float:
+    workers, size = join(), 8_000_000
+    value = bytes(size) if rank == 0 else None
+    tracemalloc.start()
+    received = workers.gather(value)[0]
+    peak = tracemalloc.get_traced_memory()[1] / size
+    tracemalloc.stop()
+    assert len(received) == size
+    return peak
+
+
+def memory_for_views(rank: int) -> float:
+    workers, whole = join(), th.full((1000, 1000), float(rank))
+    tracemalloc.start()
+    workers.broadcast(whole.unbind())
+    peak = tracemalloc.get_traced_memory()[1] / (4 * whole.numel())
+    assert not whole.any()
+    return peak
+
+
+def test_parts_of_a_tensor_are_sent_without_the_others() -> None:
+    assert max(run_ranks(2, memory_for_views)) < 5.0
+
+
+def test_a_large_object_of_one_process_takes_no_room_for_those_of_others() -> None:
+    results = run_ranks(4, memory_for_a_large_object)
+    assert max(results[1:]) < 2.5  # what has arrived, and the object that is made of it
