@@ -388,8 +388,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
         return result
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        budget = total_timesteps - self._num_timesteps_at_start
-        if budget > self.n_steps * self.n_envs:
+        if num_timesteps < total_timesteps or self._steps_before > self._num_timesteps_at_start:
             super()._update_current_progress_remaining(num_timesteps, total_timesteps)
         else:  # SB3's progress is that after the rollout: 0 in every update of a `learn` that is one rollout long
             self._current_progress_remaining = 1.0
