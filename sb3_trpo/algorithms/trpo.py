@@ -68,6 +68,7 @@ from sb3_trpo.policies.beta import BetaCnnPolicy, BetaMlpPolicy, BetaMultiInputP
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.processes.launch import launched_rank, own_device
 from sb3_trpo.rollout.finite_checks import check_returns
+from sb3_trpo.rollout.foreign_arrays import foreign_arrays_named
 from sb3_trpo.saving import checkpoints
 from sb3_trpo.saving.atomic import SavePath, save_aside
 from sb3_trpo.saving.callback_states import tree
@@ -691,6 +692,8 @@ class TRPO(ResumableAlgorithm, SharedRun):
         :return: the trained model
         :raises ValueError: if ``total_timesteps`` is not a whole number >= 0 or ``log_interval`` is not an integer >= 1, or if
             the model has no environment
+        :raises TypeError: if an environment returns no arrays of numbers, or a wrapper of SB3 gets arrays that are not NumPy's,
+            naming their type
         :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``; if a worker of a ``SubprocVecEnv`` ends,
             naming it; the environment is then closed
         """
@@ -699,7 +702,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
         check("log_interval", log_interval, optional(integer(1)))
         try:
-            with self._ending_together(), dead_workers_named(self.env), numpy_in_one_thread():
+            with self._ending_together(), dead_workers_named(self.env), foreign_arrays_named(), numpy_in_one_thread():
                 return super().learn(
                     total_timesteps=int(total_timesteps),
                     callback=callback,
