@@ -692,7 +692,7 @@ class TRPO(ResumableAlgorithm, SharedRun):
         :return: the trained model
         :raises ValueError: if ``total_timesteps`` is not a whole number >= 0 or ``log_interval`` is not an integer >= 1, or if
             the model has no environment
-        :raises TypeError: if an environment returns no arrays of numbers, or a wrapper of SB3 gets arrays that are not NumPy's,
+        :raises TypeError: if an environment returns no arrays of numbers, or a wrapper of SB3 gets arrays of another library,
             naming their type
         :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``; if a worker of a ``SubprocVecEnv`` ends,
             naming it; the environment is then closed
