@@ -23,6 +23,7 @@ from sb3_trpo.policies.maskable import (
     is_contrib_maskable,
     predict_with_masks,
 )
+from sb3_trpo.rollout.arrays import in_numpy
 
 SelfMaskableTRPO = TypeVar("SelfMaskableTRPO", bound="MaskableTRPO")
 
@@ -128,7 +129,7 @@ class MaskableTRPO(TRPO):
                 self._masks.reset()
             return
         if not was_reset:  # the masks of the present state may have gone by with its info
-            self._last_obs = self.env.reset()
+            self._last_obs = in_numpy("observations", self.env.reset())
             self._last_episode_starts = np.ones((self.env.num_envs,), dtype=bool)
         self._masks = find_mask_source(self.env, self.mask_source)
         if self.verbose >= 1:

@@ -63,6 +63,7 @@ from sb3_trpo.policies.beta import BetaCnnPolicy, BetaMlpPolicy, BetaMultiInputP
 from sb3_trpo.policies.interface import PolicyInterface
 from sb3_trpo.processes.launch import launched_rank, own_device
 from sb3_trpo.rollout.finite_checks import check_returns
+from sb3_trpo.rollout.foreign_arrays import foreign_arrays_named
 from sb3_trpo.saving.callback_states import tree
 from sb3_trpo.saving.resumable import ResumableAlgorithm
 from sb3_trpo.step.problem import StepRule
@@ -386,8 +387,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         return result
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        budget = total_timesteps - self._num_timesteps_at_start
-        if budget > self.n_steps * self.share.total:
+        if num_timesteps < total_timesteps or self._steps_before > self._num_timesteps_at_start:
             super()._update_current_progress_remaining(num_timesteps, total_timesteps)
         else:  # SB3's progress is that after the rollout: 0 in every update of a `learn` that is one rollout long
             self._current_progress_remaining = 1.0
@@ -690,6 +690,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         :return: the trained model
         :raises ValueError: if ``total_timesteps`` is not a whole number >= 0 or ``log_interval`` is not an integer >= 1, or if
             the model has no environment
+        :raises TypeError: if an environment returns no arrays of numbers, or a wrapper of SB3 gets arrays of another library,
+            naming their type
         :raises RuntimeError: under ``torch.inference_mode`` or ``torch.no_grad``; if a worker of a ``SubprocVecEnv`` ends,
             naming it; the environment is then closed
         """
@@ -698,7 +700,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
             raise ValueError(f"`total_timesteps` must be a whole number of env steps >= 0, not {described(total_timesteps)}")
         check("log_interval", log_interval, optional(integer(1)))
         try:
-            with self._ending_together(), dead_workers_named(self.env), numpy_in_one_thread():
+            with self._ending_together(), dead_workers_named(self.env), foreign_arrays_named(), numpy_in_one_thread():
                 return super().learn(
                     total_timesteps=int(total_timesteps),
                     callback=callback,

@@ -165,10 +165,18 @@ class GymnasiumVecEnv(VecEnv):
         :raises AttributeError: if there is none
         """
         if attr_name != "render_mode" and hasattr(self.env, "get_attr"):
+            self._require(attr_name)
             values = self.env.get_attr(attr_name)
         else:
             values = [getattr(self.env, attr_name)] * self.num_envs
         return [values[i] for i in self._get_indices(indices)]
+
+    def _require(self, name: str) -> None:
+        """Refuse an attribute that an environment lacks: asked for it, a worker of an ``AsyncVectorEnv`` would end."""
+        if isinstance(self.env.unwrapped, gym.vector.AsyncVectorEnv):
+            env: Any = self.env
+            if not all(env.call("has_wrapper_attr", name)):
+                raise AttributeError(f"the environments of the {type(env).__name__} have no attribute {name!r}")
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
@@ -196,6 +204,7 @@ class GymnasiumVecEnv(VecEnv):
         :param indices: indices of environments; None: all
         :param method_kwargs: its keyword arguments
         :return: its results
+        :raises AttributeError: if there is none
         :raises NotImplementedError: if the environments cannot be called one by one
         """
         chosen = list(self._get_indices(indices))
@@ -204,6 +213,7 @@ class GymnasiumVecEnv(VecEnv):
         if not hasattr(self.env, "call") or chosen != list(range(self.num_envs)):
             name = type(self.env).__name__
             raise NotImplementedError(f"cannot call `{method_name}`: the environments of a {name} cannot be called one by one")
+        self._require(method_name)
         return list(self.env.call(method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(

@@ -23,7 +23,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trpo import SB3_CONTRIB_DEFAULTS, TRPO, MaskableTRPO
 from sb3_trpo.actor.by_autograd import AutogradActor
@@ -569,3 +569,21 @@ def test_taxi_has_its_masks_in_its_infos() -> None:
     env = gym.make("Taxi-v4" if "Taxi-v4" in gym.registry else "Taxi-v3")
     model = model_of(env, n_steps=256, verbose=0).learn(512)
     assert type(model._masks).__name__ == "OfInfo"
+
+
+def test_masks_are_looked_for_anew_in_environments_with_lists() -> None:
+    class Lists(VecEnvWrapper):
+        def reset(self) -> Any:
+            return self.venv.reset().tolist()  # type: ignore[union-attr]
+
+        def step_wait(self) -> Any:
+            observations, *rest = self.venv.step_wait()
+            return (observations.tolist(), *rest)  # type: ignore[union-attr]
+
+    def trained(wrap: Any) -> MaskableTRPO:
+        model = MaskableTRPO("MlpPolicy", wrap(DummyVecEnv([lambda: MaskedEnv(share=1.0)])), n_steps=32, batch_size=32, seed=0)
+        model.learn(32, use_masking=False)
+        return model.learn(32, reset_num_timesteps=False)
+
+    for found, expected in zip(trained(Lists).policy.parameters(), trained(lambda env: env).policy.parameters(), strict=True):
+        assert th.equal(found, expected)

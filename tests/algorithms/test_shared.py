@@ -498,3 +498,17 @@ def test_processes_that_save_at_other_times_are_refused(tmp_path: Path) -> None:
         "all processes must have the same ResumeCallback: those of rank 0 save every [1] updates, those of rank 1 every [2]"
     )
     assert run_ranks(2, save_at_other_times, str(tmp_path)) == [message] * 2
+
+
+def bounds_of_single_rollouts(rank: int) -> list[float]:
+    model, bounds = build("plain", 1, target_kl="lin_0.02", distributed=True), []
+    for _ in range(2):
+        model.set_logger(configure(None, []))
+        model.learn(2 * N_STEPS, reset_num_timesteps=False)
+        bounds.append(model.logger.name_to_value["train/target_kl"])
+    return bounds
+
+
+@pytest.mark.filterwarnings("ignore:`learn` is called")
+def test_a_learn_of_one_rollout_of_all_keeps_the_first_value_of_a_schedule() -> None:
+    assert run_ranks(2, bounds_of_single_rollouts) == [[0.02, 0.02], [0.02, 0.02]]

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ale_py
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
@@ -15,8 +17,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_trpo import TRPO, GymnasiumVecEnv
-from tests.toy_envs import RandomEnv
+from sb3_trpo import TRPO, GymnasiumVecEnv, MaskableTRPO
+from tests.masked_envs import MaskedEnv
+from tests.toy_envs import VECTOR, RandomEnv
 
 gym.register_envs(ale_py)
 MODES = [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED]
@@ -169,6 +172,31 @@ def test_attributes_and_methods_reach_the_environments() -> None:
         games.set_attr("x", 1)
     with pytest.raises(NotImplementedError, match="cannot call `f`"):
         games.env_method("f")
+
+
+def test_processes_outlive_a_question_for_what_they_lack() -> None:
+    env = GymnasiumVecEnv(AsyncVectorEnv([MAKERS["discrete"]] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    try:
+        assert not env.has_attr("nothing")
+        for ask in (env.get_attr, env.env_method):
+            with pytest.raises(AttributeError, match="the environments of the AsyncVectorEnv have no attribute 'nothing'"):
+                ask("nothing")
+        assert env.get_attr("length") == [4, 4]
+        assert env.reset().shape == (2,)  # type: ignore[union-attr]
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("where", ["info", "env_method"])
+def test_masks_of_other_processes_are_found(where: str) -> None:
+    models = []
+    for vectorise in (SyncVectorEnv, AsyncVectorEnv):
+        makers = [partial(MaskedEnv, where=where, observation_space=copy.deepcopy(VECTOR)) for _ in range(2)]
+        env = GymnasiumVecEnv(vectorise(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+        models.append(MaskableTRPO("MlpPolicy", env, n_steps=16, batch_size=16, seed=0).learn(32))
+        env.close()
+    for found, expected in zip(*(model.policy.parameters() for model in models), strict=True):
+        assert th.equal(found, expected)
 
 
 def test_options_are_passed_on_and_must_be_shared() -> None:
