@@ -27,6 +27,7 @@ from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.actor.numpy_threads import numpy_in_one_thread
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.actor.reached_parameters import check_repeatable, reached_parameters, watched_actor
+from sb3_trpo.actor.torch_threads import torch_in_one_thread
 from sb3_trpo.algorithms.log import Update, log_update, mean_over
 from sb3_trpo.algorithms.model_files import ModelFiles
 from sb3_trpo.algorithms.shared import SharedRun
@@ -469,10 +470,12 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         :raises RuntimeError: before any weight changes, if torch computes no gradients
         """
         check_can_learn(self.policy)
-        with np.errstate(all="ignore"), differentiable_recurrence(self.policy):  # like torch, whatever the user has set
+        # NumPy's errors are like torch's, whatever the user has set
+        with np.errstate(all="ignore"), differentiable_recurrence(self.policy), ExitStack() as threads:
             started = time.perf_counter()
             reduced = self.workers.seconds
             interface, plain, batch = raise_together(self.workers, self._prepare_update)
+            threads.enter_context(torch_in_one_thread(plain))
             chunk_size = self.chunk_size or automatic_chunk_size(interface, batch)
             actor = reached_parameters(interface, plain, batch, chunk_size, self.workers)
             network = actor_network(interface, plain)
