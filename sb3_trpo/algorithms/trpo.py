@@ -51,7 +51,7 @@ from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout, read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets, shared_permutation
 from sb3_trpo.batch.whole import Whole
-from sb3_trpo.checks import BOOLEAN, SEED, check, check_integers, described, integer, optional, to_float
+from sb3_trpo.checks import BOOLEAN, SEED, check, check_integers, described, integer, is_integer, optional, to_float
 from sb3_trpo.distributions.action_masks import forced_fraction
 from sb3_trpo.distributions.clipped_gaussian import check_clipping, clip_gaussian
 from sb3_trpo.distributions.squashed import install_keeping_tanh
@@ -146,7 +146,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
     :param device: device (cpu, cuda, ...); "auto": the GPU if there is one
     :param _init_setup_model: whether to build the network at the creation of the instance
     :param fisher_sample_fraction: share of the transitions that the Fisher-vector products use, drawn anew for each update;
-        None: 0.1 for images, as in appendix C.1 of the paper, otherwise 1; the attribute is that number
+        None: 0.1 for images, as in appendix C.1 of the paper, but at least 100 transitions, otherwise 1; the attribute is that
+        number
     :param cg_tol: relative residual at which the conjugate gradient solver stops
     :param line_search_accept_ratio: smallest share of the gain that the gradient predicts for which a step is accepted
     :param ent_coef: weight of the entropy bonus in the surrogate; a number, a schedule or a string, as for ``learning_rate``
@@ -271,7 +272,9 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         if n_steps is None and self.env is not None:
             self.n_steps = default_n_steps(self.share.total)
         if fisher_sample_fraction is None:
-            fisher_sample_fraction = 1.0 if self.env is None else default_fisher_fraction(self.observation_space)
+            known = self.env is not None and is_integer(self.n_steps, 1)  # otherwise a file has it, or `n_steps` is refused
+            n_transitions = self.n_steps * self.share.total if known else 1
+            fisher_sample_fraction = default_fisher_fraction(self.observation_space, n_transitions) if known else 1.0
         check_net_arch(self.policy_class, self.policy_kwargs)  # not of a saved model, whose networks are as they are
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps

@@ -44,6 +44,9 @@ _LEAST_STEPS = 64
 _IMAGE_FRACTION = 0.1
 """Share of the transitions in the Fisher matrix of images by default, as in appendix C.1 of the paper."""
 
+_IMAGE_STATES = 100
+"""Least number of transitions in it by default: with a few, hardly any step keeps the bound."""
+
 _LOG_STD = -1.0
 """Logarithm of a Gaussian's initial standard deviation by default."""
 
@@ -59,15 +62,18 @@ def default_n_steps(n_envs: int) -> int:
     return unit * math.ceil(max(_LEAST_STEPS, _ROLLOUT / n_envs) / unit)
 
 
-def default_fisher_fraction(space: spaces.Space[Any]) -> float:
+def default_fisher_fraction(space: spaces.Space[Any], n_transitions: int) -> float:
     """
     Choose the share of the transitions that the Fisher-vector products use: with images they take most of an update's time.
 
     :param space: space of the observations
-    :return: a tenth for images, alone or in a Dict; otherwise all
+    :param n_transitions: number of transitions of a rollout
+    :return: for images, alone or in a Dict, a tenth, or what makes 100 transitions of a smaller rollout; otherwise 1
     """
     parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    return _IMAGE_FRACTION if any(isinstance(part, spaces.Box) and len(part.shape) == 3 for part in parts) else 1.0
+    if not any(isinstance(part, spaces.Box) and len(part.shape) == 3 for part in parts):
+        return 1.0
+    return min(1.0, max(_IMAGE_FRACTION, _IMAGE_STATES / n_transitions))
 
 
 def set_default_std(policy: ActorCriticPolicy, policy_kwargs: dict[str, Any]) -> None:

@@ -85,7 +85,12 @@ IMAGES = spaces.Box(0, 255, (36, 36, 1), np.uint8)
     ],
 )
 def test_the_fisher_matrix_of_images_uses_a_tenth(space: spaces.Space[Any], expected: float) -> None:
-    assert default_fisher_fraction(space) == expected
+    assert default_fisher_fraction(space, 1024) == expected
+
+
+@pytest.mark.parametrize(("n_transitions", "expected"), [(8, 1.0), (100, 1.0), (400, 0.25), (1000, 0.1), (10_000, 0.1)])
+def test_a_small_rollout_keeps_a_hundred_images(n_transitions: int, expected: float) -> None:
+    assert default_fisher_fraction(IMAGES, n_transitions) == expected
 
 
 def test_the_share_of_the_fisher_matrix_is_a_plain_number(tmp_path: Any) -> None:
@@ -93,7 +98,8 @@ def test_the_share_of_the_fisher_matrix_is_a_plain_number(tmp_path: Any) -> None
     env = RandomEnv(IMAGES)
     settings: dict[str, Any] = {"n_steps": 8, "batch_size": 8, "policy_kwargs": policy_kwargs}
     assert TRPO("MlpPolicy", RandomEnv(), n_steps=8, batch_size=8).fisher_sample_fraction == 1.0
-    model = TRPO("CnnPolicy", env, **settings)
+    assert TRPO("CnnPolicy", env, **settings).fisher_sample_fraction == 1.0
+    model = TRPO("CnnPolicy", env, policy_kwargs=policy_kwargs)
     assert model.fisher_sample_fraction == 0.1
     assert TRPO("CnnPolicy", env, fisher_sample_fraction=0.5, **settings).fisher_sample_fraction == 0.5
     model.fisher_sample_fraction = 0.25
