@@ -271,10 +271,9 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
             self._join()
         if n_steps is None and self.env is not None:
             self.n_steps = default_n_steps(self.share.total)
-        if fisher_sample_fraction is None:
-            known = self.env is not None and is_integer(self.n_steps, 1)  # otherwise a file has it, or `n_steps` is refused
-            n_transitions = self.n_steps * self.share.total if known else 1
-            fisher_sample_fraction = default_fisher_fraction(self.observation_space, n_transitions) if known else 1.0
+        # a file has it if there is no environment, and a wrong `n_steps` is refused below
+        if fisher_sample_fraction is None and self.env is not None and is_integer(self.n_steps, 1):
+            fisher_sample_fraction = default_fisher_fraction(self.observation_space, self.n_steps * self.share.total)
         check_net_arch(self.policy_class, self.policy_kwargs)  # not of a saved model, whose networks are as they are
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps
@@ -287,7 +286,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
         self.sub_sampling_factor = sub_sampling_factor
-        self.fisher_sample_fraction = fisher_sample_fraction
+        self.fisher_sample_fraction = 1.0 if fisher_sample_fraction is None else fisher_sample_fraction
         self.chunk_size = chunk_size
         self.clipped_gaussian = clipped_gaussian
         self.normalize_observations = normalize_observations
