@@ -15,6 +15,7 @@ at once::
 """
 
 import argparse
+import copy
 import itertools
 import sys
 from collections.abc import Iterator
@@ -39,8 +40,14 @@ from benchmarks.laboratory_report import report
 from sb3_trpo import TRPO, DualTRPO, KLPenaltyTRPO, NaturalPolicyGradient
 
 TARGET_KL = 0.03
-SHARED: dict[str, Any] = {"n_steps": 1024, "gamma": 0.99, "gae_lambda": 0.95, "normalize_advantage": True}
-OURS: dict[str, Any] = {**SHARED, "target_kl": TARGET_KL}
+SHARED: dict[str, Any] = {
+    "n_steps": 1024,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "normalize_advantage": True,
+    "policy_kwargs": {"log_std_init": -1.0},
+}
+OURS: dict[str, Any] = {**SHARED, "target_kl": TARGET_KL, "scale_target_kl": False, "cg_damping": 1.0, "cg_max_steps": 10}
 ENVIRONMENTS = ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")
 STEPS, SEEDS = 500_000, tuple(range(10))
 
@@ -99,11 +106,9 @@ def make_model(name: str, env_id: str, seed: int) -> OnPolicyAlgorithm:
     :return: the model
     """
     rule, env = RULES[name], make_env(env_id, 1, seed)
-    settings = dict(rule.settings)
     if rule.cls is PPO:
         env = VecNormalize(env, gamma=SHARED["gamma"])
-        settings["policy_kwargs"] = {"log_std_init": -1.0}  # this package's default
-    return rule.cls("MlpPolicy", env, seed=seed, device="cpu", **settings)
+    return rule.cls("MlpPolicy", env, seed=seed, device="cpu", **copy.deepcopy(rule.settings))
 
 
 def train(options: argparse.Namespace, name: str, env_id: str, seed: int) -> None:

@@ -15,13 +15,14 @@ class PenalizedTRPO(TRPO):
     :param args: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO`, in the same order
     :param kl_coef: λ of the next update, advantage per nat; None: that of the quadratic model
     :param n_policy_updates: ascent steps of the policy per rollout
-    :param kwargs: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO` by name
+    :param kwargs: arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO` by name; ``scale_target_kl`` is False by default
     """
 
     def __init__(self, *args: Any, kl_coef: float | None, n_policy_updates: int, **kwargs: Any) -> None:
         self.kl_coef = kl_coef
         self.n_policy_updates = n_policy_updates
-        super().__init__(*args, **kwargs)
+        # λ adapts to one target, not to one for each rollout
+        super().__init__(*args, **{"scale_target_kl": False, **kwargs})
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()

@@ -95,6 +95,7 @@ class RecurrentTRPO(TRPO):
         clipped_gaussian: bool = False,
         normalize_observations: bool = True,
         normalize_returns: bool = True,
+        scale_target_kl: bool = True,
         distributed: bool = False,
         freeze_normalization: bool | None = None,
         **unsupported: Never,

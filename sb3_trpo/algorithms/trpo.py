@@ -46,7 +46,7 @@ from sb3_trpo.arguments.hyperparameters import (
 from sb3_trpo.arguments.live_changes import InUse
 from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class, why_not_trainable
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
-from sb3_trpo.batch.advantages import effective_advantages
+from sb3_trpo.batch.advantages import effective_advantages, mean_square
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout, read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets, shared_permutation
@@ -71,6 +71,7 @@ from sb3_trpo.step.problem import StepRule
 from sb3_trpo.step.report import Outcome, StepReport
 from sb3_trpo.step.trust_region import TrustRegionSettings, trust_region_step
 from sb3_trpo.step.workers import raise_together
+from sb3_trpo.update.bound_scaling import bound_scale
 from sb3_trpo.update.critic import critic_parameters, fit_critic
 from sb3_trpo.update.critic_epochs import FitData, make_epoch
 from sb3_trpo.update.input_normalization import (
@@ -161,6 +162,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         (:mod:`~sb3_trpo.update.input_normalization`). It applies to the MLP policies of ``Box`` observations
     :param normalize_returns: whether the critic is fitted to standardised returns, by rescaling its last layer before and
         after the fit (:mod:`~sb3_trpo.update.target_normalization`); its first values are then 0
+    :param scale_target_kl: whether an update has a smaller bound than ``target_kl`` if the rollout's advantages are smaller
+        than usual: in proportion to their mean square (:mod:`~sb3_trpo.update.bound_scaling`)
     :param distributed: whether to share the run with the other processes that ``torchrun`` has started, each with its own
         environments; without ``torchrun`` it changes nothing. ``batch_size`` and all budgets count the env steps of all
     :param freeze_normalization: whether the statistics of a ``VecNormalize`` stay as they are during a rollout and take it in
@@ -235,6 +238,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         clipped_gaussian: bool = False,
         normalize_observations: bool = True,
         normalize_returns: bool = True,
+        scale_target_kl: bool = True,
         distributed: bool = False,
         freeze_normalization: bool | None = None,
         **unsupported: Never,
@@ -291,7 +295,9 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         self.clipped_gaussian = clipped_gaussian
         self.normalize_observations = normalize_observations
         self.normalize_returns = normalize_returns
+        self.scale_target_kl = scale_target_kl
         self.observation_moments, self.return_moments = RunningMoments(), RunningMoments()
+        self.advantage_moments = RunningMoments()
         self.last_step: StepReport | None = None
         self._draw_seed = _peek_at_random()
         self._begin_counting()
@@ -483,11 +489,13 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
             network = actor_network(interface, plain)
             statistics = MovingStatistics.of(interface, batch, self.workers)
             inputs = self._observe_inputs(plain, batch)
-            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size, statistics, inputs)
-            self.last_step = self._step_policy(problem, why_not, statistics, inputs)
+            policy_batch = self._policy_batch(batch)
+            problem, why_not = self._pose_problem(network, actor, policy_batch, chunk_size, statistics, inputs)
+            max_kl = self._bound(policy_batch)
+            self.last_step = self._step_policy(problem, why_not, statistics, inputs, max_kl)
             if statistics.layers:
                 kl = refresh_within_bound(
-                    interface, statistics.layers, batch, problem.evaluate, self._scheduled("target_kl"), self.workers
+                    interface, statistics.layers, batch, problem.evaluate, max_kl, self.workers
                 )
                 self.last_step = self.last_step if kl is None else replace(self.last_step, kl=kl)
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size, inputs)
@@ -501,7 +509,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
                 losses=losses,
                 n_updates=self._n_updates,
                 seconds=time.perf_counter() - started,
-                target_kl=self._scheduled("target_kl"),
+                target_kl=max_kl,
                 forced_fraction=None if forced is None else mean_over(self.workers, forced, len(batch)),
                 reduce_seconds=self.workers.seconds - reduced,
             )
@@ -576,20 +584,32 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         budget = self._total_timesteps - self._num_timesteps_at_start
         return (self.num_timesteps - self._num_timesteps_at_start) / budget if budget > 0 else 1.0
 
-    def _step_policy(
-        self, problem: PolicyProblem, why_not: Outcome | None, statistics: MovingStatistics, inputs: Inputs | None
-    ) -> StepReport:
-        """Take the policy step, unless there is a reason not to."""
+    def _bound(self, batch: Batch) -> float:
+        """Return δ of this update, nats: ``target_kl``, or less if the batch's advantages are smaller than usual."""
         target_kl = self._scheduled("target_kl")
+        if not self.scale_target_kl:
+            return target_kl
+        size = mean_square(batch.advantages, self.normalize_advantage, batch.weights, self.workers)
+        return target_kl * bound_scale(self.advantage_moments, size)
+
+    def _step_policy(
+        self,
+        problem: PolicyProblem,
+        why_not: Outcome | None,
+        statistics: MovingStatistics,
+        inputs: Inputs | None,
+        max_kl: float,
+    ) -> StepReport:
+        """Take the policy step with a KL of at most δ = ``max_kl``, unless there is a reason not to."""
         if inputs and inputs.new:
             evaluate = problem.evaluate if why_not is Outcome.GATHERING else None
-            kl = begin_standardized(inputs.layers, inputs.units, evaluate, target_kl)
+            kl = begin_standardized(inputs.layers, inputs.units, evaluate, max_kl)
             if kl is not None:
                 return StepReport(Outcome.GATHERING, problem.old.surrogate, kl=kl)
         if why_not is not None:
             return StepReport(why_not, problem.old.surrogate)
         share = _STEP_SHARE if statistics.move_actor else 1.0
-        return self.step_rule(problem, self._step_settings(share * target_kl))
+        return self.step_rule(problem, self._step_settings(share * max_kl))
 
     def _step_settings(self, max_kl: float) -> Any:
         """

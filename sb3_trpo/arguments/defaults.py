@@ -25,6 +25,7 @@ SB3_CONTRIB_DEFAULTS: dict[str, Any] = {
     "policy_kwargs": {"log_std_init": 0.0},
     "normalize_observations": False,
     "normalize_returns": False,
+    "scale_target_kl": False,
     "fisher_sample_fraction": 1.0,
 }
 """

@@ -192,6 +192,7 @@ _RULES: dict[str, Rule] = {
     "clipped_gaussian": BOOLEAN,
     "normalize_observations": BOOLEAN,
     "normalize_returns": BOOLEAN,
+    "scale_target_kl": BOOLEAN,
     "distributed": BOOLEAN,
     "freeze_normalization": optional(BOOLEAN),
     "use_sde": BOOLEAN,

@@ -67,6 +67,22 @@ def effective_advantages(
     return (advantages - mean) / std if std > 0.0 else th.zeros_like(advantages)
 
 
+def mean_square(
+    advantages: th.Tensor, centred: bool, weights: th.Tensor | None = None, workers: Workers = ALONE
+) -> float:
+    """
+    Compute the mean square of the advantages.
+
+    :param advantages: shape (B,), or (N, K) with K branches of N states
+    :param centred: whether to subtract their mean first
+    :param weights: how often each counts, at least 0, of the same shape; None: once each
+    :param workers: the processes whose advantages are pooled
+    :return: the mean square
+    """
+    mean, _ = _moments(advantages, weights, workers) if centred else (0.0, 0.0)
+    return _moments((advantages.double() - mean).square(), weights, workers)[0]
+
+
 def _moments(values: th.Tensor, weights: th.Tensor | None, workers: Workers) -> tuple[float, float]:
     """Compute the weighted mean and standard deviation over all workers in float64; the latter is NaN for a weight of 1."""
     values = values.cpu().double()

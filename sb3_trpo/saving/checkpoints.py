@@ -43,7 +43,7 @@ _FIXED = ("n_envs", "observation_space", "action_space", "policy_class", "use_sd
 """Arguments of ``load`` that tell the shape of saved weights, or of the environment that they are for."""
 
 
-_LATER = ("normalize_observations", "normalize_returns")
+_LATER = ("normalize_observations", "normalize_returns", "scale_target_kl")
 """Arguments that neither sb3-contrib nor the first models of this package have: a model trained without goes on without."""
 
 

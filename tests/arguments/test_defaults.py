@@ -118,7 +118,7 @@ def test_a_model_of_sb3_contrib_keeps_all_states(tmp_path: Any) -> None:
 def test_sb3_contribs_defaults_are_those_of_its_class() -> None:
     theirs = {name: argument.default for name, argument in inspect.signature(sb3_contrib.TRPO).parameters.items()}
     ours = {name: argument.default for name, argument in inspect.signature(TRPO).parameters.items()}
-    new = {"policy_kwargs", "normalize_observations", "normalize_returns", "fisher_sample_fraction"}
+    new = {"policy_kwargs", "normalize_observations", "normalize_returns", "scale_target_kl", "fisher_sample_fraction"}
     assert {name: value for name, value in SB3_CONTRIB_DEFAULTS.items() if name not in new} == {
         name: theirs[name] for name in SB3_CONTRIB_DEFAULTS.keys() - new
     }

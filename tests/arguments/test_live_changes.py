@@ -61,6 +61,7 @@ TESTED_ALONE = {
     "seed",
     "chunk_size",
     "normalize_returns",
+    "scale_target_kl",
     "distributed",
     "freeze_normalization",
     "_init_setup_model",
