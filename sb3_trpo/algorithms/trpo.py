@@ -494,9 +494,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
             max_kl = self._bound(policy_batch)
             self.last_step = self._step_policy(problem, why_not, statistics, inputs, max_kl)
             if statistics.layers:
-                kl = refresh_within_bound(
-                    interface, statistics.layers, batch, problem.evaluate, max_kl, self.workers
-                )
+                kl = refresh_within_bound(interface, statistics.layers, batch, problem.evaluate, max_kl, self.workers)
                 self.last_step = self.last_step if kl is None else replace(self.last_step, kl=kl)
             losses = self._fit_critic(interface, plain, critic_parameters(self.policy, actor), batch, chunk_size, inputs)
             detach_action_dist(self.policy)

@@ -67,9 +67,7 @@ def effective_advantages(
     return (advantages - mean) / std if std > 0.0 else th.zeros_like(advantages)
 
 
-def mean_square(
-    advantages: th.Tensor, centred: bool, weights: th.Tensor | None = None, workers: Workers = ALONE
-) -> float:
+def mean_square(advantages: th.Tensor, centred: bool, weights: th.Tensor | None = None, workers: Workers = ALONE) -> float:
     """
     Compute the mean square of the advantages.
 
