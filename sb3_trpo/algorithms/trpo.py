@@ -31,7 +31,13 @@ from sb3_trpo.actor.torch_threads import torch_in_one_thread
 from sb3_trpo.algorithms.log import Update, log_update, mean_over
 from sb3_trpo.algorithms.model_files import ModelFiles
 from sb3_trpo.algorithms.shared import SharedRun
-from sb3_trpo.arguments.defaults import default_fisher_fraction, default_n_steps, set_default_std
+from sb3_trpo.arguments.defaults import (
+    default_cg_damping,
+    default_fisher_fraction,
+    default_n_steps,
+    default_target_kl,
+    set_default_std,
+)
 from sb3_trpo.arguments.hyperparameters import (
     SCHEDULED,
     check_hyperparameters,
@@ -122,7 +128,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
     :param batch_size: mini-batch size of the critic
     :param gamma: discount factor
     :param cg_max_steps: largest number of Fisher-vector products of the conjugate gradient solver
-    :param cg_damping: added to the diagonal of the Fisher matrix while solving
+    :param cg_damping: added to the diagonal of the Fisher matrix while solving; None: 0.1 for each action dimension
     :param line_search_shrinking_factor: factor by which each trial of the line search shortens the step
     :param line_search_max_iter: largest number of trials of the line search
     :param n_critic_updates: passes of the critic over the rollout per update
@@ -133,7 +139,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
     :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
     :param normalize_advantage: whether to standardise the advantages
     :param target_kl: the bound δ on the mean KL(π_old‖π_θ) of an update, in nats, summed over the action dimensions;
-        a number, a schedule or a string, as for ``learning_rate``
+        a number, a schedule or a string, as for ``learning_rate``. None: 0.01 times the square root of the number of action
+        dimensions (1 for Discrete)
     :param sub_sampling_factor: take every k-th transition for the gradient and the Fisher matrix (the step is accepted
         on the whole rollout)
     :param stats_window_size: number of episodes over which the logged success rate, length and reward are averaged
@@ -209,7 +216,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         batch_size: int = 128,
         gamma: float = 0.99,
         cg_max_steps: int = 10,
-        cg_damping: float = 1.0,
+        cg_damping: float | None = None,
         line_search_shrinking_factor: float = 0.8,
         line_search_max_iter: int = 10,
         n_critic_updates: int = 10,
@@ -219,7 +226,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         normalize_advantage: bool = True,
-        target_kl: float | Schedule | str = 0.03,
+        target_kl: float | Schedule | str | None = None,
         sub_sampling_factor: int = 1,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -273,22 +280,22 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         self.freeze_normalization = freeze_normalization
         if distributed and self.env is not None:
             self._join()
+        # a file has the following if there is no environment, and wrong values are refused below
         if n_steps is None and self.env is not None:
             self.n_steps = default_n_steps(self.share.total)
-        # a file has it if there is no environment, and a wrong `n_steps` is refused below
         if fisher_sample_fraction is None and self.env is not None and is_integer(self.n_steps, 1):
             fisher_sample_fraction = default_fisher_fraction(self.observation_space, self.n_steps * self.share.total)
         check_net_arch(self.policy_class, self.policy_kwargs)  # not of a saved model, whose networks are as they are
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps
-        self.cg_damping = cg_damping
+        self.cg_damping: float = cg_damping  # type: ignore[assignment]  # `_setup_model` fills in a None
         self.cg_tol = cg_tol
         self.line_search_shrinking_factor = line_search_shrinking_factor
         self.line_search_max_iter = line_search_max_iter
         self.line_search_accept_ratio = line_search_accept_ratio
         self.n_critic_updates = n_critic_updates
         self.normalize_advantage = normalize_advantage
-        self.target_kl = target_kl
+        self.target_kl: float | Schedule | str = target_kl  # type: ignore[assignment]
         self.sub_sampling_factor = sub_sampling_factor
         self.fisher_sample_fraction = 1.0 if fisher_sample_fraction is None else fisher_sample_fraction
         self.chunk_size = chunk_size
@@ -307,6 +314,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
     def _setup_model(self) -> None:
         if not hasattr(self, "n_envs"):  # a saved model has it
             raise ValueError("`env` must be an environment or the id of one, not None")
+        self._fill_in_defaults()
         own_interface = self.interface_class is not PolicyInterface
         check_policy_class(self.policy_class, self.policy_aliases, own_interface, self.why_not_policy)
         self._check_hyperparameters()
@@ -330,6 +338,12 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         layers = first_layers(plain_policy(self.interface))
         self._initial_weights = [] if isinstance(layers, Reason) else [layer.weight.detach().clone() for layer in layers]
         self._in_use = InUse.of(self)
+
+    def _fill_in_defaults(self) -> None:
+        """Compute the settings that depend on the action space, where neither the user nor a file has them."""
+        for name, default in (("target_kl", default_target_kl), ("cg_damping", default_cg_damping)):
+            if getattr(self, name) is None:
+                setattr(self, name, default(self.action_space))
 
     @classmethod
     def why_not_policy(cls, policy_class: Any) -> str | None:

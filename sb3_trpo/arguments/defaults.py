@@ -48,6 +48,12 @@ _IMAGE_FRACTION = 0.1
 _IMAGE_STATES = 100
 """Least number of transitions in it by default: with a few, hardly any step keeps the bound."""
 
+_KL = 0.01
+"""Default bound on the KL of one action dimension, nats; that of d dimensions is sqrt(d) times as large."""
+
+_DAMPING = 0.1
+"""Default damping of one action dimension: the Fisher matrix of a layer adds up the dimensions."""
+
 _LOG_STD = -1.0
 """Logarithm of a Gaussian's initial standard deviation by default."""
 
@@ -61,6 +67,36 @@ def default_n_steps(n_envs: int) -> int:
     """
     unit = _BATCH // math.gcd(_BATCH, n_envs)
     return unit * math.ceil(max(_LEAST_STEPS, _ROLLOUT / n_envs) / unit)
+
+
+def action_dimensions(space: spaces.Space[Any]) -> int:
+    """
+    Count the independent parts of an action.
+
+    :param space: space of the actions
+    :return: 1 for Discrete, the number of components for Box, MultiDiscrete and MultiBinary
+    """
+    return max(1, math.prod(space.shape or ()))
+
+
+def default_target_kl(space: spaces.Space[Any]) -> float:
+    """
+    Compute the default bound on the KL: with more action dimensions, each still has a part of it that counts.
+
+    :param space: space of the actions
+    :return: 0.01 for one dimension, and for d dimensions sqrt(d) times as much, nats
+    """
+    return round(_KL * math.sqrt(action_dimensions(space)), 4)
+
+
+def default_cg_damping(space: spaces.Space[Any]) -> float:
+    """
+    Compute the default damping, in proportion to the number of terms of the KL.
+
+    :param space: space of the actions
+    :return: 0.1 for each action dimension
+    """
+    return round(_DAMPING * action_dimensions(space), 4)
 
 
 def default_fisher_fraction(space: spaces.Space[Any], n_transitions: int) -> float:

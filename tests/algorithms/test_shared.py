@@ -501,7 +501,7 @@ def test_processes_that_save_at_other_times_are_refused(tmp_path: Path) -> None:
 
 
 def bounds_of_single_rollouts(rank: int) -> list[float]:
-    model, bounds = build("plain", 1, target_kl="lin_0.02", distributed=True), []
+    model, bounds = build("plain", 1, target_kl="lin_0.02", scale_target_kl=False, distributed=True), []
     for _ in range(2):
         model.set_logger(configure(None, []))
         model.learn(2 * N_STEPS, reset_num_timesteps=False)

@@ -35,6 +35,27 @@ def test_a_larger_number_of_environments_keeps_the_saved_rollout_length(tmp_path
     assert TRPO.load(tmp_path / "model", DummyVecEnv([RandomEnv] * 2)).n_steps == 64
 
 
+@pytest.mark.parametrize(
+    ("space", "target_kl", "cg_damping"),
+    [
+        (spaces.Discrete(2_000), 0.01, 0.1),
+        (spaces.Box(-1, 1, (1,)), 0.01, 0.1),
+        (spaces.Box(-1, 1, (2, 2)), 0.02, 0.4),
+        (spaces.Box(-1, 1, (17,)), 0.0412, 1.7),
+        (spaces.MultiDiscrete([5, 7, 9]), 0.0173, 0.3),
+        (spaces.MultiBinary(9), 0.03, 0.9),
+    ],
+)
+def test_bound_and_damping_grow_with_the_action_dimensions(
+    space: spaces.Space[Any], target_kl: float, cg_damping: float
+) -> None:
+    model = TRPO("MlpPolicy", RandomEnv(action_space=space), n_steps=8, batch_size=8)
+    assert (model.target_kl, model.cg_damping) == (target_kl, cg_damping)
+    assert (
+        TRPO("MlpPolicy", RandomEnv(action_space=space), n_steps=8, batch_size=8, target_kl="lin_0.3").target_kl == "lin_0.3"
+    )
+
+
 def log_std(model: TRPO) -> float:
     values = list(set(model.policy.log_std.flatten().tolist()))
     assert len(values) == 1

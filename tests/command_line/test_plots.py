@@ -51,9 +51,9 @@ def test_a_run_is_drawn_from_its_log(log: Path, tmp_path: Path, drawn: list[Figu
     found = lines(figure)
     assert {"KL", "bound", "gain", "linear model", "fraction", "residual", "entropy", "explained variance"} <= found.keys()
     assert len(found["KL"]) == 5  # the last update is logged by the next rollout
-    assert set(found["bound"]) == {0.03}
-    assert all(kl <= 0.03 for kl in found["KL"])
-    assert max(found["KL"]) > 0.01
+    assert max(found["bound"]) == 0.01
+    assert all(kl <= bound for kl, bound in zip(found["KL"], found["bound"], strict=True))
+    assert max(found["KL"]) > 0.004
 
 
 def test_refused_updates_are_marked_and_counted(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -97,7 +97,7 @@ def test_one_step_is_drawn_with_the_accepted_point(tmp_path: Path, drawn: list[F
     assert report is not None
     assert report.accepted
     assert (len(curve.kls), curve.fractions[0], curve.fractions[-1]) == (16, 0.0, 1.5)
-    assert curve.kls[10] == pytest.approx(0.03, rel=0.5)
+    assert curve.kls[10] == pytest.approx(0.01, rel=0.5)
     assert list(curve.kls) == sorted(curve.kls)
     assert lines(drawn[0])["accepted"] == [report.kl]
     assert curve.expected_gain == pytest.approx(report.expected_gain)

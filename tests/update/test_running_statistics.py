@@ -360,7 +360,7 @@ def test_after_a_tenth_of_the_budget_the_statistics_move_beside_the_steps(
 
     monkeypatch.setattr(TRPO, "_step_settings", remember)
     model = image_model(n_images)
-    model.target_kl = 1.0  # statistics of few images move far
+    model.target_kl, model.scale_target_kl = 1.0, False  # statistics of few images move far
     found = outcomes(model, 16 * 20)
     assert found[:2] == [Outcome.GATHERING] * 2
     assert bounds[:4] == shares
