@@ -19,6 +19,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from benchmarks.common.patching import replaced
+from benchmarks.common.settings import FIXED_BOUND
 from benchmarks.common.timing import in_turns, timed
 from sb3_trpo import TRPO, ResumeCallback
 
@@ -35,7 +36,7 @@ def learn(n_updates: int, callback: ResumeCallback | None) -> float:
     :return: seconds of CPU time
     """
     env = VecNormalize(make_vec_env("HalfCheetah-v5", 1, seed=0))
-    model = TRPO("MlpPolicy", env, seed=0, device="cpu")
+    model = TRPO("MlpPolicy", env, seed=0, device="cpu", **FIXED_BOUND)
     started = time.process_time()
     model.learn(n_updates * model.n_steps, callback)
     return time.process_time() - started

@@ -34,12 +34,13 @@ from benchmarks.common.curve_callbacks import CurveCallback
 from benchmarks.common.environments import make_env
 from benchmarks.common.paths import PICTURES, RESULTS
 from benchmarks.common.run_record import PACKAGES, write_run
+from benchmarks.common.settings import FIXED_BOUND
 from benchmarks.common.update_callback import UpdateCallback
 from benchmarks.defaults import claimed, folder_of
 from benchmarks.laboratory_report import report
 from sb3_trpo import TRPO, DualTRPO, KLPenaltyTRPO, NaturalPolicyGradient
 
-TARGET_KL = 0.03
+TARGET_KL: float = FIXED_BOUND["target_kl"]
 SHARED: dict[str, Any] = {
     "n_steps": 1024,
     "gamma": 0.99,
@@ -47,7 +48,7 @@ SHARED: dict[str, Any] = {
     "normalize_advantage": True,
     "policy_kwargs": {"log_std_init": -1.0},
 }
-OURS: dict[str, Any] = {**SHARED, "target_kl": TARGET_KL, "scale_target_kl": False, "cg_damping": 1.0, "cg_max_steps": 10}
+OURS: dict[str, Any] = {**SHARED, **FIXED_BOUND, "cg_max_steps": 10}
 ENVIRONMENTS = ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")
 STEPS, SEEDS = 500_000, tuple(range(10))
 

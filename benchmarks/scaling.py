@@ -29,6 +29,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from benchmarks.common.environments import is_game, make_env
+from benchmarks.common.settings import FIXED_BOUND
 from sb3_trpo import TRPO
 from sb3_trpo.processes.group import Processes
 
@@ -77,7 +78,7 @@ def train_shared(env_id: str, n_envs: int, n_steps: int, n_updates: int) -> dict
     n_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     batch_size = 128 * n_ranks  # global: each rank has mini-batches as if it were alone
     env = make_env(env_id, n_envs, 0)
-    model = TRPO(policy, env, n_steps=n_steps, batch_size=batch_size, seed=0, distributed=True)
+    model = TRPO(policy, env, n_steps=n_steps, batch_size=batch_size, seed=0, distributed=True, **FIXED_BOUND)
     marks, sums = Marks(), SumsOfUpdates(model)
     model.learn(n_updates * n_steps * model.share.total, callback=marks)
     return {"steps_per_second": marks.steps_per_second(), **sums.of_an_update(), "latencies": measure_latencies(model)}

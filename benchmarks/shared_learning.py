@@ -22,6 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from benchmarks.common.scores import welch
+from benchmarks.common.settings import FIXED_BOUND
 from benchmarks.common.tables import print_head, print_row
 from sb3_trpo import TRPO
 
@@ -40,7 +41,7 @@ def train(env_id: str, seed: int, steps: int) -> float | None:
     :return: the score; None on all ranks but the first
     """
     env = make_vec_env(env_id, N_ENVS // int(os.environ.get("WORLD_SIZE", "1")))
-    model = TRPO("MlpPolicy", env, seed=seed, distributed=True).learn(steps)
+    model = TRPO("MlpPolicy", env, seed=seed, distributed=True, **FIXED_BOUND).learn(steps)
     if model.workers.rank > 0:
         return None
     score, _ = evaluate_policy(model, make_vec_env(env_id, 1, seed=10_000 + seed), n_eval_episodes=20)

@@ -22,6 +22,7 @@ from stable_baselines3.common.monitor import Monitor
 from benchmarks.common.paths import PICTURES, RESULTS
 from benchmarks.common.picture import picture
 from benchmarks.common.runs import read_rows
+from benchmarks.common.settings import FIXED_BOUND
 from sb3_trpo import TRPO
 
 FOLDER = RESULTS / "sick_runs"
@@ -47,7 +48,7 @@ class Run(NamedTuple):
 
 
 RUNS = {
-    "healthy": Run("healthy: the defaults", "black", {}),
+    "healthy": Run("healthy", "black", {}),
     "noise": Run(
         "fits noise: 16 states for each step, cg_damping=0.0001, target_kl=0.1",
         "tab:red",
@@ -95,7 +96,7 @@ def train(name: str, path: Path) -> None:
     """
     run = RUNS[name]
     env = gym.wrappers.TransformReward(Monitor(gym.make("Hopper-v5")), lambda reward: run.reward_scale * float(reward))
-    model = TRPO("MlpPolicy", env, seed=1, device="cpu", **run.settings)
+    model = TRPO("MlpPolicy", env, seed=1, device="cpu", **{**FIXED_BOUND, **run.settings})
     with tempfile.TemporaryDirectory() as folder:
         model.set_logger(configure(folder, ["csv"]))
         model.learn(N_STEPS)

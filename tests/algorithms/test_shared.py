@@ -30,7 +30,14 @@ from tests.ranks import EndedError, run_ranks
 from tests.toy_envs import RandomEnv
 
 N_STEPS = 32
-COMMON: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 40, "n_critic_updates": 2, "seed": 3, **{"target_kl": 0.03, "cg_damping": 1.0}}
+COMMON: dict[str, Any] = {
+    "n_steps": N_STEPS,
+    "batch_size": 40,
+    "n_critic_updates": 2,
+    "seed": 3,
+    "target_kl": 0.03,
+    "cg_damping": 1.0,
+}
 pytestmark = pytest.mark.filterwarnings("ignore:`batch_size`:UserWarning")
 
 

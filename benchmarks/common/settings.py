@@ -1,0 +1,6 @@
+"""Settings that several experiments share."""
+
+from typing import Any
+
+FIXED_BOUND: dict[str, Any] = {"target_kl": 0.03, "cg_damping": 1.0, "scale_target_kl": False}
+"""A bound and a damping that are the same for every task and rollout."""
