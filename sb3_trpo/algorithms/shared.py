@@ -43,7 +43,6 @@ class SharedRun(RolloutCollector):
     freeze_normalization: bool | None = None
     observation_moments: RunningMoments
     return_moments: RunningMoments
-    advantage_moments: RunningMoments
     _draw_seed: int
     _initial_weights: list[th.Tensor]
 
@@ -101,15 +100,12 @@ class SharedRun(RolloutCollector):
         if several:
             self._adopt_state_of_the_first()
 
-    def _all_moments(self) -> tuple[RunningMoments, ...]:
-        return self.observation_moments, self.return_moments, self.advantage_moments
-
     def _adopt_state_of_the_first(self) -> None:
         """Take over everything that decides the course of a run and belongs to no environment."""
         self.workers.broadcast([*self.policy.parameters(), *self.policy.buffers(), *self._initial_weights])
         state: dict[str, Any] = {
             "optimizer": self.policy.optimizer.state_dict(),
-            "moments": [vars(moments) for moments in self._all_moments()],
+            "moments": [vars(self.observation_moments), vars(self.return_moments)],
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "statistics": None if self._frozen is None else self._frozen.current(),
         }
@@ -117,7 +113,7 @@ class SharedRun(RolloutCollector):
         if self.workers.rank == 0:
             return
         self.policy.optimizer.load_state_dict(state["optimizer"])
-        for moments, values in zip(self._all_moments(), state["moments"], strict=True):
+        for moments, values in zip((self.observation_moments, self.return_moments), state["moments"], strict=True):
             vars(moments).update(values)
         vars(self).update(state["counters"])
         if self._frozen is not None:

@@ -52,7 +52,7 @@ from sb3_trpo.arguments.hyperparameters import (
 from sb3_trpo.arguments.live_changes import InUse
 from sb3_trpo.arguments.policies import check_can_learn, check_net_arch, check_policy_class, why_not_trainable
 from sb3_trpo.arguments.spaces import check_actions, check_discrete, check_images, check_memory, check_observations
-from sb3_trpo.batch.advantages import effective_advantages, mean_square
+from sb3_trpo.batch.advantages import effective_advantages
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout, read_batch
 from sb3_trpo.batch.subsets import ALL_UNITS, Subsets, every_kth, fisher_subsets, shared_permutation
@@ -169,8 +169,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         (:mod:`~sb3_trpo.update.input_normalization`). It applies to the MLP policies of ``Box`` observations
     :param normalize_returns: whether the critic is fitted to standardised returns, by rescaling its last layer before and
         after the fit (:mod:`~sb3_trpo.update.target_normalization`); its first values are then 0
-    :param scale_target_kl: whether an update has a smaller bound than ``target_kl`` if the rollout's advantages are smaller
-        than usual: in proportion to their mean square (:mod:`~sb3_trpo.update.bound_scaling`)
+    :param scale_target_kl: whether an update has a smaller bound than ``target_kl`` if the rollout's advantages vary more than
+        its returns, because they are mostly the critic's errors then (:mod:`~sb3_trpo.update.bound_scaling`)
     :param distributed: whether to share the run with the other processes that ``torchrun`` has started, each with its own
         environments; without ``torchrun`` it changes nothing. ``batch_size`` and all budgets count the env steps of all
     :param freeze_normalization: whether the statistics of a ``VecNormalize`` stay as they are during a rollout and take it in
@@ -304,7 +304,6 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         self.normalize_returns = normalize_returns
         self.scale_target_kl = scale_target_kl
         self.observation_moments, self.return_moments = RunningMoments(), RunningMoments()
-        self.advantage_moments = RunningMoments()
         self.last_step: StepReport | None = None
         self._draw_seed = _peek_at_random()
         self._begin_counting()
@@ -503,9 +502,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
             network = actor_network(interface, plain)
             statistics = MovingStatistics.of(interface, batch, self.workers)
             inputs = self._observe_inputs(plain, batch)
-            policy_batch = self._policy_batch(batch)
-            problem, why_not = self._pose_problem(network, actor, policy_batch, chunk_size, statistics, inputs)
-            max_kl = self._bound(policy_batch)
+            problem, why_not = self._pose_problem(network, actor, self._policy_batch(batch), chunk_size, statistics, inputs)
+            max_kl = self._bound(batch)
             self.last_step = self._step_policy(problem, why_not, statistics, inputs, max_kl)
             if statistics.layers:
                 kl = refresh_within_bound(interface, statistics.layers, batch, problem.evaluate, max_kl, self.workers)
@@ -597,12 +595,11 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         return (self.num_timesteps - self._num_timesteps_at_start) / budget if budget > 0 else 1.0
 
     def _bound(self, batch: Batch) -> float:
-        """Return δ of this update, nats: ``target_kl``, or less if the batch's advantages are smaller than usual."""
+        """Return δ of this update, nats: ``target_kl``, or less if the rollout's advantages are mostly the critic's errors."""
         target_kl = self._scheduled("target_kl")
         if not self.scale_target_kl:
             return target_kl
-        size = mean_square(batch.advantages, self.normalize_advantage, batch.weights, self.workers)
-        return target_kl * bound_scale(self.advantage_moments, size)
+        return target_kl * bound_scale(batch.advantages, batch.returns, batch.weights, self.workers)
 
     def _step_policy(
         self,

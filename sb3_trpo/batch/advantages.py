@@ -34,7 +34,7 @@ def carry_signal(
         weights = weights[weights > 0.0]
     sizes = [part.abs().max().item() for part in (returns, returns - advantages, advantages) if part.numel()]
     noise = _NOISE_FACTOR * th.finfo(th.float32).eps * workers.largest(max(sizes, default=0.0))
-    mean, std = _moments(advantages, weights, workers)
+    mean, std = weighted_moments(advantages, weights, workers)
     spread = abs(mean) if math.isnan(std) else std
     return spread > noise
 
@@ -62,27 +62,20 @@ def effective_advantages(
         return advantages
     if weights is None and workers.size == 1:
         return (advantages - advantages.mean()) / advantages.std()
-    mean, std = _moments(advantages, weights, workers)
+    mean, std = weighted_moments(advantages, weights, workers)
     # a total weight of at most 1 has no spread
     return (advantages - mean) / std if std > 0.0 else th.zeros_like(advantages)
 
 
-def mean_square(advantages: th.Tensor, centred: bool, weights: th.Tensor | None = None, workers: Workers = ALONE) -> float:
+def weighted_moments(values: th.Tensor, weights: th.Tensor | None, workers: Workers) -> tuple[float, float]:
     """
-    Compute the mean square of the advantages.
+    Compute mean and standard deviation in float64.
 
-    :param advantages: shape (B,), or (N, K) with K branches of N states
-    :param centred: whether to subtract their mean first
+    :param values: any shape
     :param weights: how often each counts, at least 0, of the same shape; None: once each
-    :param workers: the processes whose advantages are pooled
-    :return: the mean square
+    :param workers: the processes whose values are pooled
+    :return: mean and standard deviation; the latter is NaN for a total weight of at most 1
     """
-    mean, _ = _moments(advantages, weights, workers) if centred else (0.0, 0.0)
-    return _moments((advantages.double() - mean).square(), weights, workers)[0]
-
-
-def _moments(values: th.Tensor, weights: th.Tensor | None, workers: Workers) -> tuple[float, float]:
-    """Compute the weighted mean and standard deviation over all workers in float64; the latter is NaN for a weight of 1."""
     values = values.cpu().double()
     weights = th.ones_like(values) if weights is None else weights.cpu().double()
     total, weighted = workers.sum(th.stack([weights.sum(), (weights * values).sum()])).tolist()

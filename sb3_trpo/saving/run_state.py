@@ -30,7 +30,7 @@ _OF_THE_PROGRAM = frozenset(
     ["start_time", "tensorboard_log", "verbose", "n_envs", "_total_timesteps", "_custom_logger", "policy_kwargs"]
 )
 """Attributes of a model that the program sets anew, or that are saved otherwise."""
-_MOMENTS = ("observation_moments", "return_moments", "advantage_moments")
+_MOMENTS = ("observation_moments", "return_moments")
 _NOISE = ("exploration_mat", "exploration_matrices")
 _EQUAL_IN_ALL_RANKS = ("moments", "policy", "optimizer", "logger", "seconds")
 

@@ -1,31 +1,33 @@
-"""Scales the bound on the KL with the advantages' size: where little is at stake, the policy takes a short step."""
+"""Scales the bound on the KL with what the critic knows: advantages that are its errors are worth a short step only."""
 
 import torch as th
 
-from sb3_trpo.update.moments import RunningMoments
-
-_LATEST_SHARE = 0.1
-"""Smallest weight of the last rollout in the running mean: advantages change their size as the policy learns."""
+from sb3_trpo.batch.advantages import weighted_moments
+from sb3_trpo.step.workers import ALONE, Workers
 
 _LEAST_SCALE = 1e-3
 """Smallest scale: with a smaller bound, rounding would decide the line search."""
 
 
-def bound_scale(moments: RunningMoments, mean_square: float) -> float:
+def bound_scale(
+    advantages: th.Tensor, returns: th.Tensor, weights: th.Tensor | None = None, workers: Workers = ALONE
+) -> float:
     """
-    Merge the size of a rollout's advantages, and compare it with the running mean.
+    Compare how much advantages and returns vary.
 
-    Standardised advantages have the same size in every rollout, whether it contains a failure or nothing but the critic's
-    errors, and a step of full length follows either. With this scale the natural gradient's step is proportional to the
-    advantages, in a unit that changes slowly, up to the length that ``target_kl`` allows.
+    An advantage is a return minus the critic's value. If the advantages vary more than the returns, the critic predicts them
+    worse than a constant would, as in a task that is solved: its returns are almost equal, and the advantages are the critic's
+    errors. Standardised, these have the size of any others, and a step of full length would follow them.
 
-    Source: ACKTR's step, the smaller of a fixed step size and the one that fills the trust region
-    (https://arxiv.org/abs/1708.05144), here with advantages in units of their running deviation.
-
-    :param moments: running mean of the mean squares, which is updated
-    :param mean_square: of the rollout's advantages, at least 0
-    :return: factor of the bound, from 0.001 to 1; 1 for advantages at least as large as usual
+    :param advantages: shape (B,)
+    :param returns: advantages plus values, of the same shape
+    :param weights: how often each counts, at least 0, of the same shape; None: once each
+    :param workers: the processes whose rollouts are pooled
+    :return: factor of the bound, from 0.001 to 1: (Var returns / Var advantages)², which is (1 - explained variance)⁻², if it
+        is less than 1
     """
-    moments.update(th.tensor([mean_square], dtype=th.float64), _LATEST_SHARE)
-    usual = moments.mean.item()
-    return min(1.0, max(_LEAST_SCALE, mean_square / usual)) if usual > 0.0 else 1.0
+    _, of_returns = weighted_moments(returns, weights, workers)
+    _, of_advantages = weighted_moments(advantages, weights, workers)
+    if not of_advantages > of_returns:  # also without a spread, NaN or 0
+        return 1.0
+    return max(_LEAST_SCALE, (of_returns / of_advantages) ** 4)
