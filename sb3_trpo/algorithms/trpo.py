@@ -139,8 +139,8 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
     :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
     :param normalize_advantage: whether to standardise the advantages
     :param target_kl: the bound δ on the mean KL(π_old‖π_θ) of an update, in nats, summed over the action dimensions;
-        a number, a schedule or a string, as for ``learning_rate``. None: 0.01 times the square root of the number of action
-        dimensions (1 for Discrete)
+        a number, a schedule or a string, as for ``learning_rate``. None: 0.005 for each action dimension, at least 0.01
+        and at most 0.03
     :param sub_sampling_factor: take every k-th transition for the gradient and the Fisher matrix (the step is accepted
         on the whole rollout)
     :param stats_window_size: number of episodes over which the logged success rate, length and reward are averaged

@@ -48,8 +48,11 @@ _IMAGE_FRACTION = 0.1
 _IMAGE_STATES = 100
 """Least number of transitions in it by default: with a few, hardly any step keeps the bound."""
 
-_KL = 0.01
-"""Default bound on the KL of one action dimension, nats; that of d dimensions is sqrt(d) times as large."""
+_KL = 0.005
+"""Default bound on the KL for each action dimension, nats."""
+
+_LEAST_KL, _LARGEST_KL = 0.01, 0.03
+"""Range of the default bound: between these it grows with the number of action dimensions."""
 
 _DAMPING = 0.1
 """Default damping of one action dimension: the Fisher matrix of a layer adds up the dimensions."""
@@ -81,12 +84,12 @@ def action_dimensions(space: spaces.Space[Any]) -> int:
 
 def default_target_kl(space: spaces.Space[Any]) -> float:
     """
-    Compute the default bound on the KL: with more action dimensions, each still has a part of it that counts.
+    Compute the default bound on the KL, which sums over the action dimensions.
 
     :param space: space of the actions
-    :return: 0.01 for one dimension, and for d dimensions sqrt(d) times as much, nats
+    :return: 0.005 for each action dimension, at least 0.01 and at most 0.03, nats
     """
-    return round(_KL * math.sqrt(action_dimensions(space)), 4)
+    return min(_LARGEST_KL, max(_LEAST_KL, round(_KL * action_dimensions(space), 4)))
 
 
 def default_cg_damping(space: spaces.Space[Any]) -> float:
