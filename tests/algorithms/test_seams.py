@@ -98,7 +98,7 @@ class MaskedTRPO(TRPO):
 def test_a_policy_that_needs_masks_trains_with_one_class() -> None:
     env = DummyVecEnv([MaskedEnv, MaskedEnv])
     options: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0, "sub_sampling_factor": 2, "chunk_size": 24}
-    model = MaskedTRPO("MlpPolicy", env, ent_coef=1e-3, **options)
+    model = MaskedTRPO("MlpPolicy", env, ent_coef=1e-3, target_kl=0.02, cg_damping=1.0, **options)
     before = th.nn.utils.parameters_to_vector(model.policy.parameters())
     kls = []
     for _ in range(4):
@@ -201,7 +201,7 @@ def test_windows_and_memory_give_the_fisher_matrix_of_a_recurrent_policy(
 
 
 def test_the_natural_gradient_is_the_first_trial_of_the_search() -> None:
-    options: dict[str, Any] = {"n_steps": 256, "seed": 0, "n_critic_updates": 1}
+    options: dict[str, Any] = {"n_steps": 256, "seed": 0, "n_critic_updates": 1, "target_kl": 0.03}
     natural = NaturalPolicyGradient("MlpPolicy", "CartPole-v1", **options).learn(256)
     searched = TRPO("MlpPolicy", "CartPole-v1", **options).learn(256)
     assert natural.last_step is not None
@@ -281,7 +281,14 @@ def run_together(jobs: Sequence[Callable[[], object]]) -> list[BaseException | N
     return failures
 
 
-SHARED: dict[str, Any] = {"n_steps": 64, "batch_size": 64, "n_critic_updates": 2, "seed": 0, "target_kl": 0.01}
+SHARED: dict[str, Any] = {
+    "n_steps": 64,
+    "batch_size": 64,
+    "n_critic_updates": 2,
+    "seed": 0,
+    "target_kl": 0.01,
+    "cg_damping": 1.0,
+}
 
 
 def part_of(whole: TRPO, envs: list[int]) -> TRPO:

@@ -13,7 +13,15 @@ from sb3_trpo.algorithms.log import Update, log_update
 from sb3_trpo.step.report import Outcome, UnboundedReport
 from tests.toy_envs import OBSERVATIONS, ConstantEnv, RandomEnv
 
-SMALL: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "seed": 0, "n_critic_updates": 1, "device": "cpu"}
+SMALL: dict[str, Any] = {
+    "n_steps": 64,
+    "batch_size": 32,
+    "seed": 0,
+    "n_critic_updates": 1,
+    "device": "cpu",
+    "cg_damping": 1.0,
+    "scale_target_kl": False,
+}
 CLASSES: list[type[TRPO]] = [NaturalPolicyGradient, KLPenaltyTRPO, DualTRPO]
 
 
@@ -24,7 +32,7 @@ def report_of(model: TRPO) -> UnboundedReport:
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_the_log_tells_the_coefficient_and_whether_the_target_was_exceeded(cls: type[TRPO]) -> None:
-    model = cls("MlpPolicy", "CartPole-v1", **SMALL)
+    model = cls("MlpPolicy", "CartPole-v1", target_kl=0.03, **SMALL)
     model.set_logger(configure(None, []))
     model.learn(128)
     logged, report = model.logger.name_to_value, report_of(model)
@@ -54,7 +62,7 @@ def test_trpo_logs_no_coefficient() -> None:
 
 @pytest.mark.parametrize("cls", [KLPenaltyTRPO, DualTRPO])
 def test_the_coefficient_persists(cls: Any, tmp_path: Path) -> None:
-    model = cls("MlpPolicy", "CartPole-v1", **SMALL)
+    model = cls("MlpPolicy", "CartPole-v1", target_kl=0.03, **SMALL)
     assert model.kl_coef is None
     coefs = []
     for _ in range(4):

@@ -116,7 +116,7 @@ def test_an_unlisted_env_gets_the_default_entry(tmp_path: Path) -> None:
     gym.register("Unlisted-v0", entry_point="gymnasium.envs.classic_control.cartpole:CartPoleEnv")
     experiment = manager("Unlisted-v0", tmp_path, eval_freq=-1).setup_experiment()
     assert experiment is not None
-    assert vars(experiment[0])["target_kl"] == 0.03
+    assert vars(experiment[0])["cg_max_steps"] == 10
 
 
 @pytest.mark.parametrize("name", ["npg", "kl_penalty_trpo", "dual_trpo"])
@@ -128,7 +128,8 @@ def test_other_step_rules_have_their_entries_and_their_search_space(name: str) -
     settings = {key: value for key, value in entries["Hopper-v5"].items() if key != "n_timesteps"}
     assert settings.keys() >= set(cls.extra_arguments)
     model, default = cls(env="CartPole-v1", device="cpu", **settings), cls("MlpPolicy", "CartPole-v1", device="cpu")
-    assert all(getattr(model, key) == getattr(default, key) for key in settings.keys() - {"policy"})
+    assert all(getattr(model, key) == getattr(default, key) for key in cls.extra_arguments)
+    assert (model.target_kl, model.cg_damping, model.scale_target_kl) == (0.03, 1.0, False)
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
     drawn = HYPERPARAMS_SAMPLER[name](trial, 0, 1, {})
     again = HYPERPARAMS_CONVERTER[name](trial.params)
