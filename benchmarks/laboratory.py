@@ -46,7 +46,7 @@ SHARED: dict[str, Any] = {
     "gamma": 0.99,
     "gae_lambda": 0.95,
     "normalize_advantage": True,
-    "policy_kwargs": {"log_std_init": -1.0},
+    "policy_kwargs": FIXED_BOUND["policy_kwargs"],
 }
 OURS: dict[str, Any] = {**SHARED, **FIXED_BOUND, "cg_max_steps": 10}
 ENVIRONMENTS = ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")

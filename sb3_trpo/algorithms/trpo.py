@@ -146,7 +146,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
     :param stats_window_size: number of episodes over which the logged success rate, length and reward are averaged
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments of the policy; without ``log_std_init``, the standard policies begin with a
-        standard deviation of exp(-1), unless they use gSDE; without ``share_features_extractor=True``, actor and critic of
+        standard deviation of exp(-0.5), unless they use gSDE; without ``share_features_extractor=True``, actor and critic of
         CnnPolicy and MultiInputPolicy have separate features extractors; without ``features_extractor_class``, CnnPolicy
         uses :class:`~sb3_trpo.policies.NormalizedCNN`
     :param verbose: 0 no output, 1 info, 2 debug

@@ -57,7 +57,7 @@ _LEAST_KL, _LARGEST_KL = 0.01, 0.03
 _DAMPING = 0.1
 """Default damping of one action dimension: the Fisher matrix of a layer adds up the dimensions."""
 
-_LOG_STD = -1.0
+_LOG_STD = -0.5
 """Logarithm of a Gaussian's initial standard deviation by default."""
 
 

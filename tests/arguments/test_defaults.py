@@ -66,11 +66,11 @@ def log_std(model: TRPO) -> float:
 def test_gaussians_begin_with_the_default_deviation_unless_one_is_chosen() -> None:
     kwargs: dict[str, Any] = {"n_steps": 8, "batch_size": 8}
     model = TRPO("MlpPolicy", RandomEnv(), policy_kwargs={"net_arch": [8]}, **kwargs)
-    assert log_std(model) == -1.0
+    assert log_std(model) == -0.5
     assert model.policy_kwargs == {"net_arch": [8]}
     assert log_std(TRPO("MlpPolicy", RandomEnv(), policy_kwargs={"log_std_init": 0.5}, **kwargs)) == 0.5
     assert log_std(TRPO("MlpPolicy", RandomEnv(), use_sde=True, **kwargs)) == 0.0
-    assert log_std(TRPO(ActorCriticPolicy, RandomEnv(), **kwargs)) == -1.0
+    assert log_std(TRPO(ActorCriticPolicy, RandomEnv(), **kwargs)) == -0.5
     assert not hasattr(TRPO("MlpPolicy", RandomEnv(action_space=spaces.Discrete(2)), **kwargs).policy, "log_std")
 
 
