@@ -15,7 +15,6 @@ at once::
 """
 
 import argparse
-import copy
 import itertools
 import sys
 from collections.abc import Iterator
@@ -109,7 +108,7 @@ def make_model(name: str, env_id: str, seed: int) -> OnPolicyAlgorithm:
     rule, env = RULES[name], make_env(env_id, 1, seed)
     if rule.cls is PPO:
         env = VecNormalize(env, gamma=SHARED["gamma"])
-    return rule.cls("MlpPolicy", env, seed=seed, device="cpu", **copy.deepcopy(rule.settings))
+    return rule.cls("MlpPolicy", env, seed=seed, device="cpu", **rule.settings)
 
 
 def train(options: argparse.Namespace, name: str, env_id: str, seed: int) -> None:

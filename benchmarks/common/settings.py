@@ -8,4 +8,4 @@ FIXED_BOUND: dict[str, Any] = {
     "scale_target_kl": False,
     "policy_kwargs": {"log_std_init": -1.0},
 }
-"""A bound and a damping that are the same for every task and rollout."""
+"""A bound, a damping and a first standard deviation that are the same for every task and rollout."""

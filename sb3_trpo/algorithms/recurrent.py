@@ -37,7 +37,8 @@ class RecurrentTRPO(TRPO):
     :param n_steps: env steps for each environment per update; gradients reach back to the first of them
 
     All other arguments of :class:`~sb3_trpo.algorithms.trpo.TRPO` are arguments here too, in the same order; the default of
-    ``cg_damping`` is 0.1, and that of ``fisher_sample_fraction`` is 1 for images too.
+    ``target_kl`` is 0.03 and that of ``cg_damping`` 0.1, however many dimensions an action has, and that of
+    ``fisher_sample_fraction`` is 1 for images too.
     ``sub_sampling_factor`` and ``fisher_sample_fraction`` take whole windows: the steps of one environment in one episode. So
     do the critic's mini-batches. The new argument is given by name:
 
