@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch as th
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sb3_trpo.actor.interface import Linearisation, Objective
@@ -92,21 +91,6 @@ class _AutogradLinearisation:
             allow_unused=True,
             materialize_grads=True,
         )
-
-
-@contextmanager
-def differentiable_recurrence(policy: ActorCriticPolicy) -> Iterator[None]:
-    """
-    Run recurrent layers on a GPU without cuDNN, which can differentiate them neither twice nor in evaluation mode.
-
-    :param policy: the policy
-    """
-    recurrent = any(isinstance(module, th.nn.RNNBase) for module in policy.modules())
-    if policy.device.type == "cuda" and recurrent:
-        with th.backends.cudnn.flags(enabled=False):
-            yield
-    else:
-        yield
 
 
 @contextmanager

@@ -6,16 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_trpo.actor.mlp import Array, Mlp, ParameterViews
+from sb3_trpo.actor.mlp import Array, Mlp
 from sb3_trpo.actor.packing import Memory, Packing, Sequences
-from sb3_trpo.actor.rnn import STEPS, TRACES, LayerTrace
-
-_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-"""The parameters of one layer of torch's recurrent modules."""
+from sb3_trpo.actor.recurrent_layers import RecurrentLayers, state_after
 
 
 class RecurrentNetwork:
@@ -30,15 +26,13 @@ class RecurrentNetwork:
     """Sequences are not divided: the chunk that holds them is small enough."""
 
     def __init__(self, rnn: nn.RNNBase, head: Sequence[nn.Module]) -> None:
-        self._views = ParameterViews([(rnn._parameters, f"{name}_l{i}") for i in range(rnn.num_layers) for name in _NAMES])
+        self._recurrent = RecurrentLayers(rnn)
         self._head = Mlp(head)
-        self._trace, self._step = TRACES[type(rnn)], STEPS[type(rnn)]
-        self._n_layers = rnn.num_layers
 
     @property
     def parameters(self) -> list[th.Tensor]:
         """Return the parameters of every recurrent layer, in torch's order, then weight and bias of the others."""
-        return [*self._views.tensors, *self._head.parameters]
+        return [*self._recurrent.parameters, *self._head.parameters]
 
     @property
     def n_out(self) -> int:
@@ -52,7 +46,7 @@ class RecurrentNetwork:
 
     def refresh(self) -> None:
         """Read parameters again that were replaced, or that changed on another device."""
-        self._views.refresh()
+        self._recurrent.refresh()
         self._head.refresh()
 
     def step(self, inputs: Array, memory: Memory) -> tuple[Array, Memory]:
@@ -63,24 +57,21 @@ class RecurrentNetwork:
         :param memory: state before the step, each array of shape (n, n_layers, H)
         :return: outputs of shape (n, n_out), and the state after the step
         """
-        layers = []
-        for i in range(self._n_layers):
-            layers.append(self._step(self._of_layer(i), inputs, [part[:, i] for part in memory]))
-            inputs = layers[-1][0]
-        return self._head(inputs), tuple(np.stack(parts, axis=1) for parts in zip(*layers, strict=True))
+        hidden, memory = self._recurrent.step(inputs, memory)
+        return self._head(hidden), memory
 
     def trace(self, sequences: Sequences) -> list[Any]:
         """
         Run the network, and keep what its derivatives need.
 
         :param sequences: the inputs
-        :return: the packing, the trace of each recurrent layer, the values of the other layers, and at the end the output,
+        :return: the packing, the traces of the recurrent layers, the values of the others, and at the end the output,
             sequence by sequence, shape (B, n_out)
         """
         packing = Packing.of(sequences.lengths)
-        traces = self._run(packing, sequences)
+        traces = self._recurrent.trace(packing, sequences)
         values = self._head.trace(traces[-1].outputs)
-        return [packing, *traces, *values, packing.unpack(values[-1])]
+        return [packing, traces, values, packing.unpack(values[-1])]
 
     def hidden(self, sequences: Sequences) -> tuple[Array, Memory]:
         """
@@ -90,8 +81,8 @@ class RecurrentNetwork:
         :return: their outputs, sequence by sequence, shape (B, H), and the state after the last step of each
         """
         packing = Packing.of(sequences.lengths)
-        traces = self._run(packing, sequences)
-        return packing.unpack(traces[-1].outputs), _after(packing, traces)
+        traces = self._recurrent.trace(packing, sequences)
+        return packing.unpack(traces[-1].outputs), state_after(packing, traces)
 
     def __call__(self, sequences: Sequences) -> Array:
         """
@@ -110,8 +101,8 @@ class RecurrentNetwork:
         :return: outputs, sequence by sequence, shape (B, n_out), and the state after the last step of each
         """
         packing = Packing.of(sequences.lengths)
-        traces = self._run(packing, sequences)
-        return packing.unpack(self._head(traces[-1].outputs)), _after(packing, traces)
+        traces = self._recurrent.trace(packing, sequences)
+        return packing.unpack(self._head(traces[-1].outputs)), state_after(packing, traces)
 
     def jvp(self, trace: Sequence[Any], tangents: Sequence[Array]) -> Array:
         """
@@ -121,11 +112,10 @@ class RecurrentNetwork:
         :param tangents: v, shaped like :attr:`parameters`
         :return: shape (B, n_out)
         """
-        packing, layers, values = self._parts(trace)
-        moved: Array | None = None
-        for i, layer in enumerate(layers):
-            moved = layer.jvp(tangents[4 * i : 4 * i + 4], moved)
-        return packing.unpack(self._head.jvp(values, tangents[4 * len(layers) :], moved))
+        packing, layers, values, _ = trace
+        of_recurrent, of_head = self._split(tangents)
+        moved: Array = packing.unpack(self._head.jvp(values, of_head, self._recurrent.jvp(layers, of_recurrent)))
+        return moved
 
     def vjp(self, trace: Sequence[Any], cotangent: Array, out: Sequence[Array]) -> None:
         """
@@ -135,33 +125,12 @@ class RecurrentNetwork:
         :param cotangent: u, shape (B, n_out)
         :param out: arrays to write to, shaped like :attr:`parameters`
         """
-        packing, layers, values = self._parts(trace)
-        pulled = self._head.vjp(values, packing.pack(cotangent), out[4 * len(layers) :], to_inputs=True)
-        for i in reversed(range(len(layers))):
-            gates = layers[i].vjp(pulled, out[4 * i : 4 * i + 4])
-            if i > 0:
-                pulled = gates.dot(self._of_layer(i)[0])
+        packing, layers, values, _ = trace
+        of_recurrent, of_head = self._split(out)
+        pulled = self._head.vjp(values, packing.pack(cotangent), of_head, to_inputs=True)
+        self._recurrent.vjp(layers, pulled, of_recurrent)
 
-    def _run(self, packing: Packing, sequences: Sequences) -> list[LayerTrace]:
-        inputs = packing.pack(sequences.inputs)
-        memory = [part[packing.order] for part in sequences.memory]
-        traces: list[LayerTrace] = []
-        for i in range(self._n_layers):
-            first = [np.ascontiguousarray(part[:, i]) for part in memory]
-            traces.append(self._trace(self._of_layer(i), inputs, packing, first))
-            inputs = traces[-1].outputs
-        return traces
-
-    def _parts(self, trace: Sequence[Any]) -> tuple[Packing, list[LayerTrace], list[Array]]:
-        n = 1 + self._n_layers
-        return trace[0], list(trace[1:n]), list(trace[n:-1])
-
-    def _of_layer(self, i: int) -> list[Array]:
-        return self._views.arrays[4 * i : 4 * i + 4]
-
-
-def _after(packing: Packing, traces: Sequence[LayerTrace]) -> Memory:
-    """Collect the state after the last step of each sequence."""
-    back = np.argsort(packing.order)
-    of_layers = zip(*(trace.after for trace in traces), strict=True)
-    return tuple(np.stack(parts, axis=1)[back] for parts in of_layers)
+    def _split(self, arrays: Sequence[Array]) -> tuple[Sequence[Array], Sequence[Array]]:
+        """Separate what belongs to the recurrent layers from what belongs to the others."""
+        n = len(self._recurrent.parameters)
+        return arrays[:n], arrays[n:]

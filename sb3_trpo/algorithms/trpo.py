@@ -20,13 +20,13 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_trpo.actor.by_autograd import differentiable_recurrence
 from sb3_trpo.actor.choose import actor_network, plain_policy
 from sb3_trpo.actor.chunk_size import automatic_chunk_size
 from sb3_trpo.actor.interface import ActorNetwork
 from sb3_trpo.actor.numpy_threads import numpy_in_one_thread
 from sb3_trpo.actor.plain_policy import PlainPolicy, Reason
 from sb3_trpo.actor.reached_parameters import check_repeatable, reached_parameters, watched_actor
+from sb3_trpo.actor.recurrence import differentiable_recurrence
 from sb3_trpo.actor.torch_threads import torch_in_one_thread
 from sb3_trpo.algorithms.log import Update, log_update, mean_over
 from sb3_trpo.algorithms.model_files import ModelFiles
@@ -492,7 +492,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
         """
         check_can_learn(self.policy)
         # NumPy's errors are like torch's, whatever the user has set
-        with np.errstate(all="ignore"), differentiable_recurrence(self.policy), ExitStack() as threads:
+        with np.errstate(all="ignore"), differentiable_recurrence(self.interface), ExitStack() as threads:
             started = time.perf_counter()
             reduced = self.workers.seconds
             interface, plain, batch = raise_together(self.workers, self._prepare_update)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,15 @@ from sb3_trpo.batch.windows import cut_lengths, in_windows
 from sb3_trpo.distributions.squashed import with_samples
 from sb3_trpo.policies.interface import Acted, Obs, PolicyInterface, own_distribution
 from sb3_trpo.policies.recurrent import MlpLstmPolicy
-from sb3_trpo.policies.sequences import Memory, RecurrentStates, first_weight, n_memory_parts, no_memory, run_sequences
+from sb3_trpo.policies.sequences import (
+    Memory,
+    RecurrentStates,
+    RunSequences,
+    first_weight,
+    n_memory_parts,
+    no_memory,
+    run_sequences,
+)
 
 
 class RecurrentInterface(PolicyInterface):
@@ -40,6 +48,20 @@ class RecurrentInterface(PolicyInterface):
         super().__init__(policy)
         self.memory: Memory = ()
         self.first_memory: Memory = ()
+        self._run_sequences: RunSequences = run_sequences
+
+    @contextmanager
+    def recurrence(self, run: RunSequences) -> Iterator[None]:
+        """
+        Run the recurrent layers in another way for a while.
+
+        :param run: computes the same as :func:`~sb3_trpo.policies.sequences.run_sequences`
+        """
+        previous, self._run_sequences = self._run_sequences, run
+        try:
+            yield
+        finally:
+            self._run_sequences = previous
 
     def take_over(self, previous: PolicyInterface) -> None:
         """Continue with the memory of the environments, if that fits this policy's layers."""
@@ -157,7 +179,7 @@ class RecurrentInterface(PolicyInterface):
             if len(present):
                 piece = first[present] + i
                 before = tuple(part[goes_on] for part in memory)
-                _, memory = run_sequences(rnn, features[pieces.rows_of(piece)], lengths[piece], before)
+                _, memory = self._run_sequences(rnn, features[pieces.rows_of(piece)], lengths[piece], before)
         return result
 
     def act(self, states: States) -> Acted:
@@ -255,7 +277,7 @@ class RecurrentInterface(PolicyInterface):
 
     def _run(self, rnn: nn.RNNBase, features: th.Tensor, states: States) -> tuple[th.Tensor, Memory]:
         """Run a recurrent layer over the states' units: its outputs, and its memory after each unit."""
-        return run_sequences(rnn, features, states.unit_lengths, self._memory_of(rnn, states))
+        return self._run_sequences(rnn, features, states.unit_lengths, self._memory_of(rnn, states))
 
     def _memory_of(self, rnn: nn.RNNBase, states: States) -> Memory:
         """Find the part of the states' memory that belongs to a recurrent layer."""

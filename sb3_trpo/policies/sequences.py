@@ -1,5 +1,6 @@
 """Recurrent layers over many sequences of different lengths, in one call and without padding."""
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch as th
@@ -7,6 +8,9 @@ from torch import nn
 
 Memory: TypeAlias = tuple[th.Tensor, ...]
 """State of a recurrent layer, each tensor of shape (U, n_layers, hidden): (h, c) of an LSTM, (h,) of a GRU."""
+
+RunSequences: TypeAlias = Callable[[nn.RNNBase, th.Tensor, th.Tensor, Memory], tuple[th.Tensor, Memory]]
+"""A way to run a recurrent layer over sequences, as :func:`run_sequences` does."""
 
 
 class RecurrentStates(NamedTuple):

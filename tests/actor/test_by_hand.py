@@ -1,6 +1,5 @@
 """Both ways to differentiate the actor agree, and the one without autograd serves only where it is exact."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from sb3_trpo import TRPO
-from sb3_trpo.actor.by_autograd import AutogradActor, differentiable_recurrence
+from sb3_trpo.actor.by_autograd import AutogradActor
 from sb3_trpo.actor.by_hand import HandActor
 from sb3_trpo.batch.batch import Batch
 from sb3_trpo.distributions.table import distribution_family
@@ -140,17 +139,6 @@ def test_products_do_not_change_the_policy_nor_the_batch() -> None:
     assert th.equal(linearisation.product(vector), linearisation.product(vector))
     assert th.equal(flatten(parameters), before[0])
     assert th.equal(batch.states.observations, before[1])
-
-
-@pytest.mark.parametrize(
-    ("device", "layer", "cudnn"),
-    [("cuda", nn.LSTM, False), ("cuda", nn.GRU, False), ("cuda", nn.Linear, True), ("cpu", nn.LSTM, True)],
-)
-def test_recurrent_layers_on_a_gpu_are_left_to_torch(device: str, layer: type[nn.Module], cudnn: bool) -> None:
-    policy: Any = SimpleNamespace(device=th.device(device), modules=lambda: [layer(2, 2)])
-    with differentiable_recurrence(policy):
-        assert th.backends.cudnn.enabled is cudnn
-    assert th.backends.cudnn.enabled is True
 
 
 def test_an_operation_without_second_derivative_is_named() -> None:

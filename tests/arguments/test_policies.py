@@ -179,6 +179,7 @@ def test_another_wrapper_of_the_policy_is_refused() -> None:
         model.learn(64)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")  # torch's, of that Python version alone
 @pytest.mark.usefixtures("validation")
 def test_an_error_of_a_compiled_network_leaves_everything_in_place() -> None:
     model = TRPO("MlpPolicy", RandomEnv(), **SMALL)
