@@ -167,9 +167,12 @@ _NOISE: dict[type, Callable[[tuple[int, ...]], th.Tensor]] = {
 }
 
 
+_LOWEST = np.array(-np.inf, dtype=np.float32)  # an array, because a number would take longer to convert than the rest
+
+
 def _forbid(noisy: Array, masks: Array) -> Array:
     """Let forbidden values lose: their outputs, shape (n_envs, n), become -inf."""
-    return np.where(masks, noisy, -np.inf)
+    return np.where(masks, noisy, _LOWEST)
 
 
 def _force(noisy: Array, masks: Array) -> Array:
