@@ -128,7 +128,7 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
     :param batch_size: mini-batch size of the critic
     :param gamma: discount factor
     :param cg_max_steps: largest number of Fisher-vector products of the conjugate gradient solver
-    :param cg_damping: added to the diagonal of the Fisher matrix while solving; None: 0.1 for each action dimension
+    :param cg_damping: added to the diagonal of the Fisher matrix while solving; None: 0.15 for each action dimension
     :param line_search_shrinking_factor: factor by which each trial of the line search shortens the step
     :param line_search_max_iter: largest number of trials of the line search
     :param n_critic_updates: passes of the critic over the rollout per update
@@ -146,9 +146,9 @@ class TRPO(ModelFiles, ResumableAlgorithm, SharedRun):
     :param stats_window_size: number of episodes over which the logged success rate, length and reward are averaged
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments of the policy; without ``log_std_init``, the standard policies begin with a
-        standard deviation of exp(-0.5), unless they use gSDE; without ``share_features_extractor=True``, actor and critic of
-        CnnPolicy and MultiInputPolicy have separate features extractors; without ``features_extractor_class``, CnnPolicy
-        uses :class:`~sb3_trpo.policies.NormalizedCNN`
+        standard deviation of 1 / sqrt(d) for d action dimensions, unless they use gSDE; without
+        ``share_features_extractor=True``, actor and critic of CnnPolicy and MultiInputPolicy have separate features
+        extractors; without ``features_extractor_class``, CnnPolicy uses :class:`~sb3_trpo.policies.NormalizedCNN`
     :param verbose: 0 no output, 1 info, 2 debug
     :param seed: seed of the pseudo random generators; None: every run differs, unless torch was seeded
     :param device: device (cpu, cuda, ...); "auto": the GPU if there is one

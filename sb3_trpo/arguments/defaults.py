@@ -54,11 +54,8 @@ _KL = 0.005
 _LEAST_KL, _LARGEST_KL = 0.01, 0.03
 """Range of the default bound: between these it grows with the number of action dimensions."""
 
-_DAMPING = 0.1
+_DAMPING = 0.15
 """Default damping of one action dimension: the Fisher matrix of a layer adds up the dimensions."""
-
-_LOG_STD = -0.5
-"""Logarithm of a Gaussian's initial standard deviation by default."""
 
 
 def default_n_steps(n_envs: int) -> int:
@@ -97,9 +94,19 @@ def default_cg_damping(space: spaces.Space[Any]) -> float:
     Compute the default damping, in proportion to the number of terms of the KL.
 
     :param space: space of the actions
-    :return: 0.1 for each action dimension
+    :return: 0.15 for each action dimension
     """
     return round(_DAMPING * action_dimensions(space), 4)
+
+
+def default_log_std(space: spaces.Space[Any]) -> float:
+    """
+    Compute the logarithm of the standard deviation with which a Gaussian begins by default.
+
+    :param space: space of the actions
+    :return: -log(d) / 2, so that the noise of all d action dimensions has an expected squared norm of 1
+    """
+    return -0.5 * math.log(action_dimensions(space))
 
 
 def default_fisher_fraction(space: spaces.Space[Any], n_transitions: int) -> float:
@@ -125,5 +132,5 @@ def set_default_std(policy: ActorCriticPolicy, policy_kwargs: dict[str, Any]) ->
     """
     gaussian = type(policy.action_dist) is DiagGaussianDistribution  # gSDE's deviation has another meaning
     if type(policy) in STANDARD and gaussian and "log_std_init" not in policy_kwargs:
-        policy.log_std_init = _LOG_STD
-        nn.init.constant_(policy.log_std, _LOG_STD)
+        policy.log_std_init = default_log_std(policy.action_space)
+        nn.init.constant_(policy.log_std, policy.log_std_init)

@@ -1,4 +1,5 @@
 import inspect
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -38,12 +39,12 @@ def test_a_larger_number_of_environments_keeps_the_saved_rollout_length(tmp_path
 @pytest.mark.parametrize(
     ("space", "target_kl", "cg_damping"),
     [
-        (spaces.Discrete(2_000), 0.01, 0.1),
-        (spaces.Box(-1, 1, (1,)), 0.01, 0.1),
-        (spaces.Box(-1, 1, (2, 2)), 0.02, 0.4),
-        (spaces.Box(-1, 1, (17,)), 0.03, 1.7),
-        (spaces.MultiDiscrete([5, 7, 9]), 0.015, 0.3),
-        (spaces.MultiBinary(9), 0.03, 0.9),
+        (spaces.Discrete(2_000), 0.01, 0.15),
+        (spaces.Box(-1, 1, (1,)), 0.01, 0.15),
+        (spaces.Box(-1, 1, (2, 2)), 0.02, 0.6),
+        (spaces.Box(-1, 1, (17,)), 0.03, 2.55),
+        (spaces.MultiDiscrete([5, 7, 9]), 0.015, 0.45),
+        (spaces.MultiBinary(9), 0.03, 1.35),
     ],
 )
 def test_bound_and_damping_grow_with_the_action_dimensions(
@@ -59,19 +60,25 @@ def test_bound_and_damping_grow_with_the_action_dimensions(
 def log_std(model: TRPO) -> float:
     values = list(set(model.policy.log_std.flatten().tolist()))
     assert len(values) == 1
-    assert model.policy._get_constructor_parameters()["log_std_init"] == values[0]
+    assert model.policy._get_constructor_parameters()["log_std_init"] == pytest.approx(values[0])
     return float(values[0])
 
 
 def test_gaussians_begin_with_the_default_deviation_unless_one_is_chosen() -> None:
     kwargs: dict[str, Any] = {"n_steps": 8, "batch_size": 8}
     model = TRPO("MlpPolicy", RandomEnv(), policy_kwargs={"net_arch": [8]}, **kwargs)
-    assert log_std(model) == -0.5
+    assert log_std(model) == pytest.approx(-0.5 * math.log(2.0))
     assert model.policy_kwargs == {"net_arch": [8]}
     assert log_std(TRPO("MlpPolicy", RandomEnv(), policy_kwargs={"log_std_init": 0.5}, **kwargs)) == 0.5
     assert log_std(TRPO("MlpPolicy", RandomEnv(), use_sde=True, **kwargs)) == 0.0
-    assert log_std(TRPO(ActorCriticPolicy, RandomEnv(), **kwargs)) == -0.5
+    assert log_std(TRPO(ActorCriticPolicy, RandomEnv(), **kwargs)) == log_std(model)
     assert not hasattr(TRPO("MlpPolicy", RandomEnv(action_space=spaces.Discrete(2)), **kwargs).policy, "log_std")
+
+
+@pytest.mark.parametrize("d", [1, 6, 17])
+def test_the_first_noise_has_a_squared_norm_of_one(d: int) -> None:
+    policy = TRPO("MlpPolicy", RandomEnv(action_space=spaces.Box(-1, 1, (d,))), n_steps=8, batch_size=8).policy
+    assert policy.log_std.exp().square().sum().item() == pytest.approx(1.0)
 
 
 def test_a_custom_policy_keeps_its_own_deviation() -> None:
