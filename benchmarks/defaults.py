@@ -136,28 +136,32 @@ def print_table(runs: Runs) -> None:
             print(f"\nProbability of improvement over {LABELS[name]}, {len(shared)} environments: {improvement}")
 
 
-def draw(runs: Runs, path: Path) -> None:
+def draw(runs: Runs, tuned: Runs, path: Path) -> None:
     """
-    Draw every algorithm's scores, scaled from random play (0) to the best mean of an algorithm (1).
+    Draw every algorithm's scores, scaled from random play (0) to the mean of our tuned entry (1).
 
-    :param runs: every run
+    Where no runs of an entry are stored, 1 is the best mean of an algorithm, and the environment's name has an asterisk.
+
+    :param runs: every run with defaults
+    :param tuned: runs of the tuned entries
     :param path: the picture
     """
     random = {row["env"]: float(row["mean_return"]) for row in read_rows(RESULTS / "random_play.csv")}
     drawn = [env_id for env_id in BUDGETS if env_id in random and set(N_SEEDS) <= runs.get(env_id, {}).keys()]
+    entries = {env_id: finals(tuned[env_id][OURS]).mean() for env_id in drawn if OURS in tuned.get(env_id, {})}
     with picture(path, 120, figsize=(9.0, 0.6 + 0.45 * max(1, len(drawn)))) as (_, axis):
         for row, env_id in enumerate(drawn):
-            best = max(finals(sides).mean() for sides in runs[env_id].values())
+            top = entries.get(env_id, max(finals(sides).mean() for sides in runs[env_id].values()))
             for i, name in enumerate(N_SEEDS):
-                scaled = (finals(runs[env_id][name]) - random[env_id]) / (best - random[env_id])
+                scaled = (finals(runs[env_id][name]) - random[env_id]) / (top - random[env_id])
                 place = np.full(len(scaled), row + 0.2 * (i - 1))
                 axis.plot(scaled, place, ".", color=COLOURS[name], alpha=0.5)
                 axis.plot(scaled.mean(), place[0], "|", color=COLOURS[name], markersize=12, markeredgewidth=2.5)
         for name in N_SEEDS:
             axis.plot([], [], "|", color=COLOURS[name], markeredgewidth=2.5, label=LABELS[name])
-        axis.set_yticks(range(len(drawn)), drawn)
+        axis.set_yticks(range(len(drawn)), [env_id if env_id in entries else f"{env_id}*" for env_id in drawn])
         axis.invert_yaxis()
-        axis.set_xlabel("score: 0 is random play, 1 the best mean; a dot is a seed, a bar the mean")
+        axis.set_xlabel("score: 0 is random play, 1 our tuned entry (*: the best mean here); a dot is a seed, a bar the mean")
         axis.legend()
 
 
@@ -202,7 +206,7 @@ def main(arguments: list[str]) -> None:
     if options.report:
         runs = read_runs(options.out)
         print_table(runs)
-        draw(runs, PICTURES / "defaults.png")
+        draw(runs, read_runs(RESULTS / "mujoco"), PICTURES / "defaults.png")
         return
     for name, env_id, seed in missing_runs(options.out, options.env, options.algo):
         if not (folder_of(options.out, name, env_id, seed) / "run.json").exists():  # another process may have made it
