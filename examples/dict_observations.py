@@ -20,7 +20,7 @@ DOORS = np.array([-1.0, 0.0, 1.0])
 
 
 class Doors(gym.Env[Observation, Any]):
-    """Walk left, wait or walk right until you stand at the door that is named. Each step costs 1."""
+    """Walk left, wait or walk right until you stand at the door that is named. Each step costs the distance to it."""
 
     observation_space = spaces.Dict({"position": spaces.Box(-1.5, 1.5, (1,), dtype=np.float32), "door": spaces.Discrete(3)})
     action_space = spaces.Discrete(3)
@@ -35,8 +35,8 @@ class Doors(gym.Env[Observation, Any]):
     def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Walk a little."""
         self.position = float(np.clip(self.position + 0.1 * (int(action) - 1), -1.5, 1.5))
-        arrived = bool(abs(self.position - DOORS[self.door]) < 0.06)
-        return self._observe(), -1.0, arrived, False, {}
+        distance = abs(self.position - float(DOORS[self.door]))
+        return self._observe(), -distance, distance < 0.06, False, {}
 
     def _observe(self) -> Observation:
         return {"position": np.array([self.position], dtype=np.float32), "door": self.door}

@@ -104,10 +104,15 @@ def test_both_networks_agree_on_images(extractor: type[nn.Module], share: bool, 
         return distribution.log_prob(batch.actions) * batch.advantages
 
     gradients = [network.gradient(objective, batch, parameters) / 160 for network in (plain, graph)]
-    th.testing.assert_close(*gradients, atol=1e-5 if scale else 1e-3, rtol=1e-4)
+    assert_close_in_norm(*gradients)
     vector = th.randn(sum(parameter.numel() for parameter in parameters))
     products = [network.linearise(batch, parameters).product(vector) / 160 for network in (plain, graph)]
-    th.testing.assert_close(*products, atol=1e-4 if scale else 1e-2, rtol=1e-3)
+    assert_close_in_norm(*products)
+
+
+def assert_close_in_norm(actual: th.Tensor, expected: th.Tensor) -> None:
+    """Compare two vectors; rounding may switch one ReLU in one of the states, which changes many small elements."""
+    assert th.linalg.norm(actual - expected) < 2e-3 * th.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("observations", sorted(OBSERVATIONS.keys() - {"image", "dict"}))
