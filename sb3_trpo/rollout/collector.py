@@ -26,7 +26,7 @@ from sb3_trpo.policies.recurrent_interface import RecurrentInterface
 from sb3_trpo.rollout.arrays import in_numpy, step_in_numpy
 from sb3_trpo.rollout.finite_checks import check_finite
 from sb3_trpo.rollout.frozen_statistics import FrozenStatistics
-from sb3_trpo.rollout.observation_checks import IntegerCheck, check_shapes
+from sb3_trpo.rollout.observation_checks import ObservationCheck
 from sb3_trpo.rollout.policy_changes import PolicyWatch
 from sb3_trpo.rollout.recorders import DeferredRecorder, ImmediateRecorder, Recorder, fast_policy
 from sb3_trpo.rollout.recurrent_recorder import RecurrentRecorder
@@ -95,14 +95,14 @@ class RolloutCollector(OnPolicyAlgorithm):
         started, n_steps = time.perf_counter(), 0
         self._prepare_rollout(env, callback, rollout_buffer, n_rollout_steps)
         assert self._last_episode_starts is not None
-        integers = IntegerCheck(rollout_buffer)
+        check_observations = ObservationCheck(self.observation_space, env.num_envs, rollout_buffer, self._vec_normalize_env)
         recorder, to_env = self._make_recorder(env, rollout_buffer, n_rollout_steps), self._env_actions()
         watch, step, n_all = PolicyWatch(self.policy, callback), self._observed_step(env), self.share.total
         try:
             while n_steps < n_rollout_steps:
-                self._renew_noise(env, n_steps)
-                self._check_observations(self._last_obs, env.num_envs, n_steps)
-                integers.check(self._last_obs)
+                if self.use_sde:
+                    self._renew_noise(env, n_steps)
+                check_observations(self._last_obs, n_steps)
                 self._before_step(n_steps)
                 if watch.changed(self.policy):
                     recorder.hand_over(n_steps)
@@ -123,7 +123,7 @@ class RolloutCollector(OnPolicyAlgorithm):
                 recorder.record(n_steps, actions, rewards, self._last_episode_starts, infos, dones)
                 self._last_obs, self._last_episode_starts = new_obs, np.array(dones)
                 n_steps += 1
-            self._check_observations(new_obs, env.num_envs, n_steps)
+            check_observations(new_obs, n_steps)
             values, log_probs = recorder.finish(new_obs, dones)  # type: ignore[arg-type]
             self._after_rollout(env)
             if not self._agree_to_go_on(stopped=False):
@@ -157,7 +157,7 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     def _renew_noise(self, env: VecEnv, step: int) -> None:
         """Draw new noise matrices of gSDE, if it is time to."""
-        if self.use_sde and self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
+        if self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
             self.interface.reset_noise(env.num_envs, self.share)
 
     def _abandon(self, recorder: Recorder, new_obs: Any, dones: np.ndarray) -> bool:
@@ -187,7 +187,7 @@ class RolloutCollector(OnPolicyAlgorithm):
     def _stops(self, callback: BaseCallback) -> bool:
         """Call the callback; tell whether it, or that of another worker, stops the training."""
         if callback.on_step():
-            return self.workers.asked_to_stop()
+            return self.workers.size > 1 and self.workers.asked_to_stop()
         self.workers.ask_to_stop()
         return True
 
@@ -236,11 +236,6 @@ class RolloutCollector(OnPolicyAlgorithm):
 
         return step
 
-    def _check_observations(self, observations: Any, n_envs: int, step: int) -> None:
-        """Refuse observations whose shape is not the space's, or that are not finite."""
-        check_shapes(observations, self.observation_space, n_envs, step)
-        check_finite("observation", observations, step, self._vec_normalize_env)
-
     def _begin_rollout(self, callback: BaseCallback) -> None:
         """
         Do what a subclass needs before the first step of a rollout.
@@ -269,8 +264,9 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         # of many environments, few end an episode at a step, and SB3 asks every info four questions
-        ended = {} if dones is None else set(np.flatnonzero(dones).tolist())
-        notable = [i for i, info in enumerate(infos) if "episode" in info or ("is_success" in info and i in ended)]
+        notable = [
+            i for i, info in enumerate(infos) if "episode" in info or ("is_success" in info and dones is not None and dones[i])
+        ]
         if not notable:
             return
         if self.workers.size == 1:

@@ -9,10 +9,11 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.preprocessing import maybe_transpose
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trpo.batch.from_buffer import keeps_sb3_layout
-from sb3_trpo.policies.interface import Obs
 from sb3_trpo.rollout.arrays import in_numpy
+from sb3_trpo.rollout.finite_checks import check_finite
 
 
 def check_shapes(observations: Any, space: spaces.Space[Any], n_envs: int, step: int, quantity: str = "observations") -> None:
@@ -27,7 +28,7 @@ def check_shapes(observations: Any, space: spaces.Space[Any], n_envs: int, step:
     :raises ValueError: naming quantity, key and both shapes
     """
     if space.shape is not None and getattr(observations, "shape", None) == (n_envs, *space.shape):
-        return  # first, because it is called at every step and `isinstance` is slow for a Dict
+        return  # first, because `isinstance` is slow for a Dict
     if isinstance(space, spaces.Dict):
         _check_keys(f"The {quantity} at step {step} of the rollout", observations, space)
         for key, part in space.spaces.items():
@@ -90,27 +91,36 @@ def _check_keys(what: str, observations: Any, space: spaces.Dict) -> None:
         raise ValueError(f"{what} must have the keys {list(space.spaces)} of their space, not {list(observations)}.")
 
 
-class IntegerCheck:
+class ObservationCheck:
     """
-    Refuses observations that a rollout buffer of integers would change.
+    Refuses observations that contradict their space, are not finite, or would change in the rollout buffer.
 
-    :param buffer: any rollout buffer; one that does not store observations as they are is not checked
+    :param space: their space
+    :param n_envs: number of environments
+    :param buffer: any rollout buffer; one that does not store observations as they are may hold anything
+    :param normalizer: the ``VecNormalize`` that they came through, if any
     """
 
-    def __init__(self, buffer: RolloutBuffer) -> None:
+    def __init__(self, space: spaces.Space[Any], n_envs: int, buffer: RolloutBuffer, normalizer: VecNormalize | None) -> None:
+        self._space, self._n_envs, self._normalizer = space, n_envs, normalizer
+        self._shape = None if space.shape is None else (n_envs, *space.shape)
         as_they_are = keeps_sb3_layout(buffer) or type(buffer).add in (RolloutBuffer.add, DictRolloutBuffer.add)
         stored: Any = buffer.observations if as_they_are else {}
         parts = stored if isinstance(stored, dict) else {"": stored}
-        self._dtypes = {key: part.dtype for key, part in parts.items() if part.dtype.kind in "iub"}
+        self._integers = {key: part.dtype for key, part in parts.items() if part.dtype.kind in "iub"}
 
-    def check(self, observations: Obs) -> None:
+    def __call__(self, observations: Any, step: int) -> None:
         """
-        Refuse observations with fractions, or too large for the buffer.
+        Check the observations of one step.
 
-        :param observations: finite; shape (n_envs, ...), or a dict of such
-        :raises ValueError: naming key and dtype
+        :param observations: shape (n_envs, ...), or a dict of such
+        :param step: index of the step in the rollout, for the message
+        :raises ValueError: naming quantity, key and both shapes; step and environment; or key and dtype
         """
-        for key, dtype in self._dtypes.items():
+        if self._shape is None or getattr(observations, "shape", None) != self._shape:
+            check_shapes(observations, self._space, self._n_envs, step)
+        check_finite("observation", observations, step, self._normalizer)
+        for key, dtype in self._integers.items():
             seen = observations[key] if isinstance(observations, dict) else observations
             if seen.dtype != dtype:
                 _check_cast(f"observations of {key!r}" if key else "observations", seen, dtype)
