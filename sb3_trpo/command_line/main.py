@@ -66,6 +66,16 @@ _TRUSTED = "--trusted"
 """The option that lets saved files run the code that they contain."""
 
 
+_MISTAKES = (
+    "not found in gym registry",
+    "folder was not found",
+    "No model found",
+    "No checkpoint found",
+    "has no argument",
+)
+"""Parts of the messages that answer a user's mistake, and that a traceback would hide."""
+
+
 def usage() -> str:
     """
     Write the help text.
@@ -131,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # the outer patch of the set-up is that of a shared run, which the resumed one then asks for its model
     with patches, resumed_training() if resume else nullcontext(), shared_training(command, options) as own:
         words = [*defaults, *_with_single_frames(script, own)]
-        with _arguments(f"sb3-trpo {command}", words):
+        with _arguments(f"sb3-trpo {command}", words), _mistakes_in_a_line():
             runpy.run_module(script.module, run_name="__main__")
 
 
@@ -201,3 +211,14 @@ def _arguments(program: str, arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
+
+
+@contextmanager
+def _mistakes_in_a_line() -> Iterator[None]:
+    """End the process with a message alone if a user's mistake raised the error."""
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError) as error:
+        if any(part in str(error) for part in _MISTAKES):
+            raise SystemExit(f"sb3-trpo: {error}") from error
+        raise

@@ -106,8 +106,8 @@ def _read_log(log: Path) -> _Updates:
     file = log / "progress.csv" if log.is_dir() else log
     if not file.is_file():
         raise ValueError(
-            f"there is no {file}: train with `model.set_logger(configure(FOLDER, ['stdout', 'csv']))`, "
-            "with `configure` of stable_baselines3.common.logger"
+            f"there is no {file}, which `sb3-trpo train` does not write: train in Python with "
+            "`model.set_logger(configure(FOLDER, ['stdout', 'csv']))`, with `configure` of stable_baselines3.common.logger"
         )
     with file.open(newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row.get(_NEEDED)]

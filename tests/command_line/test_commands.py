@@ -328,6 +328,22 @@ def test_a_model_of_the_hub_without_vec_normalize(
     assert (folder / folder_name / "trpo" / "CartPole-v1_1" / "CartPole-v1.zip").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--env", "CartPol-v1"], "CartPol-v1 not found in gym registry, you maybe meant CartPole"),
+        (["enjoy", "--env", "Hopper-v5", "--no-render", "-f", "none"], "The none/trpo folder was not found"),
+        (["enjoy", "--env", "Hopper-v5", "--no-render"], "No model found for trpo on Hopper-v5, path: "),
+        (["record_video", "--env", "Hopper-v5"], "No model found for trpo on Hopper-v5, path: "),
+        (["train", *SHORT, "-params", "foo:3"], "TRPO has no argument 'foo'"),
+    ],
+)
+def test_mistakes_end_with_a_line(arguments: list[str], message: str, folder: Path) -> None:
+    (folder / "logs" / "trpo").mkdir(parents=True)
+    with pytest.raises(SystemExit, match=f"^sb3-trpo: {message}"):
+        main(arguments)
+
+
 def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(SystemExit, match="unknown command 'trian'"):
         main(["trian"])
