@@ -124,8 +124,9 @@ def fenced_lines(page: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_shell_lines_are_not_cut(page: Path) -> None:
+def test_lines_of_code_are_not_cut(page: Path) -> None:
     assert [line for line in fenced_lines(page, "bash") if len(line) > 92] == []
+    assert [line for line in fenced_lines(page, "python") if len(line) > 78] == []
 
 
 def test_the_readme_is_short() -> None:
