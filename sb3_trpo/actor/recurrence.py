@@ -58,7 +58,7 @@ def run_by_hand(rnn: nn.RNNBase, features: th.Tensor, lengths: th.Tensor, memory
     :param memory: state before the first step of each sequence; no gradient reaches it
     :return: outputs in the order of the inputs, shape (B, hidden), and the state after the last step of each sequence
     """
-    if _why_not_by_hand(rnn, features) is not None:
+    if not _is_plain(rnn, features):
         return run_sequences(rnn, features, lengths, memory)
     layers = RecurrentLayers(rnn)
     run = _Pass(layers, Sequences(features.detach().numpy(), lengths.numpy(), tuple(part.numpy() for part in memory)))
@@ -66,15 +66,12 @@ def run_by_hand(rnn: nn.RNNBase, features: th.Tensor, lengths: th.Tensor, memory
     return outputs, run.after
 
 
-def _why_not_by_hand(rnn: nn.RNNBase, features: th.Tensor) -> str | None:
-    reason = why_not_rnn(rnn) or altered_method([rnn]) or watched_globally()
-    if reason is not None:
-        return reason
-    if any(hooks_of(rnn)):
-        return "the recurrent layer has hooks"
-    if th.is_autocast_enabled("cpu") or any(part.device.type != "cpu" for part in (features, *rnn.parameters())):
-        return "it runs elsewhere, or with another precision"
-    return None
+def _is_plain(rnn: nn.RNNBase, features: th.Tensor) -> bool:
+    """Tell whether NumPy computes what torch would: nobody patched or observes the layer, and all numbers are on the CPU."""
+    if why_not_rnn(rnn) or altered_method([rnn]) or watched_globally() or any(hooks_of(rnn)):
+        return False
+    on_cpu = all(part.device.type == "cpu" for part in (features, *rnn.parameters()))
+    return on_cpu and not th.is_autocast_enabled("cpu")
 
 
 class _Pass:
