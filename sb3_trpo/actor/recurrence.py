@@ -67,11 +67,11 @@ def run_by_hand(rnn: nn.RNNBase, features: th.Tensor, lengths: th.Tensor, memory
 
 
 def _is_plain(rnn: nn.RNNBase, features: th.Tensor) -> bool:
-    """Tell whether NumPy computes what torch would: nobody patched or observes the layer, and all numbers are on the CPU."""
+    """Tell whether NumPy computes what torch would: nobody patched or observes the layer, and NumPy can read the numbers."""
     if why_not_rnn(rnn) or altered_method([rnn]) or watched_globally() or any(hooks_of(rnn)):
         return False
-    on_cpu = all(part.device.type == "cpu" for part in (features, *rnn.parameters()))
-    return on_cpu and not th.is_autocast_enabled("cpu")
+    places = {(part.device.type, part.dtype) for part in (features, *rnn.parameters())}
+    return places in ({("cpu", th.float32)}, {("cpu", th.float64)}) and not th.is_autocast_enabled("cpu")
 
 
 class _Pass:

@@ -93,6 +93,11 @@ def test_what_numpy_would_miss_is_left_to_torch(monkeypatch: pytest.MonkeyPatch)
     without_bias = Case(nn.GRU)
     without_bias.rnn = nn.GRU(3, 5, bias=False).double()
     assert calls(without_bias, monkeypatch) == [without_bias.rnn]
+    short = Case(nn.LSTM)
+    for module in (short.rnn, short.before, short.behind):
+        module.bfloat16()
+    short.inputs, short.memory = short.inputs.bfloat16(), tuple(part.bfloat16() for part in short.memory)
+    assert calls(short, monkeypatch) == [short.rnn]
     patched = Case(nn.LSTM)
     monkeypatch.setattr(patched.rnn, "forward", patched.rnn.forward)
     assert calls(patched, monkeypatch) == [patched.rnn]
