@@ -177,7 +177,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of all sides")
     rounds = parser.parse_args(arguments).rounds
     th.set_num_threads(1)
-    peers = ("MaskableTRPO", "MaskablePPO", "times as fast", "TRPO without masks", "longer than that")
+    peers = ("MaskableTRPO", "MaskablePPO", "times as fast", "TRPO without masks", "extra time")
     print_head("environment", *peers, "overhead where all is allowed")
     for name, make in CASES.items():
         (ours, peer, without), speed, longer, overhead = measure(make, rounds)

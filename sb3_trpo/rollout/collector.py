@@ -100,8 +100,7 @@ class RolloutCollector(OnPolicyAlgorithm):
         watch, step, n_all = PolicyWatch(self.policy, callback), self._observed_step(env), self.share.total
         try:
             while n_steps < n_rollout_steps:
-                if self.use_sde:
-                    self._renew_noise(env, n_steps)
+                self._renew_noise(env, n_steps)
                 check_observations(self._last_obs, n_steps)
                 self._before_step(n_steps)
                 if watch.changed(self.policy):
@@ -157,7 +156,7 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     def _renew_noise(self, env: VecEnv, step: int) -> None:
         """Draw new noise matrices of gSDE, if it is time to."""
-        if self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
+        if self.use_sde and self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
             self.interface.reset_noise(env.num_envs, self.share)
 
     def _abandon(self, recorder: Recorder, new_obs: Any, dones: np.ndarray) -> bool:
@@ -187,7 +186,7 @@ class RolloutCollector(OnPolicyAlgorithm):
     def _stops(self, callback: BaseCallback) -> bool:
         """Call the callback; tell whether it, or that of another worker, stops the training."""
         if callback.on_step():
-            return self.workers.size > 1 and self.workers.asked_to_stop()
+            return self.workers.asked_to_stop()
         self.workers.ask_to_stop()
         return True
 

@@ -104,14 +104,16 @@ def test_both_networks_agree_on_images(extractor: type[nn.Module], share: bool, 
         return distribution.log_prob(batch.actions) * batch.advantages
 
     gradients = [network.gradient(objective, batch, parameters) / 160 for network in (plain, graph)]
-    assert_close_in_norm(*gradients)
+    assert_close_but_for_a_switch(gradients, atol=1e-5 if scale else 1e-3, rtol=1e-4)
     vector = th.randn(sum(parameter.numel() for parameter in parameters))
     products = [network.linearise(batch, parameters).product(vector) / 160 for network in (plain, graph)]
-    assert_close_in_norm(*products)
+    assert_close_but_for_a_switch(products, atol=1e-4 if scale else 1e-2, rtol=1e-3)
 
 
-def assert_close_in_norm(actual: th.Tensor, expected: th.Tensor) -> None:
-    """Compare two vectors; rounding may switch one ReLU in one of the states, which changes many small elements."""
+def assert_close_but_for_a_switch(pair: list[th.Tensor], atol: float, rtol: float) -> None:
+    """Compare two vectors; rounding may switch one ReLU in one of the states, which changes a few elements a little."""
+    actual, expected = pair
+    assert th.isclose(actual, expected, atol=atol, rtol=rtol).double().mean() > 0.9
     assert th.linalg.norm(actual - expected) < 2e-3 * th.linalg.norm(expected)
 
 

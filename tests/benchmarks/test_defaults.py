@@ -56,6 +56,8 @@ def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     tied = {"sb3_trpo": runs(500.0, 500.0), "sb3_contrib_trpo": runs(500.0, 500.0)}
     defaults.print_table({"Hopper-v5": sides, "CartPole-v1": tied})
     rows = capsys.readouterr().out.splitlines()
+    defaults.draw({"Hopper-v5": sides, "CartPole-v1": tied}, {}, tmp_path / "defaults.png")
+    assert (tmp_path / "defaults.png").read_bytes().startswith(b"\x89PNG")
     assert rows[2] == "| Hopper-v5 | 5.0 ± 12.7 (2) | 2.0 ± 12.7 (2) | 9.0 (1) | 1.00, p = 0.336 |  |"
     assert rows[3] == "| CartPole-v1 | 500 ± 0 (2) | 500 ± 0 (2) |  | 0.50, p = 1.000 |  |"
     assert rows[-1] == "Probability of improvement over sb3-contrib TRPO, 1 environments: 1.00 [1.00, 1.00]"
