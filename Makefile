@@ -9,8 +9,8 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: train test test-lowest lint type format docs package clean
 
 train: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.train --env Hopper-v5 --steps 5e5 --seed 1 --eval-freq 50000 \
-		--progress --at-least 800 --out runs/train
+	$(BIN)/python -m benchmarks.mujoco --env Hopper-v5 --seed 0 --eval-freq 50000 \
+		--progress --at-least 3000 --out runs/train
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2

@@ -16,7 +16,7 @@ from benchmarks.common.arms import ALGORITHMS
 from benchmarks.common.command_line import add_evaluations, count, parse_settings, training_parser
 from benchmarks.common.curve_callbacks import CurveCallback
 from benchmarks.common.environments import is_game, make_env
-from benchmarks.common.learning_curves import draw_runs
+from benchmarks.common.learning_curves import conclude
 from benchmarks.common.run_record import PACKAGES, write_run
 
 
@@ -26,8 +26,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = training_parser(description, ["sb3_contrib_trpo", "sb3_ppo", "sb3_trpo"], seed=0)
     parser.add_argument("--steps", type=count, required=True, help="env steps")
     add_evaluations(parser)
-    parser.add_argument("--progress", action="store_true", help="show a progress bar")
-    parser.add_argument("--at-least", type=float, help="fail if the final score is lower")
     return parser.parse_args(arguments)
 
 
@@ -47,15 +45,10 @@ def main(arguments: list[str]) -> int:
     mean, std = curve.evaluate(options.final_episodes)
 
     model.save(options.out / "model")
-    draw_runs(options.out / "curve.png", [options.out / "curve.csv"])
     result = {"mean_return": mean, "std_return": std, "episodes": options.final_episodes}
     write_run(options.out, "benchmarks.train", arguments, result, PACKAGES)
-    print(f"{options.env}: {mean:.1f} ± {std:.1f} over {options.final_episodes} episodes")
-    print(f"model: {options.out / 'model.zip'}\nlearning curve: {options.out / 'curve.png'}")
-    if options.at_least is not None and mean < options.at_least:
-        print(f"the score is under {options.at_least}", file=sys.stderr)
-        return 1
-    return 0
+    print(f"{options.env}: {mean:.1f} ± {std:.1f} over {options.final_episodes} episodes\nmodel: {options.out / 'model.zip'}")
+    return conclude(options.out, mean, options.at_least)
 
 
 if __name__ == "__main__":

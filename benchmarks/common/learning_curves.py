@@ -1,5 +1,6 @@
 """Draw learning curves of single runs, and of algorithms over seeds."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,23 @@ def draw_runs(png_path: Path, csv_paths: list[Path]) -> None:
         axes.set(xlabel="env steps", ylabel="return (deterministic, mean of the episodes)", title=rows[0]["env"])
         axes.grid(alpha=0.3)
         axes.legend()
+
+
+def conclude(folder: Path, score: float, at_least: float | None) -> int:
+    """
+    Draw the curve of a run that has ended, and judge its score.
+
+    :param folder: of the run, with its ``curve.csv``
+    :param score: of the final model
+    :param at_least: what the score must reach; None: any score will do
+    :return: exit status of the command: 1 if the score is lower
+    """
+    draw_runs(folder / "curve.png", [folder / "curve.csv"])
+    print(f"learning curve: {folder / 'curve.png'}")
+    if at_least is not None and score < at_least:
+        print(f"the score is under {at_least}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def draw_comparison(

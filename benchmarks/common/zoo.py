@@ -50,6 +50,7 @@ def set_up(
     device: str = "cpu",
     vec_env: str = "dummy",
     resume: bool = False,
+    progress: bool = False,
 ) -> tuple[ExperimentManager, OnPolicyAlgorithm]:
     """
     Make a model and its environments, and write the hyperparameters to the folder once they are made.
@@ -64,6 +65,7 @@ def set_up(
     :param device: of the model
     :param vec_env: ``dummy``, or ``subproc`` for a process per environment
     :param resume: whether the run can be resumed
+    :param progress: whether to show a progress bar
     :return: RL Zoo's manager, and the model with its environments
     :raises gymnasium.error.Error: if there is no such environment
     :raises SystemExit: if the unfinished run has other settings
@@ -88,6 +90,7 @@ def set_up(
             vec_env_type=vec_env,
             eval_env_kwargs=entry.get("env_kwargs"),
             verbose=0,
+            show_progress=progress,
         )
         resumable = resume and issubclass(cls, TRPO)
         if resumable and unfinished_run(Path(manager.log_path), str(manager.env_name)) is not None:

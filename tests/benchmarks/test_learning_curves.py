@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.common.learning_curves import draw_comparison, draw_runs
+from benchmarks.common.learning_curves import conclude, draw_comparison, draw_runs
 from benchmarks.common.runs import Curve, Runs
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -35,3 +35,13 @@ def test_a_single_run_is_drawn(tmp_path: Path) -> None:
     (tmp_path / "curve.csv").write_text("algorithm,env,seed,step,mean_return,std_return\nsb3_trpo,Ant-v5,0,10,1.0,0.5\n")
     draw_runs(tmp_path / "curve.png", [tmp_path / "curve.csv"])
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("at_least", "status"), [(None, 0), (900.0, 0), (900.5, 1)])
+def test_the_score_decides_the_exit_status(
+    at_least: float | None, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "curve.csv").write_text("algorithm,env,seed,step,mean_return,std_return\nsb3_trpo,Ant-v5,0,10,900.0,0.5\n")
+    assert conclude(tmp_path, 900.0, at_least) == status
+    assert f"learning curve: {tmp_path / 'curve.png'}" in (output := capsys.readouterr()).out
+    assert output.err == ("the score is under 900.5\n" if status else "")

@@ -50,6 +50,7 @@ def test_a_training_writes_its_curve_and_its_record(command: Any, tmp_path: Path
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["command"] == ["python", "-m", command.__name__, *arguments]
     assert (run["episodes"], f"{run['mean_return']:.2f}") == (2, rows[-1]["mean_return"])
+    assert (tmp_path / "curve.png").exists()
 
 
 def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
