@@ -20,7 +20,7 @@ import time
 import torch as th
 
 from benchmarks.common.arms import ALGORITHMS
-from benchmarks.common.command_line import add_evaluations, count, training_parser
+from benchmarks.common.command_line import add_evaluations, add_watching, count, training_parser
 from benchmarks.common.curve_callbacks import CurveCallback
 from benchmarks.common.learning_curves import conclude
 from benchmarks.common.run_record import ZOO_PACKAGES, write_run
@@ -32,6 +32,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = training_parser("Train one model as RL Zoo does, and evaluate it as it learns.", sorted(ALGORITHMS))
     parser.add_argument("--steps", type=count, help="env steps; default: those of the hyperparameters")
     add_evaluations(parser)
+    add_watching(parser)
     return parser.parse_args(arguments)
 
 

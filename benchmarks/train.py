@@ -13,7 +13,7 @@ import argparse
 import sys
 
 from benchmarks.common.arms import ALGORITHMS
-from benchmarks.common.command_line import add_evaluations, count, parse_settings, training_parser
+from benchmarks.common.command_line import add_evaluations, add_watching, count, parse_settings, training_parser
 from benchmarks.common.curve_callbacks import CurveCallback
 from benchmarks.common.environments import is_game, make_env
 from benchmarks.common.learning_curves import conclude
@@ -26,6 +26,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = training_parser(description, ["sb3_contrib_trpo", "sb3_ppo", "sb3_trpo"], seed=0)
     parser.add_argument("--steps", type=count, required=True, help="env steps")
     add_evaluations(parser)
+    add_watching(parser)
     return parser.parse_args(arguments)
 
 

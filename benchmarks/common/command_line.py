@@ -32,12 +32,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluations(parser: argparse.ArgumentParser) -> None:
-    """Add how often and how long a training is evaluated, and what it must reach, to a parser."""
+    """Add how often and how long a training is evaluated to a parser."""
     parser.add_argument("--eval-freq", type=count, default=20_000, help="env steps between two evaluations")
     parser.add_argument("--eval-episodes", type=count, default=10)
     parser.add_argument("--final-episodes", type=count, default=20, help="episodes of the last evaluation")
-    parser.add_argument("--at-least", type=float, help="fail if the final score is lower")
+
+
+def add_watching(parser: argparse.ArgumentParser) -> None:
+    """Add what someone who waits for a single training asks for to a parser."""
     parser.add_argument("--progress", action="store_true", help="show a progress bar")
+    parser.add_argument("--at-least", type=float, help="fail if the final score is lower")
 
 
 def count(text: str) -> int:
