@@ -11,11 +11,8 @@ can be stopped and started again, or started several times at once::
 """
 
 import argparse
-import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +22,7 @@ from benchmarks.common.arms import COLOURS, LABELS, OURS, PEER
 from benchmarks.common.environments import is_game
 from benchmarks.common.paths import PICTURES, RESULTS
 from benchmarks.common.picture import picture
+from benchmarks.common.run_queue import make_missing
 from benchmarks.common.runs import Runs, finals, read_rows, read_runs
 from benchmarks.common.scores import bootstrap, half_width, holm, mean_improvement, probability_of_improvement
 from benchmarks.common.tables import print_head, print_row
@@ -53,66 +51,21 @@ N_SEEDS = {OURS: 10, PEER: 5, "sb3_ppo": 5}
 """Number of seeds of each algorithm, from 0 on."""
 
 
-def missing_runs(out: Path, environments: list[str], algorithms: list[str]) -> Iterator[tuple[str, str, int]]:
+def train(folder: Path, name: str, env_id: str, seed: int) -> None:
     """
-    List the runs that have no result yet, the first seeds of all first.
+    Make one run in a process of its own.
 
-    :param out: folder of the runs
-    :param environments: ids
-    :param algorithms: names
-    :return: algorithm, environment and seed of each
-    """
-    for seed, env_id, name in itertools.product(range(max(N_SEEDS.values())), environments, algorithms):
-        if seed < N_SEEDS[name] and not (folder_of(out, name, env_id, seed) / "run.json").exists():
-            yield name, env_id, seed
-
-
-def folder_of(out: Path, name: str, env_id: str, seed: int) -> Path:
-    """Return the folder of one run."""
-    return out / env_id / name / f"seed{seed}"
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """
-    Claim a run, so that another process with the same command takes the next one.
-
-    :param folder: folder of the run
-    :return: whether it was free
-    """
-    lock = folder.with_name(f"{folder.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.mkdir()
-    except FileExistsError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.rmdir()
-
-
-def train(out: Path, name: str, env_id: str, seed: int) -> None:
-    """
-    Make one run in a process of its own, unless another process makes it.
-
-    :param out: folder of the runs
+    :param folder: of the run
     :param name: of the algorithm
     :param env_id: environment id
     :param seed: of the run
     """
-    folder = folder_of(out, name, env_id, seed)
-    with claimed(folder) as free:
-        if not free:
-            print(f"{folder} is being trained, or its lock was left behind: {folder}.lock", flush=True)
-            return
-        options = ["--algo", name, "--env", env_id, "--steps", str(BUDGETS[env_id]), "--seed", str(seed)]
-        if is_game(env_id):
-            options += ["--eval-freq", "250000", "--eval-episodes", "5"]
-        subprocess.run([sys.executable, "-m", "benchmarks.train", *options, "--out", str(folder)], check=True)
-        for unused in ("model.zip", "curve.png"):
-            (folder / unused).unlink(missing_ok=True)
+    options = ["--algo", name, "--env", env_id, "--steps", str(BUDGETS[env_id]), "--seed", str(seed)]
+    if is_game(env_id):
+        options += ["--eval-freq", "250000", "--eval-episodes", "5"]
+    subprocess.run([sys.executable, "-m", "benchmarks.train", *options, "--out", str(folder)], check=True)
+    for unused in ("model.zip", "curve.png"):
+        (folder / unused).unlink(missing_ok=True)
 
 
 def print_table(runs: Runs) -> None:
@@ -208,9 +161,7 @@ def main(arguments: list[str]) -> None:
         print_table(runs)
         draw(runs, read_runs(RESULTS / "mujoco"), PICTURES / "defaults.png")
         return
-    for name, env_id, seed in missing_runs(options.out, options.env, options.algo):
-        if not (folder_of(options.out, name, env_id, seed) / "run.json").exists():  # another process may have made it
-            train(options.out, name, env_id, seed)
+    make_missing(options.out, options.env, {name: range(N_SEEDS[name]) for name in options.algo}, train)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ at once::
 """
 
 import argparse
-import itertools
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,10 @@ from benchmarks.common.command_line import add_evaluations, count
 from benchmarks.common.curve_callbacks import CurveCallback
 from benchmarks.common.environments import make_env
 from benchmarks.common.paths import PICTURES, RESULTS
+from benchmarks.common.run_queue import make_missing
 from benchmarks.common.run_record import PACKAGES, write_run
 from benchmarks.common.settings import FIXED_BOUND
 from benchmarks.common.update_callback import UpdateCallback
-from benchmarks.defaults import claimed, folder_of
 from benchmarks.laboratory_report import report
 from sb3_trpo import TRPO, DualTRPO, KLPenaltyTRPO, NaturalPolicyGradient
 
@@ -84,18 +83,6 @@ RULES = {
 """The arms by the names of their folders, in the order of the table."""
 
 
-def missing_runs(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-    """
-    List the runs that have no result yet, the first seeds of all first.
-
-    :param options: of the command line
-    :return: rule, environment and seed of each
-    """
-    for seed, env_id, name in itertools.product(options.seed, options.env, options.rule):
-        if not (folder_of(options.out, name, env_id, seed) / "run.json").exists():
-            yield name, env_id, seed
-
-
 def make_model(name: str, env_id: str, seed: int) -> OnPolicyAlgorithm:
     """
     Make the model of one run.
@@ -111,33 +98,29 @@ def make_model(name: str, env_id: str, seed: int) -> OnPolicyAlgorithm:
     return rule.cls("MlpPolicy", env, seed=seed, device="cpu", **rule.settings)
 
 
-def train(options: argparse.Namespace, name: str, env_id: str, seed: int) -> None:
+def train(options: argparse.Namespace, folder: Path, name: str, env_id: str, seed: int) -> None:
     """
-    Make one run, unless another process makes it.
+    Make one run.
 
     :param options: of the command line
+    :param folder: of the run
     :param name: a key of :data:`RULES`
     :param env_id: environment id
     :param seed: of the run
     """
-    folder = folder_of(options.out, name, env_id, seed)
-    with claimed(folder) as free:
-        if not free:
-            print(f"{folder} is being trained, or its lock was left behind: {folder}.lock", flush=True)
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        model = make_model(name, env_id, seed)
-        eval_env: VecEnv = make_env(env_id, 1, seed + 10_000)
-        if isinstance(model.env, VecNormalize):
-            eval_env = VecNormalize(eval_env, training=False, norm_reward=False)
-        labels = [name, env_id, seed]
-        curve = CurveCallback(folder / "curve.csv", labels, eval_env, options.eval_freq, options.eval_episodes)
-        model.learn(options.steps, callback=CallbackList([curve, UpdateCallback(folder / "updates.csv", labels, TARGET_KL)]))
-        mean, std = curve.evaluate(options.final_episodes)
-        arguments = ["--rule", name, "--env", env_id, "--seed", str(seed), "--steps", str(options.steps)]
-        result = {"mean_return": mean, "std_return": std, "episodes": options.final_episodes}
-        write_run(folder, "benchmarks.laboratory", [*arguments, "--out", str(options.out)], result, PACKAGES)
-        print(f"{env_id} {name} seed {seed}: {mean:.1f} ± {std:.1f}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = make_model(name, env_id, seed)
+    eval_env: VecEnv = make_env(env_id, 1, seed + 10_000)
+    if isinstance(model.env, VecNormalize):
+        eval_env = VecNormalize(eval_env, training=False, norm_reward=False)
+    labels = [name, env_id, seed]
+    curve = CurveCallback(folder / "curve.csv", labels, eval_env, options.eval_freq, options.eval_episodes)
+    model.learn(options.steps, callback=CallbackList([curve, UpdateCallback(folder / "updates.csv", labels, TARGET_KL)]))
+    mean, std = curve.evaluate(options.final_episodes)
+    arguments = ["--rule", name, "--env", env_id, "--seed", str(seed), "--steps", str(options.steps)]
+    result = {"mean_return": mean, "std_return": std, "episodes": options.final_episodes}
+    write_run(folder, "benchmarks.laboratory", [*arguments, "--out", str(options.out)], result, PACKAGES)
+    print(f"{env_id} {name} seed {seed}: {mean:.1f} ± {std:.1f}", flush=True)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -161,9 +144,7 @@ def main(arguments: list[str]) -> None:
         report(options.out, options.pictures, {name: rule.label for name, rule in RULES.items()})
         return
     th.set_num_threads(1)
-    for name, env_id, seed in missing_runs(options):
-        if not (folder_of(options.out, name, env_id, seed) / "run.json").exists():  # another process may have made it
-            train(options, name, env_id, seed)
+    make_missing(options.out, options.env, dict.fromkeys(options.rule, options.seed), partial(train, options))
 
 
 if __name__ == "__main__":

@@ -36,16 +36,6 @@ def test_missing_runs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(made) == 14
 
 
-def test_a_run_that_fails_frees_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*_: Any, **__: Any) -> None:
-        raise subprocess.CalledProcessError(1, "train")
-
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(subprocess.CalledProcessError):
-        defaults.train(tmp_path, "sb3_ppo", "CartPole-v1", 0)
-    assert not list(tmp_path.rglob("*.lock"))
-
-
 def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("benchmarks.common.scores.N_BOOTSTRAP", 20)
 
