@@ -24,7 +24,7 @@ from benchmarks.common.paths import PICTURES, RESULTS
 from benchmarks.common.picture import picture
 from benchmarks.common.run_queue import make_missing
 from benchmarks.common.runs import Runs, finals, read_rows, read_runs
-from benchmarks.common.scores import bootstrap, half_width, holm, mean_improvement, probability_of_improvement
+from benchmarks.common.scores import bootstrap, holm, mean_improvement, probability_of_improvement, summary
 from benchmarks.common.tables import print_head, print_row
 
 MUJOCO = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer", "Reacher", "Pusher", "InvertedDoublePendulum")
@@ -116,15 +116,6 @@ def draw(runs: Runs, tuned: Runs, path: Path) -> None:
         axis.invert_yaxis()
         axis.set_xlabel("score: 0 is random play, 1 our tuned entry (*: the best mean here); a dot is a seed, a bar the mean")
         axis.legend()
-
-
-def summary(scores: np.ndarray) -> str:
-    """Write mean, 95% interval and number of seeds."""
-    if not len(scores):
-        return ""
-    digits = 0 if abs(scores.mean()) >= 100.0 else 1
-    interval = f" ± {half_width(scores):.{digits}f}" if len(scores) > 1 else ""
-    return f"{scores.mean():.{digits}f}{interval} ({len(scores)})"
 
 
 def comparisons(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:

@@ -7,9 +7,8 @@ import numpy as np
 
 from benchmarks.common.picture import picture
 from benchmarks.common.runs import Curve, finals, read_rows, read_runs, stacked
-from benchmarks.common.scores import bootstrap, half_width, mean_improvement, probability_of_improvement
+from benchmarks.common.scores import bootstrap, half_width, mean_improvement, probability_of_improvement, summary
 from benchmarks.common.tables import print_head, print_row
-from benchmarks.defaults import summary
 
 _REFERENCE = "trpo"
 _BINS = 50

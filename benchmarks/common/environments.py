@@ -1,7 +1,14 @@
-"""Make environments as a user does, games with SB3's ``AtariWrapper``."""
+"""Make environments as a user does, games with SB3's ``AtariWrapper``, and register those without velocities."""
+
+import importlib
+from contextlib import suppress
+from typing import Any
 
 import ale_py
 import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
@@ -30,3 +37,23 @@ def make_env(env_id: str, n_envs: int, seed: int) -> VecEnv:
     if is_game(env_id):
         return VecFrameStack(make_atari_env(env_id, n_envs, seed=seed), 4)
     return make_vec_env(env_id, n_envs, seed=seed)
+
+
+class HopperNoVel(gym.ObservationWrapper[np.ndarray, Any, np.ndarray]):
+    """``Hopper-v5`` whose observations are the height and the angles alone, shape (5,)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(HopperEnv(**kwargs))
+        self.observation_space = spaces.Box(-np.inf, np.inf, (5,), np.float64)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """Leave the velocities out."""
+        return observation[:5]
+
+
+def register_partial_observations() -> None:
+    """Register ``HopperNoVel-v5``, and POPGym's environments where that package is installed."""
+    if "HopperNoVel-v5" not in gym.registry:
+        gym.register("HopperNoVel-v5", HopperNoVel, max_episode_steps=1_000)
+    with suppress(ImportError):
+        importlib.import_module("popgym")

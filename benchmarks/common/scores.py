@@ -25,6 +25,15 @@ def half_width(scores: np.ndarray) -> np.ndarray:
     return half
 
 
+def summary(scores: np.ndarray) -> str:
+    """Write mean, 95% interval and number of seeds."""
+    if not len(scores):
+        return ""
+    digits = 0 if abs(scores.mean()) >= 100.0 else 1
+    interval = f" ± {half_width(scores):.{digits}f}" if len(scores) > 1 else ""
+    return f"{scores.mean():.{digits}f}{interval} ({len(scores)})"
+
+
 def welch(ours: np.ndarray, peer: np.ndarray) -> tuple[float, float, float]:
     """
     Compare two means by Welch's t.

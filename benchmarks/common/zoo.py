@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import rl_zoo3
+import rl_zoo3.import_envs  # registers the environments without velocities
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
@@ -16,7 +17,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from benchmarks.common.arms import ALGORITHMS
 from benchmarks.common.command_line import parse_settings
-from benchmarks.common.environments import is_game
+from benchmarks.common.environments import is_game, register_partial_observations
 from sb3_trpo import TRPO
 from sb3_trpo.command_line.resume import resumed_training, unfinished_run
 from sb3_trpo.zoo import hyperparameters_file
@@ -24,7 +25,7 @@ from sb3_trpo.zoo import hyperparameters_file
 
 def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """
-    Read the entry that RL Zoo would read: from sb3-trpo's own file or from the Zoo's, where v4 serves for v5.
+    Read the entry that RL Zoo would read: from sb3-trpo's own file or from the Zoo's, where v4 serves for v5 and so on.
 
     :param algorithm: a name of :data:`~benchmarks.common.arms.ALGORITHMS`
     :param env_id: environment id
@@ -32,11 +33,13 @@ def hyperparameters(algorithm: str, env_id: str, settings: Sequence[str] = ()) -
     :return: hyperparameters by name
     """
     if issubclass(ALGORITHMS[algorithm].cls, TRPO):
-        path = hyperparameters_file()
+        path = hyperparameters_file(ALGORITHMS[algorithm].zoo_name)
     else:
         path = Path(rl_zoo3.__file__).parent / "hyperparams" / f"{ALGORITHMS[algorithm].zoo_name}.yml"
     entries = yaml.safe_load(path.read_text())
-    names = ["atari"] if is_game(env_id) else [env_id, env_id.replace("-v5", "-v4"), "default"]
+    name, _, version = env_id.rpartition("-v")
+    earlier = [f"{name}-v{number}" for number in range(int(version) - 1, -1, -1)] if version.isdigit() else []
+    names = ["atari"] if is_game(env_id) else [env_id, *earlier, "default"]
     entry = next(entries[name] for name in names if name in entries)
     return {**entry, **parse_settings(settings)}
 
@@ -70,6 +73,7 @@ def set_up(
     :raises gymnasium.error.Error: if there is no such environment
     :raises SystemExit: if the unfinished run has other settings
     """
+    register_partial_observations()
     gym.spec(env_id)
     cls, zoo_name = ALGORITHMS[algorithm].cls, ALGORITHMS[algorithm].zoo_name
     ALGOS[zoo_name] = cls  # two of them have one name there
