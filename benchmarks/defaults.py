@@ -60,9 +60,9 @@ def train(folder: Path, name: str, env_id: str, seed: int) -> None:
     :param env_id: environment id
     :param seed: of the run
     """
-    options = ["--algo", name, "--env", env_id, "--steps", str(BUDGETS[env_id]), "--seed", str(seed)]
-    if is_game(env_id):
-        options += ["--eval-freq", "250000", "--eval-episodes", "5"]
+    steps = BUDGETS[env_id]
+    options = ["--algo", name, "--env", env_id, "--steps", str(steps), "--seed", str(seed)]
+    options += ["--eval-freq", str(steps // 4 if is_game(env_id) else steps // 10), "--eval-episodes", "5"]
     subprocess.run([sys.executable, "-m", "benchmarks.train", *options, "--out", str(folder)], check=True)
     for unused in ("model.zip", "curve.png"):
         (folder / unused).unlink(missing_ok=True)
