@@ -4,10 +4,10 @@ Print tables and draw plots of the runs in ``benchmarks/results/mujoco``, which 
 For every environment, the script prints the returns of the final models over seeds, the p of Welch's test against each peer,
 and more statistics in a second table. Over all environments, it prints the interquartile mean of scores, scaled so that
 sb3-contrib's mean is 1 and weighted so that environments count equally, with 95% intervals by the stratified bootstrap. It
-also prints the probability of improvement (both as in https://arxiv.org/abs/2108.13264). It draws learning curves against env
-steps and against wall-clock time. ::
+also prints the optimality gap and the probability of improvement (all as in https://arxiv.org/abs/2108.13264). It draws
+learning curves against env steps and against wall-clock time, and performance profiles. ::
 
-    python -m benchmarks.report  # prints Markdown, writes docs/img/mujoco_steps.png and docs/img/mujoco_time.png
+    python -m benchmarks.report  # prints Markdown, writes mujoco_steps.png, mujoco_time.png and mujoco_profile.png to docs/img
 
 The peers' runs in ``mujoco_rl_zoo_train.csv`` come from RL Zoo's own training command, not from ``benchmarks.mujoco``. They
 end with an evaluation of 10 episodes, and have a separate table and dashed lines.
@@ -22,6 +22,8 @@ import numpy as np
 from benchmarks.common.arms import LABELS, OURS, PEER
 from benchmarks.common.learning_curves import draw_comparison
 from benchmarks.common.paths import PICTURES, RESULTS
+from benchmarks.common.picture import picture
+from benchmarks.common.reliability import LAST, draw_profile, drawdown, last_evaluations, optimality_gap, steps_to, worst_fifth
 from benchmarks.common.runs import Curve, Runs, finals, read_runs, read_zoo_runs, seconds_to_reach
 from benchmarks.common.scores import (
     bootstrap,
@@ -139,12 +141,47 @@ def print_comparison(name: str, strata: list[np.ndarray], n_envs: int) -> None:
     statistics: dict[str, tuple[str, Callable[[list[np.ndarray]], float]]] = {
         LABELS[OURS]: (".2f", lambda strata: interquartile_mean_over(scaled(strata, n_envs)[:n_envs])),
         LABELS[name]: (".2f", lambda strata: interquartile_mean_over(scaled(strata, n_envs)[n_envs : 2 * n_envs])),
+        f"optimality gap, {LABELS[OURS]}": (".2f", lambda strata: optimality_gap(scaled(strata, n_envs)[:n_envs])),
+        f"optimality gap, {LABELS[name]}": (".2f", lambda strata: optimality_gap(scaled(strata, n_envs)[n_envs : 2 * n_envs])),
         "difference": ("+.2f", lambda strata: difference(scaled(strata, n_envs)[: 2 * n_envs])),
         "probability of improvement": (".2f", lambda strata: mean_improvement(strata[: 2 * n_envs])),
     }
     for label, (form, statistic) in statistics.items():
         low, high = bootstrap(statistic, strata)
         print_row(label, f"{statistic(strata):{form}}", f"[{low:{form}}, {high:{form}}]")
+
+
+def print_within_runs(runs: Runs) -> None:
+    """
+    Print a row for each environment and algorithm: bad seeds, and how a run moves.
+
+    :param runs: every run
+    """
+    head = ["env", "algorithm", "final", f"last {LAST} evaluations", "worst fifth", "fall from the best", "steps to 90%"]
+    print()
+    print_head(*head)
+    for env_id, algorithms in runs.items():
+        for name in filter(algorithms.__contains__, LABELS):
+            curves = algorithms[name]
+            ends = [last_evaluations(curve) for curve in curves]
+            last = f"{np.mean([end.mean() for end in ends]):,.0f} ± {np.mean([end.std() for end in ends]):,.0f}"
+            scores = [finals(curves).mean(), worst_fifth(finals(curves)), np.mean([drawdown(curve) for curve in curves])]
+            final, worst, fall = (f"{score:,.0f}" for score in scores)
+            steps = np.mean([steps_to(curve, 0.9) for curve in curves])
+            print_row(env_id, LABELS[name], final, last, worst, fall, f"{steps / 1e6:.2f}M")
+
+
+def draw_profiles(runs: Runs) -> None:
+    """
+    Draw the performance profiles of ours and sb3-contrib's TRPO.
+
+    :param runs: every run
+    """
+    shared = [env for env, found in runs.items() if {OURS, PEER} <= found.keys()]
+    strata = scaled([finals(runs[env][side]) for side in (OURS, PEER) for env in shared], len(shared))
+    sides = {OURS: strata[: len(shared)], PEER: strata[len(shared) :]}
+    with picture(PICTURES / "mujoco_profile.png", 120, figsize=(6, 3.6)) as (_, axis):
+        draw_profile(axis, sides, np.linspace(0.0, 3.0, 301))
 
 
 def print_zoo_runs(runs: Runs) -> None:
@@ -171,9 +208,11 @@ def main(arguments: list[str]) -> None:
     for env_id, algorithms in runs.items():
         print_environment(env_id, algorithms)
     print_aggregate(runs)
+    print_within_runs(runs)
     print_zoo_runs(zoo_runs)
     draw_comparison(PICTURES / "mujoco_steps.png", runs, ["steps"], zoo_runs=zoo_runs)
     draw_comparison(PICTURES / "mujoco_time.png", runs, ["seconds"])
+    draw_profiles(runs)
 
 
 if __name__ == "__main__":

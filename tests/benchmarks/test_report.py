@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common.runs import Curve
-from benchmarks.report import print_aggregate, print_environment, print_returns
+from benchmarks.report import print_aggregate, print_environment, print_returns, print_within_runs
 
 
 def test_tables_of_the_report(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,5 +31,15 @@ def test_tables_of_the_report(capsys: pytest.CaptureFixture[str], monkeypatch: p
     ppo = rows[rows.index("Against SB3 PPO, on Hopper-v5:") :]
     assert ppo[4] == "| sb3-trpo | 2.00 | [2.00, 2.00] |"
     assert ppo[5] == "| SB3 PPO | 0.50 | [0.50, 0.50] |"
-    assert ppo[6] == "| difference | +1.50 | [+1.50, +1.50] |"
-    assert ppo[7] == "| probability of improvement | 1.00 | [1.00, 1.00] |"
+    assert ppo[6] == "| optimality gap, sb3-trpo | 0.00 | [0.00, 0.00] |"
+    assert ppo[7] == "| optimality gap, SB3 PPO | 0.50 | [0.50, 0.50] |"
+    assert ppo[8] == "| difference | +1.50 | [+1.50, +1.50] |"
+    assert ppo[9] == "| probability of improvement | 1.00 | [1.00, 1.00] |"
+
+
+def test_how_a_run_moves(capsys: pytest.CaptureFixture[str]) -> None:
+    returns = np.array([*range(12), 20.0, 6.0], dtype=float)
+    curve = Curve(1e5 * np.arange(1.0, 15.0), returns, returns, returns)
+    print_within_runs({"Hopper-v5": {"sb3_trpo": [curve]}})
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row == "| Hopper-v5 | sb3-trpo | 6 | 8 ± 5 | 6 | 14 | 0.70M |"
