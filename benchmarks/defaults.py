@@ -19,6 +19,7 @@ import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 from benchmarks.common.arms import COLOURS, LABELS, OURS, PEER
+from benchmarks.common.command_line import experiment_parser
 from benchmarks.common.environments import is_game
 from benchmarks.common.paths import PICTURES, RESULTS
 from benchmarks.common.picture import picture
@@ -136,11 +137,7 @@ def comparisons(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, st
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line, without the program."""
-    parser = argparse.ArgumentParser(description="Every algorithm with its defaults.")
-    parser.add_argument("--out", type=Path, default=RESULTS / "defaults", help="folder of the runs")
-    parser.add_argument("--env", nargs="+", choices=BUDGETS, default=list(BUDGETS), help="environments to train")
-    parser.add_argument("--algo", nargs="+", choices=N_SEEDS, default=list(N_SEEDS), help="algorithms to train")
-    parser.add_argument("--report", action="store_true", help="print the table instead of training")
+    parser = experiment_parser("Every algorithm with its defaults.", RESULTS / "defaults", BUDGETS, N_SEEDS)
     return parser.parse_args(arguments)
 
 

@@ -21,16 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common.arms import LABELS, OURS, VARIANTS
+from benchmarks.common.command_line import experiment_parser
 from benchmarks.common.learning_curves import draw_comparison
 from benchmarks.common.paths import PICTURES, RESULTS
 from benchmarks.common.run_queue import make_missing
 from benchmarks.common.runs import Runs, finals, read_runs
-from benchmarks.common.scores import summary, welch_p
+from benchmarks.common.scores import summary, testable, welch_p
 from benchmarks.common.tables import print_head, print_row
 from benchmarks.common.zoo import hyperparameters
 
-MEMORY, PEER, STACKED, MASKS = "sb3_trpo_lstm", "sb3_ppo_lstm", "sb3_trpo_stacked", "sb3_maskable_trpo"
-N_SEEDS = {MEMORY: 10, PEER: 5, STACKED: 10, MASKS: 10, OURS: 10}
+MEMORY, PPO_LSTM, STACKED, MASKS = "sb3_trpo_lstm", "sb3_ppo_lstm", "sb3_trpo_stacked", "sb3_maskable_trpo"
+N_SEEDS = {MEMORY: 10, PPO_LSTM: 5, STACKED: 10, MASKS: 10, OURS: 10}
 """Number of seeds of each arm, from 0 on."""
 
 
@@ -44,7 +45,7 @@ class Task:
     """
 
     steps: int
-    arms: tuple[str, ...] = (MEMORY, PEER, STACKED)
+    arms: tuple[str, ...] = (MEMORY, PPO_LSTM, STACKED)
 
 
 TASKS = {
@@ -61,12 +62,15 @@ TASKS = {
 _CLASS_DEFAULTS = ("policy=MlpLstmPolicy", "normalize=true", "n_envs=8")
 _ONE_HOT = "env_wrapper=gymnasium.wrappers.FlattenObservation"
 SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "popgym-RepeatPreviousEasy-v0": {MEMORY: (_ONE_HOT,), PEER: (*_CLASS_DEFAULTS, _ONE_HOT), STACKED: (_ONE_HOT,)},
-    "HopperNoVel-v5": {PEER: _CLASS_DEFAULTS},
+    "popgym-RepeatPreviousEasy-v0": {MEMORY: (_ONE_HOT,), PPO_LSTM: (*_CLASS_DEFAULTS, _ONE_HOT), STACKED: (_ONE_HOT,)},
+    "HopperNoVel-v5": {PPO_LSTM: _CLASS_DEFAULTS},
 }
 """``NAME=VALUE`` besides the entry, by environment and arm. RL Zoo has no settings of ``RecurrentPPO`` for these tasks."""
 
-SAME_ENTRY = {(OURS, "Taxi-v4"): (MASKS, "Taxi-v4"), (PEER, "popgym-PositionOnlyCartPoleHard-v0"): (PEER, "CartPoleNoVel-v1")}
+SAME_ENTRY = {
+    (OURS, "Taxi-v4"): (MASKS, "Taxi-v4"),
+    (PPO_LSTM, "popgym-PositionOnlyCartPoleHard-v0"): (PPO_LSTM, "CartPoleNoVel-v1"),
+}
 """Arms that take another one's entry: without masks the one with masks, and the longer cart-pole that of the shorter."""
 
 
@@ -118,18 +122,12 @@ def print_table(runs: Runs) -> None:
 
 
 def _p(ours: np.ndarray, peer: np.ndarray) -> str:
-    if min(len(ours), len(peer)) < 2 or np.ptp(np.concatenate([ours, peer])) == 0.0:  # the test needs a deviation
-        return ""
-    return f", p = {welch_p(ours, peer):.3f}"
+    return f", p = {welch_p(ours, peer):.3f}" if testable(ours, peer) else ""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line, without the program."""
-    parser = argparse.ArgumentParser(description="Memory and masks beside the peers.")
-    parser.add_argument("--out", type=Path, default=RESULTS / "memory_and_masks", help="folder of the runs")
-    parser.add_argument("--env", nargs="+", choices=TASKS, default=list(TASKS), help="environments to train")
-    parser.add_argument("--algo", nargs="+", choices=N_SEEDS, default=list(N_SEEDS), help="arms to train")
-    parser.add_argument("--report", action="store_true", help="print the table and draw instead of training")
+    parser = experiment_parser("Memory and masks beside the peers.", RESULTS / "memory_and_masks", TASKS, N_SEEDS)
     parser.add_argument("--picture", type=Path, default=PICTURES / "memory_and_masks.png", help="where to draw the curves")
     return parser.parse_args(arguments)
 

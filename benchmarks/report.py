@@ -34,6 +34,7 @@ from benchmarks.common.scores import (
     mean_improvement,
     probability_of_improvement,
     scaled,
+    testable,
     welch_p,
 )
 from benchmarks.common.tables import print_head, print_row
@@ -54,8 +55,7 @@ def print_returns(runs: Runs) -> None:
         cells = [mean_cell(ours)]
         for name in peers:
             scores = finals(algorithms.get(name, []))
-            comparable = min(len(ours), len(scores)) > 1 and np.ptp(ours) + np.ptp(scores) > 0.0
-            cells += [mean_cell(scores), p_cell(welch_p(ours, scores)) if comparable else ""]
+            cells += [mean_cell(scores), p_cell(welch_p(ours, scores)) if testable(ours, scores) else ""]
         print_row(env_id, *cells)
     print()
 

@@ -1,7 +1,7 @@
 """Define the command-line arguments that the training scripts share."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,26 @@ def training_parser(description: str, algorithms: Sequence[str], seed: int | Non
     parser.add_argument("--seed", type=int, required=seed is None, default=seed)
     add_settings(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    return parser
+
+
+def experiment_parser(
+    description: str, out: Path, environments: Collection[str], arms: Collection[str]
+) -> argparse.ArgumentParser:
+    """
+    Make a parser of the arguments that every experiment of many runs takes.
+
+    :param description: purpose of the command
+    :param out: the default folder of the runs
+    :param environments: ids that it can train
+    :param arms: names of the algorithms that it can train
+    :return: the parser, to which a script adds its own arguments
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=out, help="folder of the runs")
+    parser.add_argument("--env", nargs="+", choices=environments, default=list(environments), help="environments to train")
+    parser.add_argument("--algo", nargs="+", choices=arms, default=list(arms), help="algorithms to train")
+    parser.add_argument("--report", action="store_true", help="print the table and draw instead of training")
     return parser
 
 

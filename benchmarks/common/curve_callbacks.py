@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
+from sb3_trpo import evaluate_policy
 from sb3_trpo.saving.atomic import written_aside
 
 COLUMNS = ["algorithm", "env", "seed", "step", "mean_return", "std_return", "train_seconds", "updates"]
@@ -115,7 +115,10 @@ class CurveCallback(CurveFile):
         """
         self.seconds += self.watch.lap()
         sync_envs_normalization(self.training_env, self.eval_env)
-        returns, _ = evaluate_policy(self.model, self.eval_env, episodes, self.deterministic, return_episode_rewards=True)
+        model: Any = self.model  # a peer's too; where ours was trained with masks, it is evaluated with them
+        returns, _ = evaluate_policy(
+            model, self.eval_env, episodes, deterministic=self.deterministic, return_episode_rewards=True
+        )
         self.append(f"{np.mean(returns):.2f}", f"{np.std(returns):.2f}")
         self.watch.lap()
         return float(np.mean(returns)), float(np.std(returns))

@@ -8,11 +8,12 @@ import ale_py
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 gym.register_envs(ale_py)
+with suppress(ImportError):  # optional: registers its environments
+    importlib.import_module("popgym")
 
 
 def is_game(env_id: str) -> bool:
@@ -43,7 +44,7 @@ class HopperNoVel(gym.ObservationWrapper[np.ndarray, Any, np.ndarray]):
     """``Hopper-v5`` whose observations are the height and the angles alone, shape (5,)."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(HopperEnv(**kwargs))
+        super().__init__(gym.make("Hopper-v5", **kwargs).unwrapped)
         self.observation_space = spaces.Box(-np.inf, np.inf, (5,), np.float64)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
@@ -51,9 +52,4 @@ class HopperNoVel(gym.ObservationWrapper[np.ndarray, Any, np.ndarray]):
         return observation[:5]
 
 
-def register_partial_observations() -> None:
-    """Register ``HopperNoVel-v5``, and POPGym's environments where that package is installed."""
-    if "HopperNoVel-v5" not in gym.registry:
-        gym.register("HopperNoVel-v5", HopperNoVel, max_episode_steps=1_000)
-    with suppress(ImportError):
-        importlib.import_module("popgym")
+gym.register("HopperNoVel-v5", HopperNoVel, max_episode_steps=1_000)

@@ -43,7 +43,7 @@ def drawdown(curve: Curve) -> float:
 
 def steps_to(curve: Curve, fraction: float) -> float:
     """
-    Find when a run first reaches a fraction of what its final model has.
+    Find when a run first reaches a fraction of what its final model has, whose return must be positive.
 
     :param curve: of the run
     :param fraction: of the final return

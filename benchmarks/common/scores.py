@@ -34,6 +34,17 @@ def summary(scores: np.ndarray) -> str:
     return f"{scores.mean():.{digits}f}{interval} ({len(scores)})"
 
 
+def testable(ours: np.ndarray, peer: np.ndarray) -> bool:
+    """
+    Tell whether Welch's test applies: it needs two seeds a side, and a deviation.
+
+    :param ours: one score a seed
+    :param peer: one score a seed
+    :return: whether it does
+    """
+    return min(len(ours), len(peer)) > 1 and bool(np.ptp(ours) + np.ptp(peer) > 0.0)
+
+
 def welch(ours: np.ndarray, peer: np.ndarray) -> tuple[float, float, float]:
     """
     Compare two means by Welch's t.

@@ -17,7 +17,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from benchmarks.common.arms import ALGORITHMS
 from benchmarks.common.command_line import parse_settings
-from benchmarks.common.environments import is_game, register_partial_observations
+from benchmarks.common.environments import is_game
 from sb3_trpo import TRPO
 from sb3_trpo.command_line.resume import resumed_training, unfinished_run
 from sb3_trpo.zoo import hyperparameters_file
@@ -73,7 +73,6 @@ def set_up(
     :raises gymnasium.error.Error: if there is no such environment
     :raises SystemExit: if the unfinished run has other settings
     """
-    register_partial_observations()
     gym.spec(env_id)
     cls, zoo_name = ALGORITHMS[algorithm].cls, ALGORITHMS[algorithm].zoo_name
     ALGOS[zoo_name] = cls  # two of them have one name there

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import defaults
-from benchmarks.common.runs import Curve
+from tests.benchmarks.known_runs import runs
 
 
 def test_missing_runs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,9 +39,6 @@ def test_missing_runs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("benchmarks.common.scores.N_BOOTSTRAP", 20)
 
-    def runs(*scores: float) -> list[Curve]:
-        return [Curve(np.array([1.0]), np.array([score]), np.array([7.0]), np.array([1.0])) for score in scores]
-
     sides = {"sb3_trpo": runs(4.0, 6.0), "sb3_contrib_trpo": runs(1.0, 3.0), "sb3_ppo": runs(9.0)}
     tied = {"sb3_trpo": runs(500.0, 500.0), "sb3_contrib_trpo": runs(500.0, 500.0)}
     defaults.print_table({"Hopper-v5": sides, "CartPole-v1": tied})
@@ -56,9 +53,6 @@ def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 def test_scores_are_scaled_from_random_play_to_the_tuned_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "random_play.csv").write_text("env,mean_return\nHopper-v5,10\nReacher-v5,-40\n")
     monkeypatch.setattr(defaults, "RESULTS", tmp_path)
-
-    def runs(*scores: float) -> list[Curve]:
-        return [Curve(np.array([1.0]), np.array([score]), np.array([7.0]), np.array([1.0])) for score in scores]
 
     drawn: list[tuple[str, float]] = []
     labels: list[str] = []

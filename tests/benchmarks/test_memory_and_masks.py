@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+import benchmarks.common.environments  # noqa: F401  registers the environment without velocities
 from benchmarks import memory_and_masks, mujoco
-from benchmarks.common.environments import register_partial_observations
-from benchmarks.common.runs import Curve
 from benchmarks.common.zoo import hyperparameters
-from benchmarks.memory_and_masks import MASKS, MEMORY, PEER, STACKED, TASKS, settings_of
+from benchmarks.memory_and_masks import MASKS, MEMORY, PPO_LSTM, STACKED, TASKS, settings_of
+from tests.benchmarks.known_runs import runs
 
 # the Zoo and the libraries that it plots and searches with warn of each other
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -27,14 +27,13 @@ def test_the_arm_without_masks_has_the_entry_with_masks() -> None:
 
 
 def test_the_peer_has_the_settings_of_rl_zoo() -> None:
-    assert hyperparameters(PEER, "LunarLanderNoVel-v3")["n_envs"] == 32  # the entry is of version 2
+    assert hyperparameters(PPO_LSTM, "LunarLanderNoVel-v3")["n_envs"] == 32  # the entry is of version 2
     for env_id, task in TASKS.items():
-        if PEER in task.arms:
-            assert hyperparameters(PEER, env_id, settings_of(PEER, env_id))["policy"] == "MlpLstmPolicy"
+        if PPO_LSTM in task.arms:
+            assert hyperparameters(PPO_LSTM, env_id, settings_of(PPO_LSTM, env_id))["policy"] == "MlpLstmPolicy"
 
 
 def test_hopper_without_velocities_shows_height_and_angles() -> None:
-    register_partial_observations()
     env, whole = gym.make("HopperNoVel-v5"), gym.make("Hopper-v5")
     for one, other in ((env.reset(seed=3)[0], whole.reset(seed=3)[0]), (env.step(np.ones(3))[0], whole.step(np.ones(3))[0])):
         assert one in env.observation_space
@@ -43,7 +42,7 @@ def test_hopper_without_velocities_shows_height_and_angles() -> None:
     assert env.spec.max_episode_steps == 1_000
 
 
-@pytest.mark.parametrize("name", [MEMORY, PEER, STACKED])
+@pytest.mark.parametrize("name", [MEMORY, PPO_LSTM, STACKED])
 def test_a_run_keeps_its_curve_and_its_record(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], check: bool) -> None:
         assert command[1:3] == ["-m", "benchmarks.mujoco"]
@@ -59,10 +58,7 @@ def test_a_run_keeps_its_curve_and_its_record(name: str, tmp_path: Path, monkeyp
 
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
-    def runs(*scores: float) -> list[Curve]:
-        return [Curve(np.array([1.0]), np.array([score]), np.array([7.0]), np.array([1.0])) for score in scores]
-
-    sides = {MEMORY: runs(400.0, 600.0), PEER: runs(100.0, 300.0), STACKED: runs(9.0)}
+    sides = {MEMORY: runs(400.0, 600.0), PPO_LSTM: runs(100.0, 300.0), STACKED: runs(9.0)}
     memory_and_masks.print_table({"CartPoleNoVel-v1": sides})
     row = capsys.readouterr().out.splitlines()[2]
     ours = "| CartPoleNoVel-v1 | 100,000 | RecurrentTRPO: 500 ± 1271 (2) |"

@@ -5,13 +5,11 @@ import pytest
 
 from benchmarks.common.runs import Curve
 from benchmarks.report import print_aggregate, print_environment, print_returns, print_within_runs
+from tests.benchmarks.known_runs import runs
 
 
 def test_tables_of_the_report(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.common.scores.N_BOOTSTRAP", 20)
-
-    def runs(*scores: float) -> list[Curve]:
-        return [Curve(np.array([1.0]), np.array([score]), np.array([7.0]), np.array([1.0])) for score in scores]
 
     algorithms = {"sb3_trpo": runs(4.0, 4.0), "sb3_contrib_trpo": runs(2.0, 2.0), "sb3_ppo": runs(1.0, 1.0)}
     print_environment("Hopper-v5", algorithms)

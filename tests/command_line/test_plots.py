@@ -75,7 +75,8 @@ def test_the_command(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_without_a_log_the_error_says_how_to_write_one(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"there is no .*progress.csv, .* train in Python with `model.set_logger"):
+    message = r"there is no .*progress.csv, which .* does not write: train in Python with `model.set_logger"
+    with pytest.raises(SystemExit, match=message):
         main(["plot_updates", "--folder", str(tmp_path)])
     (tmp_path / "progress.csv").write_text("time/fps,train/approx_kl\n1,0.1\n")
     with pytest.raises(SystemExit, match="has no column 'train/n_updates'"):

@@ -1,7 +1,7 @@
 """
-Models that version 0.1.0 saved can be loaded and predict the same; ``models/`` has the files and predictions.
+Models that version 0.1.0 saved can be loaded and predict the same bits; ``models/`` has the files and predictions.
 
-Convolutions round differently on processors with other vector instructions, hence the tolerance.
+The values of convolutions have a tolerance: they round differently on processors with other vector instructions.
 """
 
 from pathlib import Path
@@ -26,14 +26,17 @@ def observations_of(expected: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.zip")), ids=lambda path: path.stem)
-def test_a_model_predicts_the_same(path: Path) -> None:
+def test_a_model_predicts_the_same_bits(path: Path) -> None:
     model = CLASSES.get(path.stem, TRPO).load(path, device="cpu")
     expected = np.load(path.with_suffix(".npz"))
     obs = observations_of(expected)
-    np.testing.assert_allclose(model.predict(obs, deterministic=True)[0], expected["actions"], rtol=1e-5, atol=1e-6)
+    assert np.array_equal(model.predict(obs, deterministic=True)[0], expected["actions"])
     with th.no_grad():
         values = model.policy.predict_values(model.policy.obs_to_tensor(obs)[0])
-    np.testing.assert_allclose(values.numpy(), expected["values"], rtol=1e-5, atol=1e-6)
+    if path.stem == "images_paper":
+        np.testing.assert_allclose(values.numpy(), expected["values"], rtol=1e-5, atol=1e-6)
+    else:
+        assert np.array_equal(values.numpy(), expected["values"])
 
 
 def test_settings_are_loaded() -> None:
@@ -44,7 +47,7 @@ def test_settings_are_loaded() -> None:
     assert model.learn(64, reset_num_timesteps=False).num_timesteps == 192
 
 
-def test_a_policy_saved_alone_predicts_the_same() -> None:
+def test_a_policy_saved_alone_predicts_the_same_bits() -> None:
     policy = PaperCnnPolicy.load(str(MODELS / "images_paper.policy.pt"), device="cpu")
     expected = np.load(MODELS / "images_paper.npz")
     assert np.array_equal(policy.predict(expected["observation"], deterministic=True)[0], expected["actions"])
